@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -33,7 +34,9 @@ class Block:
 class Addresses:
     """For every vertex: a layout (keys of blocks, slowest first) and its coordinates in it."""
 
-    def __init__(self, count: int, reading: Reading) -> None:
+    def __init__(self, vertices: int, reading: Reading) -> None:
+        count = vertices + reading.sets
+        self.vertices = vertices
         self.blocks: list[Block] = []
         self.chains: list[tuple[int, ...]] = [()]
         self._chain_ids: dict[tuple[int, ...], int] = {(): 0}
@@ -127,10 +130,18 @@ class Addresses:
         one, other = (self.coordinates[factors[..., j], axis] for j, axis in (a, b))
         return bool((one == other).all())
 
+    @cached_property
+    def _innermost(self) -> tuple[Labels, Labels]:
+        """Vertices sorted by the innermost key of their layout, and where each key's run begins."""
+        last = np.array([keys[-1] if keys else -1 for keys in self.chains])[self.chain_of[: self.vertices]]
+        order = np.argsort(last, kind="stable")
+        return order, np.searchsorted(last[order], np.arange(len(self.blocks) + 1))
+
     def members(self, block: Block) -> Labels:
         """Vertices of the block's units, and what follows them alone."""
-        last = np.array([bool(keys) and keys[-1] == block.key for keys in self.chains])
-        return np.union1d(block.units.ravel(), np.flatnonzero(last[self.chain_of]))
+        order, starts = self._innermost
+        own = block.units.ravel()
+        return np.union1d(own[own < self.vertices], order[starts[block.key] : starts[block.key + 1]])
 
     def layouts(self, vertices: Labels) -> Iterator[tuple[tuple[int, ...], Labels]]:
         """Split an axis (the vertex of every coordinate) by layout.

@@ -3,8 +3,9 @@
 Connected components that look alike may be exchanged (a symmetric group over the components). Inside one
 component, edges that join two colours completely say nothing; a colour whose vertices are the full product of
 others has no freedom of its own; twins (same colour, same neighbours) may be exchanged among themselves. Without
-all these the component falls apart and is read again. Where it does not, vertices are held in place one by one,
-and reported, until it does.
+all these the component falls apart and is read again. Where it does not, sets that are joined completely become
+vertices (which stand for no point); and where that does not help, vertices are held in place one by one, and
+reported, until it does.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from permgraph.symmetry.simplify import (
     Twins,
     falls_apart,
     find_product,
+    find_sets,
     find_twins,
     hold_one,
     informative,
@@ -46,11 +48,15 @@ class Family:
 
 @dataclass
 class Reading:
-    """Families and products of one graph, and the vertices whose freedom could not be read."""
+    """Families and products of one graph, and the vertices whose freedom could not be read.
+
+    sets   vertices added after those of the graph, each for a set of vertices
+    """
 
     families: list[Family] = field(default_factory=list)
     derived: list[Product | Twins] = field(default_factory=list)
     frozen: int = 0
+    sets: int = 0
 
 
 def read(vertices: Labels, colour: Labels, edges: Edges) -> Reading:
@@ -70,6 +76,8 @@ def read(vertices: Labels, colour: Labels, edges: Edges) -> Reading:
             continue
         inside = _open(colour[units[0]], local)
         reading.frozen += inside.frozen * n
+        added = colour.size + reading.sets + np.arange(n * inside.sets).reshape(n, inside.sets)
+        units, reading.sets = np.concatenate([units, added], axis=1), reading.sets + added.size
         if n > 1:
             reading.families.append(Family(units, inside.families, inside.derived))
         else:
@@ -162,6 +170,10 @@ def _open(colour: Labels, edges: Edges) -> Reading:
             break
         rows = find_twins(cell, left, edges)
         if not rows:
+            if (sets := find_sets(cell, edges)) is not None:
+                cell, edges = sets
+                alive = np.concatenate([alive, np.ones(cell.size - alive.size, dtype=bool)])
+                continue
             if (holds := holds + 1) > _HOLDS:
                 return Reading(frozen=int(colour.size))
             cell, held = hold_one(cell, left, edges)
@@ -175,6 +187,7 @@ def _open(colour: Labels, edges: Edges) -> Reading:
         cell = refine(cell, edges)
     reading = read(left, cell, edges)
     reading.frozen += frozen
+    reading.sets += cell.size - colour.size
     # what follows others is resolved after them: innermost first, later removals before earlier ones
     reading.derived = reading.derived + derived[::-1]
     return reading

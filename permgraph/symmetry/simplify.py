@@ -3,7 +3,8 @@
 - edges that join two colours completely say nothing (`informative`);
 - colours joined one to one are one colour (`matched_cells`);
 - a colour whose vertices are the full product of others follows them (`find_product`);
-- twins, vertices of one colour with the same neighbours, may be exchanged among themselves (`find_twins`).
+- twins, vertices of one colour with the same neighbours, may be exchanged among themselves (`find_twins`);
+- where two colours are joined completely within sets, and not across them, the sets become vertices (`find_sets`).
 """
 
 from __future__ import annotations
@@ -113,6 +114,41 @@ def find_twins(cell: Labels, vertices: Labels, edges: Edges) -> list[Labels]:
                 rows = vertices[chosen][order].reshape(-1, int(k))
                 found.append(rows[np.argsort(rows[:, 0], kind="stable")])
     return found
+
+
+def find_sets(cell: Labels, edges: Edges) -> tuple[Labels, Edges] | None:
+    """Give the sets a vertex of their own where two cells are joined completely within sets, never across them.
+
+    Grouped-query attention whose key heads nothing marks: every key channel is joined to the query heads that
+    share it. The new vertices are the key heads, and each key channel is a pair (key head, channel).
+
+    Returns the cells, the new ones at the end, and the edges.
+    """
+    cells = int(cell.max()) + 1
+    key = (edges.kind * cells + cell[edges.a]) * cells + cell[edges.b]
+    for k in np.unique(key):
+        chosen = key == k
+        a, b = edges.a[chosen], edges.b[chosen]
+        if cell[a[0]] == cell[b[0]]:
+            continue
+        _, of = components(cell.size, a, b)
+        ends = np.concatenate([np.unique(a), np.unique(b)])
+        sets, which = np.unique(of[ends], return_inverse=True)
+        left = np.bincount(which[: np.unique(a).size], minlength=sets.size)
+        right = np.bincount(which[np.unique(a).size :], minlength=sets.size)
+        joined = np.bincount(np.searchsorted(sets, of[a]), minlength=sets.size)
+        if sets.size < 2 or max(left.min(), right.min()) < 2 or min(left.max(), right.max()) < 2:
+            continue  # one set says nothing; one vertex on a side is a set already
+        if not np.array_equal(joined, left * right):
+            continue
+        stands = cell.size + which
+        fresh = int(edges.kind.max()) + 1
+        side = np.where(np.arange(ends.size) < np.unique(a).size, fresh, fresh + 1)
+        kept = edges.select(~chosen)
+        made = Edges(*(np.concatenate(x) for x in ((kept.a, ends), (kept.b, stands), (kept.kind, side))))
+        grown = np.concatenate([cell, np.full(sets.size, cells)])
+        return refine(grown, made), made
+    return None
 
 
 def informative(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> Edges:
