@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from permgraph.axes.points import Labels
+from permgraph.symmetry.classes import mix, rank
 from permgraph.symmetry.read import Family, Reading
 from permgraph.symmetry.simplify import Product, Twins
 
@@ -74,8 +75,20 @@ class Addresses:
     def _derived(self, derived: Product | Twins, at: Callable[[Labels], Labels]) -> None:
         if isinstance(derived, Twins):
             self._twins(at(derived.vertex))
+        elif derived.cell is not None:
+            vertex = at(derived.vertex)
+            self._follow(vertex, at(derived.factors)[..., 0], np.broadcast_to(derived.cell, vertex.shape))
         else:
             self._product(at(derived.vertex), at(derived.factors))
+
+    def _follow(self, vertex: Labels, source: Labels, cell: Labels) -> None:
+        """Vertices with one factor each lie where it lies; those of one cell are one column."""
+        vertex, source = vertex.reshape(-1), source.reshape(-1)
+        self.chain_of[vertex] = self.chain_of[source]
+        self.coordinates[vertex] = self.coordinates[source]
+        kinds = rank(mix(cell.reshape(-1).astype(np.uint64)) + mix(~self.column[source].astype(np.uint64)))
+        self.column[vertex] = (self._products + 1 + kinds) << 32
+        self._products += 1 + int(kinds.max(initial=0))
 
     def _twins(self, vertex: Labels) -> None:
         """Twins form a group under the layout of the one that stands for them."""

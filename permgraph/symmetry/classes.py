@@ -26,7 +26,7 @@ class Edges:
     b: Labels
     kind: Labels
 
-    def select(self, mask: NDArray[np.bool_]) -> Edges:
+    def select(self, mask: NDArray[np.bool_] | Labels) -> Edges:
         return Edges(self.a[mask], self.b[mask], self.kind[mask])
 
     def __len__(self) -> int:
@@ -84,11 +84,9 @@ def _parts(points: Points, of: Labels) -> Labels:
     held[points.pins()[0]] = True
     pinned = np.zeros(int(of.max(initial=-1)) + 1, dtype=bool)
     pinned[of[held]] = True
-    run = _runs(points)
-    _, which, times = np.unique(
-        of * (int(run.max(initial=0)) + 1) + run, return_inverse=True, return_counts=True
-    )
-    shared = np.flatnonzero(times[which] > 1)
+    run, order = _runs(points), np.argsort(of, kind="stable")  # runs are contiguous, so pairs are neighbours
+    pair = np.flatnonzero((np.diff(of[order]) == 0) & (np.diff(run[order]) == 0))
+    shared = np.unique(order[np.concatenate([pair, pair + 1])])
     if shared.size:
         x, y, links = points.links()
         kind = links.astype(np.uint64)

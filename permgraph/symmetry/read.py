@@ -21,7 +21,7 @@ from permgraph.symmetry.simplify import (
     Product,
     Twins,
     falls_apart,
-    find_product,
+    find_products,
     find_sets,
     find_twins,
     hold_one,
@@ -94,7 +94,7 @@ def _relabel(family: Family, row: Labels) -> Family:
 def _renumber(derived: Product | Twins, row: Labels) -> Product | Twins:
     if isinstance(derived, Twins):
         return Twins(row[derived.vertex])
-    return Product(row[derived.vertex], row[derived.factors])
+    return Product(row[derived.vertex], row[derived.factors], derived.cell)
 
 
 def _families(vertices: Labels, colour: Labels, edges: Edges) -> Iterator[tuple[Labels, Edges]]:
@@ -155,15 +155,16 @@ def _open(colour: Labels, edges: Edges) -> Reading:
     cell = rank(colour.astype(np.uint64))
     frozen, holds = 0, 0
     matched, edges = matched_cells(cell, informative(cell, alive, edges))
-    for product in matched:
-        alive[product.vertex] = False
-        derived.append(product)
+    if matched is not None:
+        alive[matched.vertex] = False
+        derived.append(matched)
     while True:
         edges = informative(cell, alive, edges)
-        if (found := find_product(cell, alive, edges)) is not None:
-            product, edges = found
+        found, edges = find_products(cell, alive, edges)
+        for product in found:
             alive[product.vertex] = False
-            derived.append(product)
+        derived += found
+        if found:
             continue
         left = np.flatnonzero(alive)
         if not len(edges) or falls_apart(left, edges):

@@ -2,7 +2,7 @@
 
 - edges that join two colours completely say nothing (`informative`);
 - colours joined one to one are one colour (`matched_cells`);
-- a colour whose vertices are the full product of others follows them (`find_product`);
+- a colour whose vertices are the full product of others follows them (`find_products`);
 - twins, vertices of one colour with the same neighbours, may be exchanged among themselves (`find_twins`);
 - where two colours are joined completely within sets, and not across them, the sets become vertices (`find_sets`).
 """
@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -22,10 +22,14 @@ from permgraph.symmetry.classes import Edges, components, mix, rank, refine, sca
 
 @dataclass(frozen=True)
 class Product:
-    """Vertices determined by others: vertex[i] is the pair (triple, …) factors[i, :]."""
+    """Vertices determined by others: vertex[i] is the pair (triple, …) factors[i, :].
+
+    cell   tells apart vertices of several cells, where one product holds them
+    """
 
     vertex: Labels
     factors: Labels
+    cell: Labels | None = None
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,10 @@ def hold_one(cell: Labels, vertices: Labels, edges: Edges) -> tuple[Labels, int]
     return cell, int((np.bincount(cell[vertices])[cell[movable]] == 1).sum())
 
 
-def matched_cells(cell: Labels, edges: Edges) -> tuple[list[Product], Edges]:
+def matched_cells(cell: Labels, edges: Edges) -> tuple[Product | None, Edges]:
     """Cells joined one to one are one cell: all but the first follow it. A short cut for products of one factor."""
     if not len(edges):
-        return [], edges
+        return None, edges
     cells = int(cell.max()) + 1
     size = np.bincount(cell, minlength=cells)
     key = (edges.kind * cells + cell[edges.a]) * cells + cell[edges.b]
@@ -62,30 +66,21 @@ def matched_cells(cell: Labels, edges: Edges) -> tuple[list[Product], Edges]:
         pair, times = np.unique(which * cell.size + end, return_counts=True)
         even &= ~np.isin(which, pair[times > 1] // cell.size)
     if not even.any():
-        return [], edges
+        return None, edges
     count_of, of = components(cell.size, edges.a[even], edges.b[even])
     if np.unique(of * cells + cell).size < cell.size:
-        return [], edges  # going round leads to another vertex of the same cell: not a matching
+        return None, edges  # going round leads to another vertex of the same cell: not a matching
     first = np.full(count_of, cell.size)
     order = np.argsort(cell, kind="stable")
     np.minimum.at(first, of[order], np.arange(cell.size))
     stands = order[first[of]]
     moved = np.flatnonzero(stands != np.arange(cell.size))
     if not moved.size:
-        return [], edges
-    products = [
-        Product(v, stands[v][:, None])
-        for v in np.split(moved[np.argsort(cell[moved], kind="stable")], _steps(cell, moved))
-    ]
+        return None, edges
     a, b = stands[edges.a], stands[edges.b]
     kept = a != b
-    return products, unique_edges(Edges(a[kept], b[kept], edges.kind[kept]))
-
-
-def _steps(cell: Labels, vertices: Labels) -> Labels:
-    """Where the cell changes among these vertices, sorted by cell."""
-    ordered = np.sort(cell[vertices])
-    return np.flatnonzero(np.diff(ordered)) + 1
+    product = Product(moved, stands[moved][:, None], cell[moved])
+    return product, unique_edges(Edges(a[kept], b[kept], edges.kind[kept]))
 
 
 def falls_apart(vertices: Labels, edges: Edges) -> bool:
@@ -164,23 +159,92 @@ def informative(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> Edges:
     return edges.select(~complete)
 
 
-def find_product(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[Product, Edges] | None:
-    """Find one cell that is the full product of neighbouring cells; remove it from the edges."""
+def find_products(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[list[Product], Edges]:
+    """Find cells that are the full product of neighbouring cells; what hung on them hangs on their factors then.
+
+    One pass over the candidates. A cell whose edges were changed by an earlier one waits for the next pass.
+    """
     if not len(edges):
-        return None
-    for z in np.unique(cell[np.concatenate([edges.a, edges.b])]):
-        vertex = np.flatnonzero((cell == z) & alive)
-        if vertex.size < 2 or bool(np.any((cell[edges.a] == z) & (cell[edges.b] == z))):
-            continue  # one vertex, or vertices that have something to do with each other
-        maps = _functions(vertex, cell, edges)
-        for chosen in _choices(maps):
-            factors = np.stack([maps[key] for key in chosen], axis=1)
-            sizes = [np.unique(f).size for f in factors.T]
-            distinct = np.unique(factors, axis=0).shape[0]
-            if distinct == vertex.size == int(np.prod(sizes)):
-                left = _without(vertex, factors, edges, chosen, cell)
-                if left is not None:
-                    return Product(vertex, factors), left
+        return [], edges
+    index = _ByCell(cell, edges)
+    touched = np.zeros(index.cells, dtype=bool)
+    gone = np.zeros(len(edges), dtype=bool)
+    found: list[Product] = []
+    parts: list[Edges] = []
+    kinds = int(edges.kind.max()) + 1
+    for z in _candidates(cell, alive, edges):
+        if touched[z]:
+            continue
+        vertex, rows = index.vertices(z, alive), index.rows(z)
+        around = edges.select(rows)
+        made = _factored(vertex, cell, around, kinds)
+        if made is None:
+            continue
+        product, left = made
+        found.append(product)
+        parts.append(left)
+        kinds += 2 * len(around) * product.factors.shape[1]
+        gone[rows] = True
+        touched[np.unique(cell[np.concatenate([around.a, around.b])])] = True
+    if not found:
+        return [], edges
+    parts.append(edges.select(~gone))
+    whole = Edges(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("a", "b", "kind")))
+    return found, unique_edges(replace(whole, kind=np.unique(whole.kind, return_inverse=True)[1]))
+
+
+class _ByCell:
+    """The vertices of every cell, and the edges at either end."""
+
+    def __init__(self, cell: Labels, edges: Edges) -> None:
+        self.cells = int(cell.max()) + 1
+        self._vertex, self._starts = self._sorted(cell)
+        self._ends = [self._sorted(cell[end]) for end in (edges.a, edges.b)]
+
+    def _sorted(self, of: Labels) -> tuple[Labels, Labels]:
+        order = np.argsort(of, kind="stable")
+        return order, np.searchsorted(of[order], np.arange(self.cells + 1))
+
+    def vertices(self, z: int, alive: NDArray[np.bool_]) -> Labels:
+        mine = self._vertex[self._starts[z] : self._starts[z + 1]]
+        return mine[alive[mine]]
+
+    def rows(self, z: int) -> Labels:
+        return np.unique(np.concatenate([order[at[z] : at[z + 1]] for order, at in self._ends]))
+
+
+def _candidates(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> list[int]:
+    """Cells with edges enough to be a product: each vertex has one neighbour in cells that multiply to its size."""
+    cells = int(cell.max()) + 1
+    size = np.bincount(cell[alive], minlength=cells)
+    room = np.zeros(cells)
+    for mine, other in ((edges.a, edges.b), (edges.b, edges.a)):
+        key = (edges.kind * cells + cell[mine]) * cells + cell[other]
+        _, first, which, count = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
+        ends = np.unique(which * cell.size + mine)
+        distinct = np.bincount(ends // cell.size, minlength=first.size)
+        z, x = cell[mine[first]], cell[other[first]]
+        one = (count == size[z]) & (distinct == size[z]) & (x != z)
+        np.add.at(room, z[one], np.log(np.maximum(size[x[one]], 1)))
+    inside = np.zeros(cells, dtype=bool)
+    inside[cell[edges.a[cell[edges.a] == cell[edges.b]]]] = True  # vertices that have to do with each other
+    found: list[int] = np.flatnonzero(
+        (size > 1) & ~inside & (room > np.log(np.maximum(size, 1)) - 1e-6)
+    ).tolist()
+    return found
+
+
+def _factored(vertex: Labels, cell: Labels, around: Edges, fresh: int) -> tuple[Product, Edges] | None:
+    """One cell as a product, and what replaces the edges around it."""
+    maps = _functions(vertex, cell, around)
+    for chosen in _choices(maps):
+        factors = np.stack([maps[key] for key in chosen], axis=1)
+        sizes = [np.unique(f).size for f in factors.T]
+        distinct = np.unique(factors, axis=0).shape[0]
+        if distinct == vertex.size == int(np.prod(sizes)):
+            left = _hung(vertex, factors, around, chosen, cell, fresh)
+            if left is not None:
+                return Product(vertex, factors), left
     return None
 
 
@@ -229,28 +293,27 @@ def _independent(maps: dict[tuple[int, int, int], Labels]) -> list[tuple[int, in
     return chosen
 
 
-def _without(
-    vertex: Labels, factors: Labels, edges: Edges, chosen: list[tuple[int, int, int]], cell: Labels
+def _hung(
+    vertex: Labels,
+    factors: Labels,
+    around: Edges,
+    chosen: list[tuple[int, int, int]],
+    cell: Labels,
+    fresh: int,
 ) -> Edges | None:
-    """Edges after removing product vertices: what hung on a product now hangs on each of its factors.
+    """What hung on product vertices, hung on each of their factors. `around` are the edges of those vertices.
 
     None when that would say less than the edges did.
     """
     position = np.full(cell.size, -1)
     position[vertex] = np.arange(vertex.size)
-    touches = (position[edges.a] >= 0) | (position[edges.b] >= 0)
-    parts = [edges.select(~touches)]
-    fresh = int(edges.kind.max()) + 1
-    for direction, (mine, other) in enumerate(((edges.a, edges.b), (edges.b, edges.a))):
+    parts = []
+    for direction, (mine, other) in enumerate(((around.a, around.b), (around.b, around.a))):
         hanging = position[mine] >= 0
-        for k, x in (
-            np.unique(np.stack([edges.kind[hanging], cell[other[hanging]]]), axis=1).T
-            if hanging.any()
-            else ()
-        ):
+        for k, x in np.unique(np.stack([around.kind[hanging], cell[other[hanging]]]), axis=1).T:
             if (int(k), direction, int(x)) in chosen:
                 continue
-            rows = hanging & (edges.kind == k) & (cell[other] == x)
+            rows = hanging & (around.kind == k) & (cell[other] == x)
             if not _says_all(factors[position[mine[rows]]], other[rows]):
                 return None
             for factor in factors.T:
@@ -258,7 +321,8 @@ def _without(
                 keep = ends != other[rows]
                 parts.append(Edges(ends[keep], other[rows][keep], np.full(int(keep.sum()), fresh)))
                 fresh += 1
-    return unique_edges(Edges(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("a", "b", "kind"))))
+    none = np.zeros(0, dtype=np.int64)
+    return Edges(*(np.concatenate([none, *(getattr(p, f) for p in parts)]) for f in ("a", "b", "kind")))
 
 
 def _says_all(factors: Labels, other: Labels) -> bool:

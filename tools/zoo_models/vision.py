@@ -93,6 +93,7 @@ def torchvision_model(name: str) -> Made:
     return net, (torch.rand(1, 3, size, size),), {}
 
 
+LARGEST = 100_000_000  # parameters of a network that is verified in float64 here
 _SMALL = [
     "test",
     "atto",
@@ -120,7 +121,7 @@ _SMALL = [
 
 
 def timm_names() -> list[str]:
-    """One or two variants of every family (a module of timm), those whose names promise the smallest first."""
+    """All of timm: first a few variants of every family (a module of timm), then the rest, the smallest promised first."""
     declare_operators()
     import timm
     from timm.models._registry import _module_to_models
@@ -137,7 +138,7 @@ def timm_names() -> list[str]:
                 chosen.append(name)
         if mine and not stems:
             chosen.append(mine[0])
-    return chosen
+    return chosen + sorted(names - set(chosen), key=_promise)
 
 
 def _promise(name: str) -> tuple[int, int, str]:
@@ -151,6 +152,13 @@ def timm_model(name: str) -> Made:
     declare_operators()
     import timm
 
+    with torch.device("meta"):
+        net = timm.create_model(name, pretrained=False, num_classes=10)
+    count = sum(p.numel() for p in net.parameters())
+    if count > LARGEST:
+        raise RuntimeError(
+            f"{count / 1e6:.0f} million parameters, more than the {LARGEST / 1e6:.0f} verified here"
+        )
     default = timm.get_pretrained_cfg(name)
     channels, side = (default.input_size[0], default.input_size[-1]) if default else (3, 224)
     for size in (64, 96, 128, 160, side):
