@@ -199,5 +199,6 @@ class Context:
             self.marks.setdefault(role, []).append(array.labels)
 
     def observe(self, when: str, value: Value, array: Array) -> None:
-        if value.name and not value.weight and not array.pinned:
+        inside = "." in value.name  # of a branch or a loop: nothing there can be observed
+        if value.name and not inside and not value.weight and not array.pinned:
             self.seen.append(Seen(when, value.name, self.node.module, array.dims, array.labels))

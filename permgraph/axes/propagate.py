@@ -12,7 +12,7 @@ from permgraph.axes.rules._common import Result
 from permgraph.axes.value import Array, Value
 from permgraph.trace.graph import Node, Ref, StateTensor, Trace
 
-_SILENT = ("aten._assert", "aten.sym_", "<built-in", "aten._local_scalar", "aten.item")
+_SILENT = ("aten._assert", "aten.sym_", "<", "aten._local_scalar", "aten.item")
 
 
 def propagate(trace: Trace, free_output: bool = False) -> Context:
@@ -147,13 +147,11 @@ def _call(context: Context, node: Node) -> None:
         except (NotImplementedError, IndexError, KeyError, ValueError, TypeError, AssertionError):
             # a form of the op that the rule does not cover: treated as an op without a rule
             made = _unknown(context, node)
-    context.values[node.name] = made if made is not None else Value(())
-    if isinstance(made, Value):
-        if made.shape != node.shape:
-            raise AssertionError(
-                f"{node.op} at {node.name}: rule gives {made.shape}, the trace has {node.shape}"
-            )
-        context.values[node.name] = replace(made, name=node.name)
+        if isinstance(made, Value) and made.shape != node.shape:
+            made = _unknown(context, node)
+    context.values[node.name] = (
+        replace(made, name=node.name) if isinstance(made, Value) else made or Value(())
+    )
 
 
 def _unknown(context: Context, node: Node) -> Result:

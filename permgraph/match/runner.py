@@ -16,8 +16,9 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 
-from permgraph.trace.capture import export, flatten, inlined
+from permgraph.trace.capture import export, flatten
 from permgraph.trace.graph import Trace
+from permgraph.trace.walk import inlined
 
 
 class Runner:

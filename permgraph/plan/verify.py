@@ -150,11 +150,15 @@ def _float64_mode() -> Any:
     narrow = (torch.float32, torch.float16, torch.bfloat16)
 
     class Float64Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        supports_higher_order_operators = True
+
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = dict(kwargs or {})
             if kwargs.get("dtype") in narrow:
                 kwargs["dtype"] = torch.float64
             args = tuple(torch.float64 if isinstance(a, torch.dtype) and a in narrow else a for a in args)
+            if isinstance(func, torch._ops.HigherOrderOperator):
+                return func(*args, **kwargs)  # a branch or a loop
             if not func._schema.is_mutable:
                 args = tree_map_only(torch.Tensor, lambda t: t.double() if t.dtype in narrow else t, args)
             if func is torch.ops.aten._grouped_mm.default:

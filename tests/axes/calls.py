@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from permgraph.trace.graph import Node, Ref, StateTensor, TensorMeta, Trace
-from tests.axes.examples import C, Example, P
+from tests.axes.example import C, Example, P
 
 F64 = torch.float64
 
@@ -61,7 +61,8 @@ class Call(nn.Module):
         )
 
     def call(self, params: list[Tensor]) -> Any:
-        return self.function(*filled(self.example.args, list(params)), **self.example.kwargs)
+        tables = {k: filled(v, []) for k, v in self.example.kwargs.items()}
+        return self.function(*filled(self.example.args, list(params)), **tables)
 
     def results(self, params: list[Tensor]) -> list[Tensor]:
         made = self.call(params)

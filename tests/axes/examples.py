@@ -6,72 +6,14 @@ axis for another is seen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
 import torch
 
-
-class P:
-    """A free tensor operand of the given shape; `kind` is "normal", "positive" (0.5 … 1.5) or "unit" (±0.9).
-
-    The call sees it in the shape `view`: units that were one axis enter as several.
-    """
-
-    def __init__(self, *shape: int, kind: str = "normal", view: tuple[int, ...] | None = None) -> None:
-        self.shape, self.kind, self.view = shape, kind, view
-
-
-class C:
-    """A constant table; unless `known`, the trace does not have its contents."""
-
-    def __init__(self, value: Any, known: bool = True) -> None:
-        self.value, self.known = torch.tensor(value), known
-
-
-@dataclass(frozen=True)
-class Example:
-    """A call of torch.ops.aten.<op>.
-
-    read   which of the results are read
-    small  why the inferred group is known to be smaller than the true one, if it is
-    """
-
-    op: str
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    read: tuple[int, ...] = (0,)
-    small: str = ""
-
-    @property
-    def row(self) -> str:
-        """Its row in the table of rules."""
-        return self.op.partition(".")[0]
-
-    def __str__(self) -> str:
-        def text(value: Any) -> str:
-            if isinstance(value, P):
-                seen = "x".join(map(str, value.view)) if value.view else ""
-                return ("x".join(map(str, value.shape)) or "scalar") + (f"as{seen}" if seen else "")
-            if isinstance(value, list):
-                return "[" + " ".join(map(text, value)) + "]"
-            return "table" if isinstance(value, C) else str(value)
-
-        return f"{self.op}({' '.join(map(text, self.args))})"
-
-
-def ex(op: str, *args: Any, read: tuple[int, ...] = (0,), small: str = "", **kwargs: Any) -> Example:
-    return Example(op if "." in op else f"{op}.default", args, kwargs, read, small)
-
-
-SORTED = "sorted values do not depend on the order of the input: the rule holds positions all the same"
-STATISTICS = "statistics are held in place when they are read"
-ORDERED = "positions are held in order, also those that a certain size would let move"
-ONE_PART = "the rows of one part alone: the result has one order of rows"
-MASK = "what a mask holds is not looked at"
-UNKNOWN = "the table is not in the trace"
+from tests.axes.example import MASK, ONE_PART, ORDERED, SORTED, STATISTICS, UNKNOWN, C, Example, P, ex
+from tests.axes.examples_linalg import LINALG
 
 PRODUCTS = [
+    ex("_pdist_forward", P(4, 3), small="rows are held, also where they would re-order the pairs"),
+    ex("vdot", P(4), P(4)),
     ex("linear", P(3, 4), P(5, 4), P(5)),
     ex("linear", P(2, 3, 4), P(5, 4), None),
     ex("matmul", P(3, 4), P(4, 5)),
@@ -100,6 +42,8 @@ PRODUCTS = [
 ]
 
 CONVOLUTIONS = [
+    ex("max_pool1d_with_indices", P(2, 3, 8), [2], [2], small=ORDERED),
+    ex("max_pool2d_with_indices", P(2, 3, 4, 6), [4, 6], [4, 6], read=(0, 1)),
     ex("conv1d", P(2, 3, 8), P(5, 3, 4), P(5)),
     ex("conv1d", P(2, 3, 8), P(5, 3, 1), P(5)),
     ex("conv1d", P(2, 3, 8), P(5, 3, 1), None, [2], small=ORDERED),
@@ -125,7 +69,7 @@ CONVOLUTIONS = [
     ex("avg_pool3d", P(2, 3, 4, 4, 4), [2, 2, 2], [2, 2, 2], small=ORDERED),
     ex("max_pool3d", P(2, 3, 4, 4, 4), [2, 2, 2], [2, 2, 2], small=ORDERED),
     ex("max_pool2d_with_indices", P(2, 3, 4, 6), [2, 3], [2, 3], small=ORDERED),
-    ex("max_pool2d_with_indices", P(2, 3, 4, 6), [2, 3], [2, 3], read=(0, 1), small=STATISTICS),
+    ex("max_pool2d_with_indices", P(2, 3, 4, 6), [2, 3], [2, 3], read=(0, 1)),
     ex("max_pool3d_with_indices", P(2, 3, 4, 4, 4), [2, 2, 2], [2, 2, 2], small=ORDERED),
     ex("adaptive_avg_pool1d", P(2, 3, 8), [4], small=ORDERED),
     ex("adaptive_avg_pool1d", P(2, 3, 8), [1]),
@@ -203,6 +147,11 @@ ATTENTION = [
 ]
 
 REDUCTIONS = [
+    ex("kthvalue", P(3, 4), 2),
+    ex("kthvalue", P(3, 4), 2, 0),
+    ex("dist", P(3, 4), P(3, 4)),
+    ex("dist", P(3, 4), P(4)),
+    ex("histc", P(3, 4)),
     ex("sum.dim_IntList", P(3, 4), [1]),
     ex("sum.dim_IntList", P(2, 3, 4), [0, 2], True),
     ex("sum", P(3, 4)),
@@ -334,6 +283,10 @@ MOVEMENT = [
 ]
 
 INDEXING = [
+    ex("_embedding_bag", P(6, 4), C([0, 1, 3, 5]), C([0, 2]), small=UNKNOWN),
+    ex("embedding_renorm", P(6, 4), C([0, 1, 3]), 1.0, 2.0, small=UNKNOWN),
+    ex("diagonal_scatter", P(4, 4), P(4), small=ORDERED),
+    ex("diagonal_scatter", P(3, 4, 5), P(5, 3), 0, 0, 1, small=ORDERED),
     ex("embedding", P(5, 4), C([[0, 2, 1]])),
     ex("embedding", P(5, 4), C([0, 2, 2])),
     ex("embedding", P(5, 4), C([0, 2, 1], known=False), small=UNKNOWN),
@@ -369,6 +322,7 @@ CREATION = [
 ]
 
 POSITIONS = [
+    ex("segment_reduce", P(5, 4), "sum", lengths=C([2, 3]), small="rows are held, also within a segment"),
     ex("stft", P(2, 16), 8, 4, None, C([1.0] * 8), False, True, True),
     ex("_fft_r2c", P(3, 4), [1], 0, True),
     ex("triu", P(3, 4), small=ORDERED),
@@ -478,7 +432,9 @@ JOINT = [
 ]
 
 
-def _recurrent(op: str, gates: int, layers: int = 1, ways: int = 1, hidden: int = 5) -> Example:
+def _recurrent(
+    op: str, gates: int, layers: int = 1, ways: int = 1, hidden: int = 5, read: tuple[int, ...] = (0,)
+) -> Example:
     """Batch 2, time 3, input 4."""
     states = [P(layers * ways, 2, hidden)] * (2 if op == "lstm" else 1)
     weights = []
@@ -488,10 +444,14 @@ def _recurrent(op: str, gates: int, layers: int = 1, ways: int = 1, hidden: int 
             rows = gates * hidden
             weights += [P(rows, inputs), P(rows, hidden), P(rows), P(rows)]
     hx = states if op == "lstm" else states[0]
-    return ex(f"{op}.input", P(2, 3, 4), hx, weights, True, layers, 0.0, False, ways == 2, True)
+    args = (P(2, 3, 4), hx, weights, True, layers, 0.0, False, ways == 2, True)
+    return ex(f"{op}.input", *args, read=read)
 
 
 RECURRENT = [
+    _recurrent("lstm", 4, read=(0, 1, 2)),
+    _recurrent("lstm", 4, layers=2, ways=2, read=(1, 2)),
+    _recurrent("gru", 3, layers=2, read=(1,)),
     _recurrent("lstm", 4),
     _recurrent("lstm", 4, layers=2),
     _recurrent("lstm", 4, ways=2),
@@ -502,6 +462,7 @@ RECURRENT = [
 
 BOUNDED = [  # single coordinates may move: not so in the recurrent layers, whose rows are in blocks
     *PRODUCTS,
+    *LINALG,
     *CONVOLUTIONS,
     *NORMALISATION,
     *ATTENTION,

@@ -77,10 +77,44 @@ class DifferentialAttention(nn.Module):
         return self.out(y.reshape(1, -1, 16))  # type: ignore[no-any-return]
 
 
+class ComplexParts(nn.Module):
+    """The real and the imaginary part are told apart when a complex number becomes a pair."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(5, 6), nn.Linear(5, 6), nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.view_as_complex(torch.stack([self.a(x), self.b(x)], -1))
+        return self.out(torch.view_as_real(y * y).flatten(-2))  # type: ignore[no-any-return]
+
+
+class SharedBias(nn.Module):
+    """Grouped-query attention with a bias that all heads read by channel: nothing marks the key heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.out = (
+            nn.Linear(7, 32),
+            nn.Linear(7, 16),
+            nn.Linear(7, 16),
+            nn.Linear(32, 5),
+        )
+        self.bias = nn.Parameter(torch.randn(4, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q = self.q(x).view(1, -1, 4, 8).transpose(1, 2) + self.bias[:, None]
+        k, v = (layer(x).view(1, -1, 2, 8).transpose(1, 2) for layer in (self.k, self.v))
+        y = functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        return self.out(y.transpose(1, 2).reshape(1, -1, 32))  # type: ignore[no-any-return]
+
+
 FOUND: dict[str, tuple[type[nn.Module], tuple[Any, ...], list[int]]] = {
     "key and value by index": (KeyAndValueByIndex, (torch.randn(1, 6, 7),), [4, 8]),
     "added to its own cycle": (AddedToItsOwnCycle, (torch.randn(1, 4, 5),), [2]),
     "differential attention": (DifferentialAttention, (torch.randn(1, 6, 7),), [2, 8, 8, 8]),
+    "complex parts": (ComplexParts, (torch.randn(2, 5),), [6]),
+    "shared bias": (SharedBias, (torch.randn(1, 6, 7),), [2, 2, 8, 8]),
     "masked by a triangle": (MaskedByTriangle, (torch.randn(1, 1, 5),), []),
 }
 
@@ -94,3 +128,4 @@ def test_found(name: str) -> None:
     assert max(verify(net, inputs, spec, seed=seed) for seed in range(3)) < 1e-9
     assert sorted(g.size for g in spec.groups) == sizes
     assert not spec.unknown_ops
+    assert not spec.frozen or name == "added to its own cycle"  # rotations are no symmetric group

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from permgraph.axes.rules import (
     attention,
+    control,
     convolution,
     create,
     elementwise,
     indexing,
+    linalg,
     movement,
     normalise,
     position,
@@ -19,6 +21,7 @@ from permgraph.axes.rules._common import Rule, pin_everything
 
 RULES: dict[str, Rule] = {
     **products.RULES,
+    **linalg.RULES,
     **convolution.RULES,
     **normalise.RULES,
     **attention.RULES,
@@ -29,6 +32,7 @@ RULES: dict[str, Rule] = {
     **create.RULES,
     **position.RULES,
     **recurrent.RULES,
+    **control.RULES,
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from permgraph.axes.context import Context
 from permgraph.axes.contract import contract
 from permgraph.axes.moves import permute, reshape
-from permgraph.axes.rules._common import Result, Rule, several
+from permgraph.axes.rules._common import Result, Rule
 from permgraph.axes.value import Array, Value
 
 CONV = "... (g i) !s*, (g o) i !k*, (g o)? -> ... (g o) !t*"
@@ -61,6 +61,21 @@ def spatial(rank: int) -> Rule:
         )
         text = f"... {letters} -> ... !t*"
         return contract(context, text, [context.need(0, "self")], shape, **counts, **{"t*": rank})
+
+    rule.__doc__ = "... !s* -> ... !t*"
+    return rule
+
+
+def indexed(rank: int) -> Rule:
+    """Pooling that tells where each maximum was: when that is read, positions are ordered even if one is left."""
+
+    def rule(context: Context) -> Result:
+        if not context.reads(1):
+            made = spatial(rank)(context)
+            return made, made  # type: ignore[return-value]
+        shape, counts = context.node.shape, {"s*": rank, "t*": rank}
+        made = contract(context, "... !s* -> ... !t*", [context.need(0, "self")], shape, **counts)
+        return made, made
 
     rule.__doc__ = "... !s* -> ... !t*"
     return rule
@@ -124,8 +139,8 @@ RULES: dict[str, Rule] = {
         f"{kind}{n}d": spatial(n) for n in (1, 2, 3) for kind in ("avg_pool", "max_pool", "adaptive_avg_pool")
     },
     **{f"_adaptive_avg_pool{n}d": spatial(n) for n in (2, 3)},
-    **{f"max_pool{n}d_with_indices": several(spatial(n)) for n in (2, 3)},  # type: ignore[arg-type]
-    **{f"adaptive_max_pool{n}d": several(spatial(n)) for n in (1, 2, 3)},  # type: ignore[arg-type]
+    **{f"max_pool{n}d_with_indices": indexed(n) for n in (1, 2, 3)},
+    **{f"adaptive_max_pool{n}d": indexed(n) for n in (1, 2, 3)},
     "upsample_nearest1d": spatial(1),
     "upsample_linear1d": spatial(1),
     "upsample_nearest2d": spatial(2),

@@ -9,7 +9,7 @@ import numpy as np
 from permgraph.axes import moves
 from permgraph.axes.context import Context
 from permgraph.axes.contract import contract
-from permgraph.axes.rules._common import Rule
+from permgraph.axes.rules._common import Result, Rule, pin_everything
 from permgraph.axes.value import Value
 
 
@@ -32,6 +32,42 @@ def _embedding(context: Context) -> Value:
     return pick(context, context.need(0, "weight"), 0, context.need(1, "indices"))
 
 
+def _by_content(context: Context) -> Result:
+    """What is found where depends on all that enters: nothing of it may move."""
+    return pin_everything(context, "selected by its values")
+
+
+def _embedding_bag(context: Context) -> Result:
+    """Rows of a weight summed by bag: which rows is a matter of position, channels pass."""
+    weight, bags = context.need(0, "weight"), context.node.shape[0]
+    context.pin(weight.on(0), "index by position")
+    for name, at in (("indices", 1), ("offsets", 2), ("per_sample_weights", 6)):
+        operand = context.operand(at, name)
+        context.pin(operand.arrays if operand else (), "index by position")
+    made = contract(context, "r c -> !b c", [weight], (bags, weight.shape[1]))
+    rest = context.node.results[1:]
+    return (made, *(context.pinned_value(m.shape, "index by position") if m else None for m in rest))
+
+
+def _renorm_rows(context: Context) -> Value:
+    """Rows named by an index are scaled to a largest norm: rows keep their place, channels are mixed."""
+    context.pin(context.need(1, "indices").arrays, "index by position")
+    return contract(context, "!r [c] -> r c", [context.need(0, "self")], context.node.shape)
+
+
+def _diagonal_scatter(context: Context) -> Value:
+    """A diagonal written into a tensor: the two dims it runs through are addressed by position."""
+    base, source = context.need(0, "self"), context.need(1, "src")
+    dims = [context.arg(at, name, default) % len(base.shape) for at, name, default in _DIAGONAL]
+    letters = "abcdefgh"[: len(base.shape)]
+    left = " ".join(f"!{x}" if d in dims else x for d, x in enumerate(letters))
+    rest = " ".join(x for d, x in enumerate(letters) if d not in dims)
+    return contract(context, f"{left}, {rest} !z -> {' '.join(letters)}", [base, source], base.shape)
+
+
+_DIAGONAL = ((3, "dim1", 0), (4, "dim2", 1))
+
+
 def _index_select(context: Context) -> Value:
     value = context.need(0, "self")
     return pick(context, value, context.arg(1, "dim") % len(value.shape), context.need(2, "index"))
@@ -45,10 +81,16 @@ def _index(context: Context) -> Value:
     assert first is not None
     if not more and not first_is_mask(context, indices[dim]):
         return pick(context, value, dim, first)
+    dims: list[int] = []
     for d, index in used:
-        context.pin(value.on(d), "index by position")
+        mask = index is not None and first_is_mask(context, indices[d])
+        dims += (
+            range(d, d + len(index.shape)) if index and mask else [d]
+        )  # a mask addresses as many as it has
         context.pin(index.arrays if index else (), "index by position")
-    return _joint_pick(context, value, [d for d, _ in used])
+    for d in dims:
+        context.pin(value.on(d), "index by position")
+    return _joint_pick(context, value, dims)
 
 
 def _joint_pick(context: Context, value: Value, dims: list[int]) -> Value:
@@ -181,8 +223,15 @@ def _masked_scatter(context: Context) -> Value:
     return contract(context, text, [base, where, source], base.shape)
 
 
+_SELECTED = """nonzero nonzero_static masked_select bincount _unique _unique2 unique_dim unique_consecutive put
+multinomial"""
+
 RULES: dict[str, Rule] = {
     "embedding": _embedding,
+    **dict.fromkeys(_SELECTED.split(), _by_content),
+    "_embedding_bag": _embedding_bag,
+    "embedding_renorm": _renorm_rows,
+    "diagonal_scatter": _diagonal_scatter,
     "index_select": _index_select,
     "index": _index,
     "_unsafe_index": _index,

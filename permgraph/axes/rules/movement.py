@@ -8,8 +8,10 @@ import numpy as np
 
 from permgraph.axes import moves
 from permgraph.axes.context import Context
+from permgraph.axes.contract import contract
 from permgraph.axes.rules._common import Result, Rule, dims_of
 from permgraph.axes.value import Value
+from permgraph.trace.graph import Ref
 
 
 def _reshape(context: Context) -> Value:
@@ -60,18 +62,34 @@ def _slice(context: Context) -> Value:
     value = context.need(0, "self")
     dim = context.arg(1, "dim", 0) % len(value.shape)
     bounds = slice(context.arg(2, "start"), context.arg(3, "end"), context.arg(4, "step", 1))
+    if isinstance(bounds.start, Ref) or isinstance(bounds.stop, Ref):
+        return _by_data(context, value, dim)
     return moves.span(context, value, dim, *bounds.indices(value.shape[dim]))
+
+
+def _by_data(context: Context, value: Value, dim: int) -> Value:
+    """A part of a dim that the data decide on: positions are ordered, the other dims pass."""
+    context.pin(value.on(dim), "index by position")
+    letters = "abcdefgh"[: len(value.shape)]
+    kept = len(context.node.shape) == len(value.shape)
+    right = [x if d != dim else "!Z" for d, x in enumerate(letters) if kept or d != dim]
+    return contract(context, f"{' '.join(letters)} -> {' '.join(right)}", [value], context.node.shape)
 
 
 def _narrow(context: Context) -> Value:
     start, length = context.arg(2, "start"), context.arg(3, "length")
-    value, dim = context.need(0, "self"), context.arg(1, "dim")
+    value, dim = context.need(0, "self"), context.arg(1, "dim") % len(context.node.shape)
+    if isinstance(start, Ref) or isinstance(length, Ref):
+        return _by_data(context, value, dim)
     start %= value.shape[dim]
     return moves.span(context, value, dim, start, start + length)
 
 
 def _select(context: Context) -> Value:
-    return moves.select(context, context.need(0, "self"), context.arg(1, "dim"), context.arg(2, "index"))
+    value, dim, index = context.need(0, "self"), context.arg(1, "dim"), context.arg(2, "index")
+    if isinstance(index, Ref):
+        return _by_data(context, value, dim % len(value.shape))
+    return moves.select(context, value, dim, index)
 
 
 def _split(context: Context) -> Result:
@@ -156,10 +174,21 @@ def _repeat(context: Context) -> Value:
 def _repeat_interleave(context: Context) -> Value:
     value, count, dim = context.need(0, "self"), context.arg(1, "repeats"), context.arg(2, "dim")
     if not isinstance(count, int):
-        raise NotImplementedError("repeat_interleave by a tensor")
+        return _repeat_by(context, value, dim)
     if dim is None:
         value, dim = moves.reshape(context, value, (int(np.prod(value.shape)),)), 0
     return moves.tile(context, value, dim % len(value.shape), count, inner=True)
+
+
+def _repeat_by(context: Context, value: Value, dim: int | None) -> Value:
+    """Repeated by a tensor of counts: positions along dim are ordered, the other dims pass."""
+    for counts in context.refs()[1:] or [value]:
+        context.pin(counts.arrays, "index by position")
+    if len(context.refs()) < 2:  # the counts alone: the result is an index
+        return context.pinned_value(context.node.shape, "index by position")
+    if dim is None:
+        value, dim = moves.reshape(context, value, (int(np.prod(value.shape)),)), 0
+    return _by_data(context, value, dim % len(value.shape))
 
 
 def _pad(context: Context) -> Value:
@@ -207,12 +236,14 @@ def _replace_span(context: Context, base: Value, part: Value, dim: int, start: i
 
 
 def _view_complex(context: Context) -> Value:
-    """(…, 2) ↔ complex (…): the pair of parts is ordered."""
+    """(…, 2) ↔ complex (…): the real and the imaginary part are told apart."""
     value = context.need(0, "self")
     if context.node.op.startswith("aten.view_as_complex"):
         context.pin(value.on(len(value.shape) - 1), "real and imaginary part")
         return moves.select(context, value, -1, 0)
-    return moves.expand(context, moves.insert(context, value, len(value.shape)), context.node.shape)
+    made = moves.expand(context, moves.insert(context, value, len(value.shape)), context.node.shape)
+    parts = context.positions(made.shape, (len(value.shape),), "real and imaginary part")
+    return moves.result(context, made, made.shape, [*made.arrays, *parts])
 
 
 _RESHAPE = """view _unsafe_view reshape flatten unflatten squeeze unsqueeze view_copy ravel _reshape_alias

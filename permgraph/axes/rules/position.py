@@ -111,6 +111,18 @@ def _cross(context: Context) -> Value:
     return placed(context, made, dims_of(default if dim is None else dim, len(context.node.shape)))
 
 
+def _segments(context: Context) -> Value:
+    """segment_reduce along dim 0: its order decides what falls together, the other dims pass."""
+    value = context.need(0, "data")
+    if context.arg(5, "axis", 0) != 0:
+        raise NotImplementedError("segments along another dim")
+    for name in ("lengths", "indices", "offsets"):
+        operand = context.operand(99, name)
+        context.pin(operand.arrays if operand else (), "ordered axis")
+    rest = " ".join(_LETTERS[1 : len(value.shape)])
+    return contract(context, f"!a {rest} -> !Z {rest}", [value], context.node.shape)
+
+
 RULES: dict[str, Rule] = {
     **{name: _fourier for name in ("_fft_r2c", "_fft_c2c", "_fft_c2r")},
     **{f"fft_{kind}{n}": _transform for kind in ("fft", "ifft", "rfft", "irfft") for n in ("", "2", "n")},
@@ -126,6 +138,7 @@ RULES: dict[str, Rule] = {
     "one_hot": _one_hot,
     "bucketize": _search(0, 1),
     "searchsorted": _search(1, 0),
+    "segment_reduce": _segments,
     "col2im": _fold,
     "cross": _cross,
     "linalg_cross": _cross,

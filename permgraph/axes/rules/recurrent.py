@@ -16,8 +16,8 @@ PROJECTED = "b T h, p h -> b T p"
 
 def _layer(
     context: Context, x: Value, weights: list[Value], hx: list[Value], gates: int, biased: bool
-) -> Value:
-    """One direction of one layer: x (b, t, i) → (b, t, k), with k = h, or p when the state is projected."""
+) -> tuple[Value, Value]:
+    """One direction of one layer: x (b, t, i) → state (b, t, k), k = h, or p when it is projected, and cell (b, t, h)."""
     w_ih, w_hh, *rest = weights
     batch, time, units = x.shape[0], x.shape[1], w_ih.shape[0] // gates
     biases: list[Value | None] = [*rest[:2]] if biased else [None, None]
@@ -28,7 +28,7 @@ def _layer(
         state = contract(context, PROJECTED, [cell, projection], (batch, time, projection.shape[0]))
     read = [state, w_hh, cell, hx[0], hx[1] if len(hx) > 1 else None]
     contract(context, STATE, read, (batch, time, units), g=gates)
-    return state
+    return state, cell
 
 
 def _recurrent(gates: int) -> Rule:
@@ -42,26 +42,26 @@ def _recurrent(gates: int) -> Rule:
         ways, batched = 1 + bool(context.arg(7, "bidirectional")), bool(context.arg(8, "batch_first"))
         x = x if batched else moves.swap(context, x, 0, 1)
         per = len(weights) // (layers * ways)
+        last: list[tuple[Value, Value]] = []
         for layer in range(layers):
             made = []
             for way in range(ways):
                 at = layer * ways + way
                 initial = [moves.select(context, h, 0, at) for h in start]
-                made.append(_layer(context, x, weights[at * per : (at + 1) * per], initial, gates, biased))
+                last.append(_layer(context, x, weights[at * per : (at + 1) * per], initial, gates, biased))
+                made.append(last[-1][0])
             x = moves.concat(context, made, 2) if ways > 1 else made[0]
         x = x if batched else moves.swap(context, x, 0, 1)
-        return (x, *_last(context))
+        return (x, *(_final(context, [pair[i] for pair in last]) for i in range(len(start))))
 
     rule.__doc__ = INPUT
     return rule
 
 
-def _last(context: Context) -> list[Value | None]:
-    """The final states, when nothing reads them; when something does, the op has no rule yet."""
-    if any(context.reads(i) for i in range(1, len(context.node.results))):
-        raise NotImplementedError("final states that are read")
-    rest = context.node.results[1:]
-    return [context.pinned_value(m.shape, "final state") if m else None for m in rest]
+def _final(context: Context, states: list[Value]) -> Value:
+    """The states after the last step, one per layer and direction, stacked."""
+    rows = [moves.insert(context, moves.select(context, state, 1, -1), 0) for state in states]
+    return moves.concat(context, rows, 0)
 
 
 RULES: dict[str, Rule] = {

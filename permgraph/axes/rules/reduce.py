@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from permgraph.axes.context import Context
 from permgraph.axes.contract import contract
-from permgraph.axes.rules._common import Result, Rule, dims_of, pointwise
+from permgraph.axes.rules._common import Result, Rule, dims_of, equation, pointwise
 from permgraph.axes.value import Value
 
 _LETTERS = "abcdefghijklmnop"
@@ -29,15 +29,26 @@ def reduction(dim_at: int = 1, keep_at: int = 2, dim_name: str = "dim") -> Rule:
     return rule
 
 
-def _extreme(context: Context) -> Result:
-    """max/min along a dim: the value is order-free; the index is not, if anything reads it."""
+def extreme(dim_at: int = 1, default: int | None = None) -> Rule:
+    """max, min, median, … along a dim: the value is order-free; the index is not, if anything reads it."""
+
+    def rule(context: Context) -> Result:
+        value = context.need(0, "self")
+        if (other := context.operand(1, "other")) is not None:
+            return pointwise(context, value, other)
+        dims = dims_of(context.arg(dim_at, "dim", default), len(value.shape))
+        keep = len(context.node.shape) == len(value.shape)
+        made = reduce(context, value, dims, keep, ordered=context.node.multiple and context.reads(1))
+        return (made, made) if context.node.multiple else made
+
+    rule.__doc__ = "... c -> ..."
+    return rule
+
+
+def _histogram(context: Context) -> Value:
+    """Counts per bin: the order of what is counted does not matter, that of the bins is fixed."""
     value = context.need(0, "self")
-    if (other := context.operand(1, "other")) is not None:
-        return pointwise(context, value, other)
-    dims = dims_of(context.arg(1, "dim"), len(value.shape))
-    keep = len(context.node.shape) == len(value.shape)
-    made = reduce(context, value, dims, keep, ordered=context.node.multiple and context.reads(1))
-    return (made, made) if context.node.multiple else made
+    return contract(context, f"{' '.join(_LETTERS[: len(value.shape)])} -> !Z", [value], context.node.shape)
 
 
 def _position(context: Context) -> Value:
@@ -89,10 +100,11 @@ RULES: dict[str, Rule] = {
     "norm": reduction(dim_at=2),
     "linalg_vector_norm": reduction(dim_at=2),
     "linalg_norm": _vector_norm,
-    "max": _extreme,
-    "min": _extreme,
+    **dict.fromkeys(("max", "min", "median", "nanmedian", "mode"), extreme()),
+    "kthvalue": extreme(dim_at=2, default=-1),
+    "dist": equation("..., ... -> "),
+    "histc": _histogram,
     **{name: _moments for name in ("var_mean", "std_mean", "aminmax")},
-    **{name: _extreme for name in ("median", "nanmedian", "mode")},
     "argmax": _position,
     "argmin": _position,
     **{
