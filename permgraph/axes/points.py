@@ -46,6 +46,11 @@ class Reason:
     step: Step
 
 
+def without_rule(op: str) -> str:
+    """The reason of a pin that stands for want of a rule."""
+    return f"op without a rule: {op}"
+
+
 class Points:
     """All points of one network, and the relations among them."""
 

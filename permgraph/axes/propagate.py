@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from permgraph.axes.context import Context
+from permgraph.axes.points import without_rule
 from permgraph.axes.rules import pin_everything, rule_of
 from permgraph.axes.rules._common import Result
 from permgraph.axes.value import Array, Value
@@ -156,7 +157,7 @@ def _call(context: Context, node: Node) -> None:
 
 def _unknown(context: Context, node: Node) -> Result:
     """Pin and report. Where nothing free enters, a missing rule costs nothing and is not reported."""
-    reason = f"op without a rule: {node.op}"
+    reason = without_rule(node.op)
     if any(not a.pinned for v in context.refs() for a in v.arrays):
         context.unknown.append(node)
     return pin_everything(context, reason)

@@ -48,7 +48,8 @@ def infer_spec(found: Trace, free_output: bool, strict: bool) -> PermSpec:
         first = spec.unknown_ops[0]
         raise TraceError(
             f"--strict: {len(spec.unknown_ops)} calls of ops without a rule, the first {first.op} at {first.node} "
-            f"({first.module or 'the network'}, {first.source}). See CONTRIBUTING.md, 'add an op rule'."
+            f"({first.module or 'the network'}, {first.source}). A row to start from: {first.row}; see CONTRIBUTING.md, "
+            "'Add an op rule'."
         )
     return spec
 

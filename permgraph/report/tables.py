@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from permgraph.plan.plan import Plan, Step
-from permgraph.report.text import clean, fold_names
+from permgraph.report.notes import notes
+from permgraph.report.text import clean, fold_names, listed
 from permgraph.symmetry.beside import out_of_step
 from permgraph.symmetry.spec import Group, PermSpec
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _HEAD = ("name", "role", "symmetry", "copies", "tensors", "units produced by")
-_EXAMPLES = 3  # names shown per line of the notes
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Row:
     @property
     def modules(self) -> str:
         """Modules that produce the units, folded."""
-        return _listed(fold_names(g.module for g in self.groups if g.module), 2)
+        return listed(fold_names(g.module for g in self.groups if g.module), 2)
 
     def cells(self) -> tuple[str, ...]:
         least, most = self.tensors
@@ -111,53 +111,6 @@ def _row(spec: PermSpec, run: tuple[Group, ...]) -> Row:
     counts = [len({p.tensor for g in family(spec, group) for p in g.places}) for group in run]
     name = fold_names(g.name for g in run)[0]
     return Row(name, run[0].role, symmetry(spec, run[0]), run, (min(counts), max(counts)))
-
-
-def notes(spec: PermSpec) -> list[str]:
-    """Lines below the table: order of the whole group, what pins the rest, unknown ops, unused tensors."""
-    lines = [f"{_power(spec.log10_order)} permutations keep the function (log10 {spec.log10_order:,.1f})."]
-    if spec.free_output:
-        lines.append("The output was left free: these also re-order the channels of the output.")
-    lines += _pin_lines(spec)
-    for op in dict.fromkeys(u.op for u in spec.unknown_ops):
-        where = [_where(u.module, u.source) for u in spec.unknown_ops if u.op == op]
-        lines.append(
-            f"op without a rule: {clean(op)}, in {_listed(fold_names(where))}; all it touches is pinned."
-        )
-    if spec.frozen:
-        lines.append(
-            f"frozen: {spec.frozen:,} points whose freedom is not a nested symmetric group; left in order."
-        )
-    if spec.unused:
-        lines.append(f"unused by the network: {_listed(fold_names(spec.unused), 8)}.")
-    return lines
-
-
-def _pin_lines(spec: PermSpec) -> list[str]:
-    by_reason: dict[str, dict[str, int]] = {}
-    for pin in spec.pinned:
-        axes = by_reason.setdefault(pin.reason, {})
-        axis = f"{pin.tensor}[{pin.axis}]"
-        axes[axis] = axes.get(axis, 0) + pin.count
-    ordered = sorted(by_reason.items(), key=lambda item: -len(item[1]))
-    return [
-        f"pinned by {clean(reason)}: {sum(axes.values()):,} coordinates on {len(axes):,} "
-        f"{'axis' if len(axes) == 1 else 'axes'}: {_listed(fold_names(axes))}."
-        for reason, axes in ordered
-    ]
-
-
-def _where(module: str, source: str) -> str:
-    return (module or "the network") + (f" ({source})" if source else "")
-
-
-def _power(log10: float) -> str:
-    return f"10^{log10:,.0f}" if log10 >= 6 else f"{round(10**log10):,}"
-
-
-def _listed(names: Sequence[str], count: int = _EXAMPLES) -> str:
-    shown = [clean(n, 90) for n in names[:count]]
-    return ", ".join(shown) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
 def spec_table(spec: PermSpec) -> Table:

@@ -33,6 +33,12 @@ def ranges(numbers: Iterable[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
+def listed(names: Sequence[str], count: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    shown = [clean(n, 90) for n in names[:count]]
+    return ", ".join(shown) + (f" and {len(names) - count} more" if len(names) > count else "")
+
+
 def fold_names(names: Iterable[str]) -> list[str]:
     """Dotted names that differ only in their numbers, as one: layers.0.fc and layers.1.fc are layers.0-1.fc.
 

@@ -10,6 +10,7 @@ import numpy as np
 from permgraph.axes.context import Context
 from permgraph.axes.points import Labels
 from permgraph.axes.propagate import propagate
+from permgraph.axes.rules.suggest import suggest_row
 from permgraph.symmetry.address import Addresses, Block
 from permgraph.symmetry.classes import Classes, classify
 from permgraph.symmetry.names import name_blocks
@@ -129,7 +130,9 @@ def _spec(
         groups=tuple(groups),
         places=places,
         pinned=_pins(trace, context, classes),
-        unknown_ops=tuple(UnknownOp(n.op, n.name, n.module, n.source) for n in context.unknown),
+        unknown_ops=tuple(
+            UnknownOp(n.op, n.name, n.module, n.source, suggest_row(trace, n)) for n in context.unknown
+        ),
         unused=trace.unused,
         tensors={t.name: t.shape for t in trace.state.values()},
         aliases={t.name: t.aliases for t in trace.state.values() if t.aliases},

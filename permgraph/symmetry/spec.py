@@ -209,12 +209,13 @@ class Pin:
 
 @dataclass(frozen=True)
 class UnknownOp:
-    """An op without a rule. Everything it touched is pinned."""
+    """An op without a rule. Everything it touched is pinned. `row` is a rule to start from, as a line of Python."""
 
     op: str
     node: str
     module: str = ""
     source: str = ""
+    row: str = ""
 
 
 @dataclass(frozen=True)

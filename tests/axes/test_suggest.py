@@ -1,0 +1,64 @@
+"""An op without a rule is reported with a row to start from, which works as it stands and is never wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from permgraph.axes.rules import RULES
+from permgraph.axes.rules._common import equation, several
+from permgraph.plan.verify import verify
+from permgraph.report.tables import spec_text
+from permgraph.symmetry.infer import infer
+from permgraph.trace.capture import capture
+
+
+class Distances(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.centres, self.down = nn.Linear(5, 8), nn.Parameter(torch.randn(6, 8)), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(torch.cdist(self.up(x), self.centres).exp())  # type: ignore[no-any-return]
+
+
+class Sorted(nn.Module):
+    """Two results, and an argument between the tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values, _ = self.up(x).sort(-1)
+        return self.down(values.exp())  # type: ignore[no-any-return]
+
+
+CASES: dict[str, tuple[type[nn.Module], str]] = {
+    "cdist": (Distances, 'RULES["cdist"] = equation("!a !b, !c !b -> !a !c")'),
+    "sort": (Sorted, 'RULES["sort"] = several(equation("!a !b -> !a !b"))'),
+}
+
+
+@pytest.mark.parametrize("op", CASES)
+def test_a_suggested_row_is_true(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    kind, row = CASES[op]
+    net, x = kind().double().eval(), (torch.randn(4, 5).double(),)
+    monkeypatch.delitem(RULES, op)
+    trace = capture(net, x)
+    without = infer(trace)
+    (unknown,) = without.unknown_ops
+    assert unknown.row == row
+    assert f"it pins {'centres[0]' if op == 'cdist' else 'up.weight[0]'}" in spec_text(without)
+    assert row in spec_text(without)
+    scope: dict[str, Any] = {"RULES": {}, "equation": equation, "several": several}
+    exec(row, scope)
+    monkeypatch.setitem(RULES, op, scope["RULES"][op])
+    found = infer(trace)
+    assert not found.unknown_ops
+    assert found.log10_order == without.log10_order  # ordered axes: as safe as no rule
+    assert verify(net, x, found) < 1e-12
