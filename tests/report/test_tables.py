@@ -52,8 +52,7 @@ def test_notes_say_what_pins_the_rest(spec: PermSpec) -> None:
     text = spec_text(spec)
     assert "pinned by output: 864 coordinates on 36 axes: encoder.layers.0-11.ffn.down.weight[0]" in text
     assert (
-        "op without a rule: aten.sort.default at x, in head (model.py:9); all it touches is pinned."
-        in text
+        "op without a rule: aten.sort.default at x, in head (model.py:9); all it touches is pinned." in text
     )
     assert "unused by the network: masked_spec_embed." in text
     assert f"log10 {spec.log10_order:,.1f}" in text
