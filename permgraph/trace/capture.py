@@ -63,6 +63,9 @@ def _exported(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         # what dynamo remembers of a loop that ran eagerly before keeps it from tracing that loop again
         torch._dynamo.reset()
         return export()
+    except NotImplementedError:
+        with torch.no_grad():  # what has no gradient on this device (flex attention on a CPU)
+            return export()
 
 
 def flatten(program: ExportedProgram, module: nn.Module, name: str | None = None) -> Trace:

@@ -63,7 +63,26 @@ def repeat(walk: Walk, node: fx.Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return _closed(walk, node, states, walk.inside(node, body, (*states, *operands)), (), goes_on)
 
 
-WALKS: dict[str, Callable[[Walk, fx.Node, tuple[Any, ...]], tuple[Any, ...]]] = {
+def flex(walk: Walk, node: fx.Node, args: tuple[Any, ...]) -> Any:
+    """flex_attention(q, k, v, score function, block mask …, scale, options, what the functions read)
+
+    Its functions are told batch, head, query and key position of a score; those that they ask for are ordered.
+    """
+    q, k, v, score, block = args[:5]
+    mask = block[-1]
+    asked = {i for i, n in enumerate(_placeholders(score)[1:5]) if n.users}
+    asked |= {i for i, n in enumerate(_placeholders(mask)) if i < 4 and n.users}
+    read = tuple(x for x in (*args[7], *args[8]) if isinstance(x, Ref))
+    inputs = (q, k, v, tuple(sorted(asked)), read)
+    return walk.made(node, "attention", "permgraph.flex_attention.default", inputs, node.meta["val"])
+
+
+def _placeholders(graph: fx.GraphModule) -> list[fx.Node]:
+    return [n for n in graph.graph.nodes if n.op == "placeholder"]
+
+
+WALKS: dict[str, Callable[[Walk, fx.Node, tuple[Any, ...]], Any]] = {
+    "flex_attention": flex,
     "cond": branch,
     "scan": scan,
     "map_impl": each,
@@ -89,7 +108,7 @@ def _steps(
 
 
 def _inputs(body: fx.GraphModule) -> list[Any]:
-    return [n.meta.get("val") for n in body.graph.nodes if n.op == "placeholder"]
+    return [n.meta.get("val") for n in _placeholders(body)]
 
 
 def _closed(

@@ -33,7 +33,7 @@ WITHOUT = {
     "nonzero": "how much it finds depends on the data: tests/trace/test_data_sizes.py",
     **{
         f"permgraph.{joint}": "a joint of a loop: tests/trace/test_control.py"
-        for joint in ("carry", "step", "loop", "collect")
+        for joint in ("carry", "step", "loop", "collect", "flex_attention")
     },
 }
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch._higher_order_ops.map import map as map_rows
 from torch._higher_order_ops.scan import scan
 from torch._higher_order_ops.while_loop import while_loop
+from torch.nn.attention.flex_attention import flex_attention
 
 from permgraph.axes.rules import RULES
 from permgraph.plan.verify import verify
@@ -68,6 +69,42 @@ class OrderedWhile(Layers):
 class Map(Layers):
     def forward(self, x: Tensor) -> Tensor:
         return self.last(map_rows(lambda row: self.one(self.first(row).tanh()).tanh(), x))  # type: ignore[no-any-return]
+
+
+class Flex(nn.Module):
+    """Attention with a score function that is told the head, or that is not; and the same spelled out."""
+
+    def __init__(self, by_head: bool, spelled: bool) -> None:
+        super().__init__()
+        self.by_head, self.spelled = by_head, spelled
+        self.packed, self.out = nn.Linear(4, 3 * 12), nn.Linear(12, 5)
+
+    def score(self, score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return score + 0.1 * (q - k) * (h if self.by_head else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.packed(x).view(5, 2, 3, 3, 4).permute(2, 0, 3, 1, 4)
+        if self.spelled:
+            h, t = torch.arange(3)[:, None, None], torch.arange(2)
+            y = self.score(q @ k.mT, h, h, t[:, None], t).softmax(-1) @ v
+        else:
+            y = flex_attention(q, k, v, score_mod=self.score)  # type: ignore[assignment]
+        return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("by_head", [False, True])
+def test_attention_with_a_score_function_has_the_groups_of_the_same_spelled_out(by_head: bool) -> None:
+    """torch cannot run it in float64 on a CPU, so the law is tried on the other spelling."""
+    torch.manual_seed(0)
+    x = (torch.randn(5, 2, 4).double(),)
+    nets = [Flex(by_head, spelled).double().eval().requires_grad_(False) for spelled in (False, True)]
+    found, spelled = (infer(capture(net, x)) for net in nets)
+    assert not found.unknown_ops
+    assert [(g.size, g.copies, g.under) for g in found.groups] == [
+        (g.size, g.copies, g.under) for g in spelled.groups
+    ]
+    assert {g.copies for g in found.groups} == ({1} if by_head else {1, 3})
+    assert max(verify(nets[1], x, spelled, seed=seed) for seed in range(2)) < 1e-12
 
 
 # number of places of each group of 6 units

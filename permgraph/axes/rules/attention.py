@@ -10,8 +10,10 @@ from permgraph.axes.rules.position import placed
 from permgraph.axes.value import Value
 
 
-def attend(context: Context, q: Value, k: Value, v: Value, mask: Value | None, causal: bool = False) -> Value:
-    """q (… h l d), k (… h s d), v (… h s e), mask (… l s) → (… h l e)."""
+def attend(
+    context: Context, q: Value, k: Value, v: Value, mask: Value | None, ordered: tuple[int, ...] = ()
+) -> Value:
+    """q (… h l d), k (… h s d), v (… h s e), mask (… l s) → (… h l e); `ordered` are dims of the scores (… h l s)."""
     lead = q.shape[:-2]
     heads = q.shape[-3] if len(q.shape) > 3 else 1
     if len(k.shape) > 3 and k.shape[-3] != heads:  # enable_gqa: each key head serves a run of query heads
@@ -20,23 +22,35 @@ def attend(context: Context, q: Value, k: Value, v: Value, mask: Value | None, c
     scores = contract(context, "... l d, ... s d -> ... l s", [q, k], shape)
     if mask is not None:
         scores = contract(context, "..., ... -> ...", [scores, mask], shape)
-    if causal:
-        scores = placed(context, scores, (len(shape) - 2, len(shape) - 1))
+    if ordered:
+        scores = placed(context, scores, tuple(d % len(shape) for d in ordered))
     scores = contract(context, "... l [s] -> ... l s", [scores], shape)
     return contract(context, "... l s, ... s e -> ... l e", [scores, v], (*lead, q.shape[-2], v.shape[-1]))
 
 
 def _sdpa(context: Context) -> Value:
     q, k, v = context.need(0, "query"), context.need(1, "key"), context.need(2, "value")
-    return attend(context, q, k, v, context.operand(3, "attn_mask"), bool(context.arg(5, "is_causal", False)))
+    causal = (-2, -1) if context.arg(5, "is_causal", False) else ()
+    return attend(context, q, k, v, context.operand(3, "attn_mask"), causal)
 
 
 def _flash(context: Context) -> Value:
     q, k, v = context.need(0, "query"), context.need(1, "key"), context.need(2, "value")
-    return attend(context, q, k, v, context.operand(5, "attn_mask"), bool(context.arg(4, "is_causal", False)))
+    causal = (-2, -1) if context.arg(4, "is_causal", False) else ()
+    return attend(context, q, k, v, context.operand(5, "attn_mask"), causal)
+
+
+def _flex(context: Context) -> Value:
+    """Attention whose scores a function may change, as `trace/control.py` puts it."""
+    asked, read = context.node.args[3:5]
+    for table in filter(None, map(context.value, read)):
+        context.pin(table.arrays, "index by position")
+    q, k, v = (context.need(i, name) for i, name in enumerate(("query", "key", "value")))
+    return attend(context, q, k, v, None, tuple(asked))
 
 
 RULES: dict[str, Rule] = {
     "scaled_dot_product_attention": _sdpa,
+    "permgraph.flex_attention": several(_flex),
     "_scaled_dot_product_flash_attention_for_cpu": several(_flash),
 }
