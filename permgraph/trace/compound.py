@@ -35,7 +35,7 @@ fft_irfftn fft_hfft fft_ihfft linalg_eigvals max_pool1d_with_indices linalg_pinv
 _ALSO = """
 mse_loss l1_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy nll_loss_forward
 nll_loss2d_forward multi_margin_loss multilabel_margin_loss_forward addr trace renorm rot90 take block_diag
-affine_grid_generator max_unpool2d max_unpool3d pdist rsub binary_cross_entropy_with_logits
+affine_grid_generator pdist rsub binary_cross_entropy_with_logits
 """
 
 WHOLE = frozenset(_WHOLE.split())

@@ -42,6 +42,16 @@ PRODUCTS = [
 ]
 
 CONVOLUTIONS = [
+    ex("max_unpool2d", P(2, 3, 2, 2), C([[[[0, 2], [8, 10]]] * 3] * 2), [4, 4], small=UNKNOWN),
+    ex(
+        "max_unpool3d",
+        P(3, 1, 2, 2),
+        C([[[[0, 2], [8, 10]]]] * 3),
+        [1, 4, 4],
+        [1, 2, 2],
+        [0, 0, 0],
+        small=UNKNOWN,
+    ),
     ex("max_pool1d_with_indices", P(2, 3, 8), [2], [2], small=ORDERED),
     ex("max_pool2d_with_indices", P(2, 3, 4, 6), [4, 6], [4, 6], read=(0, 1)),
     ex("conv1d", P(2, 3, 8), P(5, 3, 4), P(5)),

@@ -109,11 +109,46 @@ class SharedBias(nn.Module):
         return self.out(y.transpose(1, 2).reshape(1, -1, 32))  # type: ignore[no-any-return]
 
 
+class Unpooled(nn.Module):
+    """Units go back to where the maxima of others were: the two convolutions have one order of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = (
+            nn.Conv2d(a, b, 3, padding=1) for a, b in ((3, 8), (8, 8), (8, 2))
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, index = functional.max_pool2d(self.first(x).relu(), 2, return_indices=True)
+        return self.last(functional.max_unpool2d(self.middle(y).relu(), index, 2))  # type: ignore[no-any-return]
+
+
+class ComplexRotary(nn.Module):
+    """Rotary positions by complex numbers: pairs of channels keep their place, heads and values do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.packed, self.out = nn.Linear(6, 3 * 24), nn.Linear(24, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.packed(x).view(1, -1, 3, 3, 8).transpose(1, 3).unbind(2)
+        angle = torch.arange(x.shape[1])[:, None] * torch.arange(1, 5)
+        turn = torch.polar(torch.ones(angle.shape, dtype=x.dtype), angle.to(x.dtype))
+        q, k = (
+            torch.view_as_real(torch.view_as_complex(y.unflatten(-1, (4, 2))) * turn).flatten(-2)
+            for y in (q, k)
+        )
+        y = functional.scaled_dot_product_attention(q, k, v)
+        return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
 FOUND: dict[str, tuple[type[nn.Module], tuple[Any, ...], list[int]]] = {
     "key and value by index": (KeyAndValueByIndex, (torch.randn(1, 6, 7),), [4, 8]),
     "added to its own cycle": (AddedToItsOwnCycle, (torch.randn(1, 4, 5),), [2]),
     "differential attention": (DifferentialAttention, (torch.randn(1, 6, 7),), [2, 8, 8, 8]),
     "complex parts": (ComplexParts, (torch.randn(2, 5),), [6]),
+    "unpooled": (Unpooled, (torch.randn(1, 3, 8, 8),), [8]),
+    "complex rotary": (ComplexRotary, (torch.randn(1, 5, 6),), [3, 8]),
     "shared bias": (SharedBias, (torch.randn(1, 6, 7),), [2, 2, 8, 8]),
     "masked by a triangle": (MaskedByTriangle, (torch.randn(1, 1, 5),), []),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from permgraph.axes.context import Context
@@ -50,6 +51,18 @@ def pointwise(context: Context, *values: Value | None) -> Value:
     shape = context.node.shape
     text = ", ".join(["..."] * len(found)) + " -> ..."
     return contract(context, text, list(found), shape)
+
+
+def placed(context: Context, value: Value, dims: tuple[int, ...], reason: str = "position") -> Value:
+    """The value with its coordinates along `dims` in order: what happens to an element depends on them.
+
+    What is labelled jointly with other dims moves as blocks over those: heads may still change places.
+    """
+    where = Value(value.shape, context.positions(value.shape, dims, reason), True)
+    return replace(contract(context, "..., ... -> ...", [value, where], value.shape), name=value.name)
+
+
+INDEX = "index by position"
 
 
 def dims_of(arg: Any, rank: int) -> tuple[int, ...]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from permgraph.axes.context import Context
 from permgraph.axes.contract import contract
 from permgraph.axes.moves import tile
-from permgraph.axes.rules._common import Rule, several
-from permgraph.axes.rules.position import placed
+from permgraph.axes.rules._common import INDEX, Rule, placed, several
 from permgraph.axes.value import Value
 
 
@@ -44,7 +43,7 @@ def _flex(context: Context) -> Value:
     """Attention whose scores a function may change, as `trace/control.py` puts it."""
     asked, read = context.node.args[3:5]
     for table in filter(None, map(context.value, read)):
-        context.pin(table.arrays, "index by position")
+        context.pin(table.arrays, INDEX)
     q, k, v = (context.need(i, name) for i, name in enumerate(("query", "key", "value")))
     return attend(context, q, k, v, None, tuple(asked))
 

@@ -122,6 +122,21 @@ def _im2col(context: Context) -> Value:
     return reshape(context, Value(wide, passed.arrays + fixed, value.weight), context.node.shape)
 
 
+def unpooled(rank: int) -> Rule:
+    """What was pooled goes back to where it was: channels go with the channels of the index."""
+
+    def rule(context: Context) -> Value:
+        shape = context.node.shape
+        values = [context.need(0, "self"), context.need(1, "indices")]
+        lead: list[Value | None] = [
+            contract(context, "... !s* -> ...", [v], shape[:-rank], **{"s*": rank}) for v in values
+        ]
+        return contract(context, "..., ... -> ... !t*", lead, shape, **{"t*": rank})
+
+    rule.__doc__ = "... !s*, ... !s* -> ... !t*"
+    return rule
+
+
 RULES: dict[str, Rule] = {
     "conv1d": _conv,
     "conv2d": _conv,
@@ -141,6 +156,7 @@ RULES: dict[str, Rule] = {
     **{f"_adaptive_avg_pool{n}d": spatial(n) for n in (2, 3)},
     **{f"max_pool{n}d_with_indices": indexed(n) for n in (1, 2, 3)},
     **{f"adaptive_max_pool{n}d": indexed(n) for n in (1, 2, 3)},
+    **{f"max_unpool{n}d": unpooled(n) for n in (2, 3)},
     "upsample_nearest1d": spatial(1),
     "upsample_linear1d": spatial(1),
     "upsample_nearest2d": spatial(2),

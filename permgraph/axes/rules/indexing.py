@@ -9,7 +9,7 @@ import numpy as np
 from permgraph.axes import moves
 from permgraph.axes.context import Context
 from permgraph.axes.contract import contract
-from permgraph.axes.rules._common import Result, Rule, pin_everything
+from permgraph.axes.rules._common import INDEX, Result, Rule, pin_everything, placed
 from permgraph.axes.value import Value
 
 
@@ -20,7 +20,7 @@ def pick(context: Context, value: Value, dim: int, index: Value) -> Value:
         table = np.asarray(index.table).reshape(-1).astype(np.int64) % value.shape[dim]
         taken = moves.take(context, value, dim, table)
         return moves.reshape(context, taken, shape)
-    context.pin(value.on(dim), "index by position")
+    value = placed(context, value, (dim,), INDEX)
     left = "abcdefgh"[: len(value.shape)]
     middle = "ijklmnop"[: len(index.shape)]
     right = " ".join(left[:dim] + middle + left[dim + 1 :])
@@ -40,18 +40,17 @@ def _by_content(context: Context) -> Result:
 def _embedding_bag(context: Context) -> Result:
     """Rows of a weight summed by bag: which rows is a matter of position, channels pass."""
     weight, bags = context.need(0, "weight"), context.node.shape[0]
-    context.pin(weight.on(0), "index by position")
     for name, at in (("indices", 1), ("offsets", 2), ("per_sample_weights", 6)):
         operand = context.operand(at, name)
-        context.pin(operand.arrays if operand else (), "index by position")
-    made = contract(context, "r c -> !b c", [weight], (bags, weight.shape[1]))
+        context.pin(operand.arrays if operand else (), INDEX)
+    made = contract(context, "!r c -> !b c", [weight], (bags, weight.shape[1]))
     rest = context.node.results[1:]
-    return (made, *(context.pinned_value(m.shape, "index by position") if m else None for m in rest))
+    return (made, *(context.pinned_value(m.shape, INDEX) if m else None for m in rest))
 
 
 def _renorm_rows(context: Context) -> Value:
     """Rows named by an index are scaled to a largest norm: rows keep their place, channels are mixed."""
-    context.pin(context.need(1, "indices").arrays, "index by position")
+    context.pin(context.need(1, "indices").arrays, INDEX)
     return contract(context, "!r [c] -> r c", [context.need(0, "self")], context.node.shape)
 
 
@@ -87,26 +86,19 @@ def _index(context: Context) -> Value:
         dims += (
             range(d, d + len(index.shape)) if index and mask else [d]
         )  # a mask addresses as many as it has
-        context.pin(index.arrays if index else (), "index by position")
-    for d in dims:
-        context.pin(value.on(d), "index by position")
+        context.pin(index.arrays if index else (), INDEX)
     return _joint_pick(context, value, dims)
 
 
 def _joint_pick(context: Context, value: Value, dims: list[int]) -> Value:
     """Dims addressed together become position dims; the other dims keep their arrays."""
-    shape = context.node.shape
-    added = len(shape) - (len(value.shape) - len(dims))
-    adjacent = dims == list(range(dims[0], dims[-1] + 1))
-    at = dims[0] if adjacent else 0
-    kept = [d for d in range(len(value.shape)) if d not in dims]
-    place = {d: (i if i < at else i + added) for i, d in enumerate(kept)}
-    for array in value.arrays:
-        if set(array.dims) & set(dims):
-            context.pin([array], "index by position")
-    arrays = [a.moved(tuple(place[d] for d in a.dims)) for a in value.arrays if set(a.dims) <= set(kept)]
-    fixed = context.positions(shape, tuple(range(at, at + added)), "index by position")
-    return moves.result(context, value, shape, [*arrays, *fixed])
+    shape, letters = context.node.shape, "abcdefghijklm"[: len(value.shape)]
+    at = dims[0] if dims == list(range(dims[0], dims[-1] + 1)) else 0
+    added = ["!" + x for x in "stuvwxyz"[: len(shape) - (len(letters) - len(dims))]]
+    left = " ".join(f"!{x}" if d in dims else x for d, x in enumerate(letters))
+    kept = [x for d, x in enumerate(letters) if d not in dims]
+    right = " ".join([*kept[:at], *added, *kept[at:]])
+    return contract(context, f"{left} -> {right}", [value], shape)
 
 
 def first_is_mask(context: Context, ref: object) -> bool:
@@ -130,12 +122,12 @@ def _take_along(context: Context) -> Value:
 
 def _gathered(context: Context, value: Value, index: Value, dim: int) -> Value:
     dim %= max(1, len(value.shape))
-    context.pin(value.on(dim), "index by position")
+    value = placed(context, value, (dim,), INDEX)
     letters = "abcdefgh"[: len(value.shape)]
     other = letters[:dim] + "z" + letters[dim + 1 :]
     if any(n != m for d, (n, m) in enumerate(zip(value.shape, index.shape, strict=True)) if d != dim):
-        context.pin(value.arrays + index.arrays, "index by position")
-        return context.pinned_value(context.node.shape, "index by position")
+        context.pin(value.arrays + index.arrays, INDEX)
+        return context.pinned_value(context.node.shape, INDEX)
     text = f"{' '.join(letters)}, {' '.join(other)} -> {' '.join(other)}"
     return contract(context, text, [value, index], index.shape)
 
@@ -145,22 +137,21 @@ def _scatter(context: Context) -> Value:
     base, index = context.need(0, "self"), context.need(2, "index")
     dim = context.arg(1, "dim") % max(1, len(base.shape))
     values = [v for v in (base, index, context.operand(3, "src")) if v is not None]
-    for value in values:
-        context.pin(value.on(dim), "index by position")
     if any(n != m for d, (n, m) in enumerate(zip(base.shape, index.shape, strict=True)) if d != dim):
         raise NotImplementedError("an index smaller than what it writes to")
     if len(values) > 2 and any(
         n != m for d, (n, m) in enumerate(zip(index.shape, values[2].shape, strict=True)) if d != dim
     ):
         raise NotImplementedError("an index smaller than its source")
-    return _written(context, base, dim, values[1:])
+    base, *written = (placed(context, v, (dim,) if v.shape else (), INDEX) for v in values)
+    return _written(context, base, dim, written)
 
 
 def _written(context: Context, base: Value, dim: int, written: list[Value]) -> Value:
     """The result of writing at positions of `dim`: they are told apart there, and all else is elementwise."""
     letters = "abcdefgh"[: len(base.shape)]
     other = " ".join(letters[:dim] + "z" + letters[dim + 1 :])
-    where = Value(base.shape, context.positions(base.shape, (dim,), "index by position"), True)
+    where = Value(base.shape, context.positions(base.shape, (dim,), INDEX), True)
     terms = [" ".join(letters), " ".join(letters), *(other for _ in written)]
     return contract(
         context, f"{', '.join(terms)} -> {' '.join(letters)}", [base, where, *written], base.shape
@@ -171,12 +162,9 @@ def _index_add(context: Context) -> Value:
     """Whole slices of `source` added or copied at positions of dim."""
     base, source = context.need(0, "self"), context.operand(3, "source")
     dim = context.arg(1, "dim") % len(base.shape)
-    for value in (base, context.need(2, "index"), source):
-        context.pin(value.on(dim) if value is not None and len(value.shape) > 1 else (), "index by position")
-    context.pin(context.need(2, "index").arrays, "index by position")
-    if source is not None:
-        context.pin(source.on(dim), "index by position")
-    return _written(context, base, dim, [source] if source is not None and source.shape else [])
+    context.pin(context.need(2, "index").arrays, INDEX)
+    written = [placed(context, source, (dim,), INDEX)] if source is not None and source.shape else []
+    return _written(context, placed(context, base, (dim,), INDEX), dim, written)
 
 
 def _index_put(context: Context) -> Value:
@@ -190,17 +178,14 @@ def _index_put(context: Context) -> Value:
     if dims != list(range(dims[0], dims[-1] + 1)):
         raise NotImplementedError("indices apart from each other")
     for _, index in found:
-        context.pin(index.arrays if index else (), "index by position")
-    for d in dims:
-        context.pin(base.on(d), "index by position")
+        context.pin(index.arrays if index else (), INDEX)
+    base = placed(context, base, tuple(dims), INDEX)
     letters = "abcdefgh"[: len(base.shape)]
     count = 1 if masks else max(len(v.shape) for _, v in found if v is not None)
     full = letters[: dims[0]] + "uvwxyz"[:count] + letters[dims[-1] + 1 :]
     term = full[len(full) - len(values.shape) :]
-    for d, letter in enumerate(term):
-        if letter in "uvwxyz":
-            context.pin(values.on(d), "index by position")
-    where = Value(base.shape, context.positions(base.shape, tuple(dims), "index by position"), True)
+    values = placed(context, values, tuple(d for d, x in enumerate(term) if x in "uvwxyz"), INDEX)
+    where = Value(base.shape, context.positions(base.shape, tuple(dims), INDEX), True)
     whole = " ".join(letters)
     return contract(
         context, f"{whole}, {whole}, {' '.join(term)} -> {whole}", [base, where, values], base.shape
@@ -213,10 +198,9 @@ def _masked_scatter(context: Context) -> Value:
     last = len(base.shape) - 1
     if (mask.on(len(mask.shape) - 1) and mask.shape[-1] > 1) or source.shape[-1] != base.shape[-1]:
         raise NotImplementedError("a mask that differs along the last dim")
-    for value in (base, source):
-        for d in range(len(value.shape) - 1):
-            context.pin(value.on(d), "index by position")
-    where = Value(base.shape, context.positions(base.shape, tuple(range(last)), "index by position"), True)
+    base = placed(context, base, tuple(range(last)), INDEX)
+    source = placed(context, source, tuple(range(len(source.shape) - 1)), INDEX)
+    where = Value(base.shape, context.positions(base.shape, tuple(range(last)), INDEX), True)
     letters = "abcdefgh"[: len(base.shape)]
     other = "stuvwxyz"[: len(source.shape) - 1] + letters[-1]
     text = f"{' '.join(letters)}, {' '.join(letters)}, {' '.join(other)} -> {' '.join(letters)}"

@@ -9,7 +9,7 @@ import numpy as np
 from permgraph.axes import moves
 from permgraph.axes.context import Context
 from permgraph.axes.contract import contract
-from permgraph.axes.rules._common import Result, Rule, dims_of
+from permgraph.axes.rules._common import INDEX, Result, Rule, dims_of, placed
 from permgraph.axes.value import Value
 from permgraph.trace.graph import Ref
 
@@ -69,7 +69,7 @@ def _slice(context: Context) -> Value:
 
 def _by_data(context: Context, value: Value, dim: int) -> Value:
     """A part of a dim that the data decide on: positions are ordered, the other dims pass."""
-    context.pin(value.on(dim), "index by position")
+    value = placed(context, value, (dim,), INDEX)
     letters = "abcdefgh"[: len(value.shape)]
     kept = len(context.node.shape) == len(value.shape)
     right = [x if d != dim else "!Z" for d, x in enumerate(letters) if kept or d != dim]
@@ -183,9 +183,9 @@ def _repeat_interleave(context: Context) -> Value:
 def _repeat_by(context: Context, value: Value, dim: int | None) -> Value:
     """Repeated by a tensor of counts: positions along dim are ordered, the other dims pass."""
     for counts in context.refs()[1:] or [value]:
-        context.pin(counts.arrays, "index by position")
+        context.pin(counts.arrays, INDEX)
     if len(context.refs()) < 2:  # the counts alone: the result is an index
-        return context.pinned_value(context.node.shape, "index by position")
+        return context.pinned_value(context.node.shape, INDEX)
     if dim is None:
         value, dim = moves.reshape(context, value, (int(np.prod(value.shape)),)), 0
     return _by_data(context, value, dim % len(value.shape))
@@ -239,8 +239,8 @@ def _view_complex(context: Context) -> Value:
     """(…, 2) ↔ complex (…): the real and the imaginary part are told apart."""
     value = context.need(0, "self")
     if context.node.op.startswith("aten.view_as_complex"):
-        context.pin(value.on(len(value.shape) - 1), "real and imaginary part")
-        return moves.select(context, value, -1, 0)
+        pairs = placed(context, value, (len(value.shape) - 1,), "real and imaginary part")
+        return contract(context, "... p -> ...", [pairs], context.node.shape)
     made = moves.expand(context, moves.insert(context, value, len(value.shape)), context.node.shape)
     parts = context.positions(made.shape, (len(value.shape),), "real and imaginary part")
     return moves.result(context, made, made.shape, [*made.arrays, *parts])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from permgraph.axes.context import Context
 from permgraph.axes.contract import contract
 from permgraph.axes.moves import reshape
-from permgraph.axes.rules._common import Rule, dims_of, equation, pointwise
+from permgraph.axes.rules._common import Rule, dims_of, equation, placed, pointwise
 from permgraph.axes.value import Value
 
 _LETTERS = "abcdefghijklmnop"
@@ -29,12 +29,6 @@ def _transform(context: Context) -> Value:
     value, several_dims = context.need(0, "self"), context.node.op.split(".")[1].endswith(("2", "n"))
     default = ((-2, -1) if context.node.op.split(".")[1].endswith("2") else None) if several_dims else -1
     return ordered(context, value, dims_of(context.arg(2, "dim", default), len(value.shape)))
-
-
-def placed(context: Context, value: Value, dims: tuple[int, ...]) -> Value:
-    """Elementwise, but what happens to an element depends on its coordinates along `dims`."""
-    where = Value(value.shape, context.positions(value.shape, dims, "position"), True)
-    return contract(context, "..., ... -> ...", [value, where], value.shape)
 
 
 def _triangle(context: Context) -> Value:
