@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 TOLERANCE = 1e-9  # relative, in float64
+_MARGIN, _MOST = 100, 1e-4  # times what rounding alone does; a forgotten step changes far more than the most
 
 
 def verify(
@@ -57,6 +58,33 @@ def verify(
     if len(before) != len(after):
         return float("inf")
     return max((_change(a, b) for a, b in zip(before, after, strict=True)), default=0.0)
+
+
+def tolerated(
+    model: nn.Module,
+    example_inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> float:
+    """The relative change that still counts as none.
+
+    `TOLERANCE` for most networks. In one that is ill-conditioned at the weights of `verify` (a deep network whose
+    activations grow from layer to layer), summing in another order changes more than that; so each weight is
+    moved by a last bit, and a hundred times the change that this makes is allowed, at most 1e-4.
+    """
+    import torch
+
+    state = _noisy_float64(model, seed)
+    inputs = _double((tuple(example_inputs), dict(kwargs or {})))
+    before = _run(model, state, inputs)
+    generator = torch.Generator().manual_seed(seed)
+    for tensor in state.values():
+        if tensor.is_floating_point():
+            noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
+            tensor.mul_(1 + torch.finfo(torch.float64).eps * noise)
+    after = _run(model, state, inputs)
+    floor = max((_change(a, b) for a, b in zip(before, after, strict=True)), default=0.0)
+    return max(TOLERANCE, min(_MARGIN * floor, _MOST))
 
 
 def whole(spec: PermSpec) -> Plan:

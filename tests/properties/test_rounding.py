@@ -1,0 +1,42 @@
+"""A network that rounding alone changes is not called unsound; a wrong permutation of it still is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from permgraph.evaluate.law import measure
+from permgraph.plan.verify import TOLERANCE, left_out, tolerated, verify, whole
+from permgraph.symmetry.infer import infer
+from permgraph.trace.capture import capture
+
+
+class Chaotic(nn.Module):
+    """Each layer multiplies what rounding did before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.layer, self.last = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for _ in range(9):
+            x = torch.sin(20 * self.layer(x))
+        return self.last(x)  # type: ignore[no-any-return]
+
+
+def test_rounding_is_told_from_a_wrong_group() -> None:
+    torch.manual_seed(0)
+    net, x = Chaotic().double().eval(), (torch.randn(2, 4).double(),)
+    found = infer(capture(net, x))
+    change, limit = measure(net, x, found, {}, seeds=3)
+    assert TOLERANCE < change <= limit <= 1e-4
+    plan = whole(found)
+    for place in range(len(plan.steps)):
+        assert verify(net, x, left_out(plan, place)) > limit
+
+
+def test_where_rounding_does_little_the_limit_stays() -> None:
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double(), (torch.randn(2, 4).double(),)
+    assert tolerated(net, x) == TOLERANCE
