@@ -16,12 +16,14 @@ from torch import nn
 from zoo_models import Made
 from zoo_models.hf_inputs import Inputs, inputs, with_tokens
 from zoo_models.hf_shrink import configs
+from zoo_models.vision import declare_operators
 
 LARGEST = 150_000_000  # parameters
 PATIENCE = 90  # seconds of trying
 
 
 def model_types() -> list[str]:
+    declare_operators()  # some models need torchvision
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
     return sorted(MODEL_MAPPING_NAMES)
@@ -34,12 +36,13 @@ def build(name: str) -> Made:
     """
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
-    config_kind = CONFIG_MAPPING[name]
-    found = MODEL_MAPPING[config_kind]
-    kind = found[0] if isinstance(found, (tuple, list)) else found
+    listed = MODEL_MAPPING[CONFIG_MAPPING[name]]
+    kind = listed[0] if isinstance(listed, (tuple, list)) else listed
+    if kind.forward is nn.Module.forward:
+        raise TypeError(f"{kind.__name__} has no forward")
     reasons: dict[str, None] = {}
     end = time.monotonic() + PATIENCE
-    for config in configs(config_kind):
+    for config in configs(_config_of(kind, CONFIG_MAPPING[name])):
         try:
             net = _small_enough(kind, config)
         except Exception as error:
@@ -56,6 +59,14 @@ def build(name: str) -> Made:
             except Exception as error:
                 reasons[f"{_short(error)} for {sorted(found)}"] = None
     raise RuntimeError("; ".join(reasons))
+
+
+def _config_of(kind: Any, otherwise: Any) -> Any:
+    """The class of config a network's own class names, which may be that of a part of the model type's."""
+    from transformers import PretrainedConfig
+
+    own = getattr(kind, "config_class", None)
+    return own if isinstance(own, type) and own is not PretrainedConfig else otherwise
 
 
 def _small_enough(kind: Any, config: Any) -> nn.Module:

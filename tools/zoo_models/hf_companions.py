@@ -18,7 +18,7 @@ _Maker = Callable[[Given, Facts], list[Tensor]]
 OPTIONAL = (
     r"bbox|visual_feats|visual_pos|is_longer|image_embeds_position_mask|image_attention_mask|noise|noise_sequence"
     r"|input_features_mask|image_sizes|pixel_attention_mask|decoder_input_ids|padding_mask_videos|padding_mask"
-    r"|feature_attention_mask|image_grid_thw|decoder_input_values|lang_ids|image"
+    r"|feature_attention_mask|image_grid_thw|decoder_input_values|lang_ids|image|encoder_hidden_states"
 )
 
 
@@ -70,6 +70,11 @@ def _frame_mask(main: Given, facts: Facts) -> list[Tensor]:
 def _hidden(main: Given, facts: Facts) -> list[Tensor]:
     layers = len(facts.numbers("target_layer_ids", "layer_ids"))
     return [torch.randn(1, 8, width * n) for width in facts.widths() for n in dict.fromkeys((1, layers or 1))]
+
+
+def _encoded(main: Given, facts: Facts) -> list[Tensor]:
+    width = facts.get("encoder_hidden_size", "cross_attention_hidden_size", "hidden_size") or 32
+    return [torch.randn(1, 9, width)]
 
 
 def _pixels(main: Given) -> Tensor:
@@ -134,7 +139,8 @@ _MAKERS: tuple[tuple[str, _Maker], ...] = (
     (r"image_embeds_position_mask", _image_marks),
     (r"image_attention_mask", lambda main, facts: [torch.ones(1, _ids(main).shape[1], 1, dtype=torch.long)]),
     (r"noise|noise_sequence", _noise),
+    (r"encoder_hidden_states", _encoded),
     (r"lang_ids", lambda main, facts: [torch.zeros(1, dtype=torch.long)]),
     (r"image", _image),
-    (r"(context_hidden_states|encoder_hidden_states|action_embeds|query_embeds)", _hidden),
+    (r"(context_hidden_states|action_embeds|query_embeds|decoder_input_values)", _hidden),
 )

@@ -64,7 +64,8 @@ class Facts:
         both = self.numbers("image_size", "img_size", "input_size")
         if len(both) >= 2:
             yield (1, channels, both[-2], both[-1])
-        sides = [s for s in (self.get("image_size", "img_size"), 64, 96, 128, 224, 256) if s]
+            yield (1, channels, both[-2] // 2, both[-1])  # two of them on top of each other
+        sides = [s for s in (self.get("image_size", "img_size", "max_img_size"), 64, 96, 128, 224, 256) if s]
         sides = list(dict.fromkeys(sides))
         for side in sides:
             yield (1, channels, side, side)
@@ -81,7 +82,7 @@ class Facts:
         times = self.get("temporal_patch_size") or (self.numbers("temporal_patch_size") or [1])[0]
         shapes: list[Shape] = []
         for side in dict.fromkeys(sides):
-            for width in dict.fromkeys((channels * side * side * times, channels * side * side)):
+            for width in dict.fromkeys(channels * side * side * n for n in (times, 1, 2)):
                 both: list[Shape] = [(count, width), (1, count, width)]
                 shapes += reversed(both) if batched else both
             block = side * self.merge()
@@ -106,18 +107,23 @@ class Facts:
             "n_mels",
             "input_feat_size",
             "feature_projection_input_dim",
+            "input_size",
         )
         length = self.get("max_source_positions")
+        window = self.get("n_window")
         hop = self.get("hop_length", "frame_size", "hop_size")
         for width in dict.fromkeys(w for w in (mels, 80, 128, 160) if w):
             if width == mels or name == "input_features":
                 yield (1, 2 * (length or 32), width)
                 yield (1, width, 2 * (length or 32))
+        if mels and window:
+            yield (1, 2 * window, mels)
+            yield (1, mels, 2 * window)
         if mels:
             yield (1, self.get("max_length") or 128, mels)
             yield (1, 128, mels)
             yield (1, 1, self.get("spec_size", "max_length") or 64, mels)
-        for samples in (2000, 8000, 16000, *((4 * hop, 16 * hop) if hop else ())):
+        for samples in (2000, 8000, 16000, 3840, *((4 * hop, 16 * hop) if hop else ())):
             yield (1, samples)
             yield (1, 1, samples)
         for width in self.widths():

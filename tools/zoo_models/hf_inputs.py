@@ -31,7 +31,7 @@ def inputs(net: nn.Module) -> Iterator[Inputs]:
     names = [p.name for p in parameters]
     required = [p.name for p in parameters if p.default is p.empty]
     facts = Facts(net.config)
-    optional = [n for n in names if re.fullmatch(OPTIONAL, n)]
+    optional = [n for n in names if re.fullmatch(OPTIONAL, n) and companions([n], {}, facts, blind=True)]
     mains = list(_mains(net, names, required, facts))
     for wanted in ([], optional) if optional else ([],):
         for main in mains:
@@ -63,16 +63,16 @@ def with_tokens(found: Inputs, config: Any, error: str) -> Inputs | None:
 def _mains(net: nn.Module, names: list[str], required: list[str], facts: Facts) -> Iterator[Inputs]:
     """The inputs that carry the data."""
     ids = torch.arange(3, 15).remainder(90)[None]
-    groups: list[list[Inputs]] = [_text(names, ids, facts)]
+    groups: list[list[Inputs]] = [list(_patches(names, facts)), _text(names, ids, facts)]
     groups += [_tried(n, names, facts) for n in _MODALITIES]
     known = {n for group in groups for found in group for n in found}
-    others = [getattr(net, "main_input_name", ""), *required]
+    main = getattr(net, "main_input_name", "")
+    others = [*([main] if isinstance(main, str) else main), *required]
     for name in dict.fromkeys(others):
         if name in names and name not in known and not companions([name], {}, facts, blind=True):
             groups.append(_tried(name, names, facts))
     groups = [g for g in groups if g]
     yield from _series(names, facts)
-    yield from _patches(names, facts)
     more: Inputs = {"decoder_input_ids": ids[:, :7]} if "decoder_input_ids" in names else {}
     for group in groups:  # one modality alone
         for found in group:
@@ -165,5 +165,6 @@ def _shapes(name: str, facts: Facts) -> Iterator[tuple[int, ...]]:
         for width in facts.widths():
             yield (1, 8, width)
             yield (1, width, 8)
+        yield from facts.sound_shapes(name)
     else:
         yield from facts.sound_shapes(name)

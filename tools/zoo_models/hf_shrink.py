@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from zoo_models.hf_sizes import agree, attribute, integer, listed, number
+from zoo_models.hf_sizes import DEPTH, agree, attribute, filled, integer, listed, number
 
-DEPTHS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "depth", "encoder_layers")
+LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "depth", "encoder_layers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,17 +24,19 @@ class Way:
         vocabulary; 1 the same, and no list.
     style: "declared" gives the class what it declares, so that it derives the rest; "plain" gives only what it
         does not derive when left out; "all" gives derived values too; "set" overwrites the defaults afterwards.
-    filled: also give a number where the default is None.
+    filled: also give something where the default is None.
+    layers: how many layers are left.
     """
 
     effort: int
     style: str
     filled: bool = False
+    layers: int = DEPTH
 
 
 WAYS = tuple(
-    Way(effort, style, filled)
-    for effort in (4, 3, 2, 1)
+    Way(effort, style, filled, layers)
+    for effort, layers in ((4, DEPTH), (3, DEPTH), (4, 3 * DEPTH), (2, DEPTH), (1, DEPTH))
     for style, filled in (
         ("declared", False),
         ("plain", False),
@@ -95,8 +97,8 @@ def changes(config: Any, way: Way, deep: bool = True) -> dict[str, Any]:
 
     aliases = {v: k for k, v in (getattr(config, "attribute_map", None) or {}).items()}
     fields = {field.name: field for field in dataclasses.fields(config)}
-    before = depth(config)
-    after = integer(DEPTHS[0], DEPTHS[0], before, way.effort) or before
+    before = next((d for inner in nested(config) if (d := depth(inner))), 0)
+    after = min(before, way.layers)
     small: dict[str, Any] = {}
     for name, value in vars(config).items():
         if name.startswith("_") or isinstance(value, bool):
@@ -107,22 +109,27 @@ def changes(config: Any, way: Way, deep: bool = True) -> dict[str, Any]:
         elif way.style in ("declared", "plain") and not _given(fields.get(name), way, value):
             continue
         elif number(value) or (value is None and way.filled and _wants_number(fields.get(name))):
-            found = integer(name, aliases.get(name, name), value, way.effort)
-            small |= {} if found is None else {name: found}
+            number_ = integer(name, aliases.get(name, name), value, way.effort, way.layers)
+            small |= {} if number_ is None else {name: number_}
+        elif not value and value is not False and way.filled:
+            more = filled(name, after, getattr(config, "layer_types", None) or [])
+            small |= {} if more is None else {name: more}
         elif isinstance(value, dict) and name == "per_layer_config":
             small[name] = {k: v for k, v in value.items() if int(k) < after}
         elif isinstance(value, (list, tuple)) and value and way.effort > 1:
             shortened = listed(name, value, before, after, way.effort)
             small |= {name: shortened} if shortened != value else {}
     agree(config, small, way.effort)
-    return small | {
-        flag: v for flag, v in (("use_cache", False), ("layerdrop", 0.0)) if hasattr(config, flag)
-    }
+    return small | {flag: v for flag, v in _FLAGS if hasattr(config, flag)}
+
+
+# Nothing random, and no cache among the outputs.
+_FLAGS = (("use_cache", False), ("layerdrop", 0.0), ("noise_scale", 0.0), ("noise_scale_duration", 0.0))
 
 
 def depth(config: Any) -> int:
     """The number of layers a config says it has; 0 when none of the usual names is there."""
-    return next((v for n in DEPTHS if number(v := attribute(config, n))), 0)
+    return next((v for n in LAYERS if number(v := attribute(config, n))), 0)
 
 
 def _given(field: dataclasses.Field[Any] | None, way: Way, value: Any) -> bool:

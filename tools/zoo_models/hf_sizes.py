@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from typing import Any, TypeGuard
 
 VOCAB = 99
+DEPTH = 2
 _FACTOR = 8  # what widths are divided by when they keep their proportions
 
 # (pattern of an attribute's name, small value); the first that matches counts. Sizes differ from each other
@@ -17,7 +19,7 @@ _INTEGERS: tuple[tuple[str, int], ...] = (
         -1,
     ),
     (r".*codebook_size", 64),
-    (r".*vocab.*size.*", VOCAB),
+    (r".*vocab(ulary)?.*size.*|.*_vocab", VOCAB),
     (r"(mamba_n_heads|mamba_num_heads)", 8),  # heads of 8 fill twice the width of 32
     (r"(rotary_dim|rotary_ndims)", 4),
     (r"type_vocab_size", 2),
@@ -31,7 +33,7 @@ _INTEGERS: tuple[tuple[str, int], ...] = (
     (r"(qk_nope_head_dim|qk_rope_head_dim|v_head_dim)", 8),
     (
         r".*(num_hidden_layers|n_layers?|num_layers|.*encoder_layers|.*decoder_layers|n_layer|depth|num_blocks)$",
-        2,
+        DEPTH,
     ),
     (r".*(moe_intermediate_size|moe_ffn_hidden_size)$", 24),
     (
@@ -50,15 +52,26 @@ _INTEGERS: tuple[tuple[str, int], ...] = (
     (r".*(max_position_embeddings|n_positions|max_source_positions|max_target_positions|max_seq.*)$", 128),
     (r".*image_size$", 64),
     (r".*patch_size$", 16),
+    (r"num_self_attends_per_block", 2),
+    (r".*n_shared_experts|.*num_shared_experts", 1),
+    (r"d_latents", 32),
+    (r"(num|n)_filters", 8),
+    (r"max_img_size", 64),
+    (r"merge_index|insert_layer_id", 0),
+    (r"sliding_window", 8),
+    (r"latent_query_num", 10),
     (r"(num_queries|num_query_tokens|num_latents|n_queries)", 10),
     (r"(prediction_length)", 6),
 )
 
 # What stays small even where widths keep their default.
-_SHALLOW = re.compile(r"layers?$|depth|vocab|num_blocks|experts$|position|token_id|_id$|prediction_length")
+_SHALLOW = re.compile(
+    r"layers?$|merge_index|insert_layer_id|self_attends_per_block|depth|vocab|num_blocks|experts$|position|token_id|_id$|prediction_length"
+)
+_DEEP = re.compile(r"layer|depth|num_blocks")
 # Widths that may be divided by one factor.
 _WIDTHS = re.compile(
-    r".*(size|dim|dims|d_model|d_ff|d_kv|n_embd|inner|width|widths|channels|rank|hidden_sizes|d_embed|rotary_ndims|conv_dim)$"
+    r".*(size|dim|dims|d_model|d_ff|d_kv|n_embd|inner|width|widths|channels|rank|hidden_sizes|d_embed|rotary_ndims|conv_dim|size_global|filters)$"
 )
 _NO_WIDTH = re.compile(
     r".*(image|patch|vocab|window|kernel|chunk|stride|codebook|merge|tile|grid|mel|feature|batch|queue|block|num_channels"
@@ -78,7 +91,7 @@ def attribute(config: Any, name: str) -> Any:
         return None
 
 
-def integer(name: str, known_as: str, value: int | None, effort: int) -> int | None:
+def integer(name: str, known_as: str, value: int | None, effort: int, layers: int = DEPTH) -> int | None:
     """A small value for an integer attribute, also known by another name; None leaves it as it is."""
     if value is not None and value <= 0 and not re.search(r"_id$", name):
         return None
@@ -86,15 +99,24 @@ def integer(name: str, known_as: str, value: int | None, effort: int) -> int | N
         if not (re.fullmatch(pattern, name) or re.fullmatch(pattern, known_as)):
             continue
         if small == -1:
-            return None if value is None else _token(name, value)
+            return _token(name, value)
+        small = layers if small == DEPTH and _DEEP.search(name) else small
         if effort > 3 or _SHALLOW.search(name):
             return small if value is None else min(value, small)
         break
     return _proportional(name, value) if effort == 3 else None
 
 
-def _token(name: str, value: int) -> int:
-    """An id inside the vocabulary."""
+def _token(name: str, value: int | None) -> int | None:
+    """An id inside the vocabulary; where there was none, one for padding and for what is not text."""
+    if value is None:
+        return (
+            0
+            if name.startswith("pad")
+            else _token(name, VOCAB)
+            if re.search("image|video|audio", name)
+            else None
+        )
     return value if value < VOCAB else VOCAB - 1 - sum(map(ord, name)) % 20
 
 
@@ -135,6 +157,24 @@ def listed(name: str, value: Any, before: int, after: int, effort: int) -> Any:
     return value
 
 
+def _layers(value: Any, after: int) -> list[int]:
+    """As many layers of the first `after`; some of them repeated when they are too few."""
+    if len(value) <= after:
+        return list(range(after - len(value), after))
+    return [min(v, after - 1) for v in value]
+
+
+def filled(name: str, layers: int, kinds: list[str]) -> Any:
+    """Something for an attribute that is None and no number; None when nothing is known."""
+    if name == "layer_types":
+        return ["full_attention"] * layers
+    if name == "mlp_layer_types":
+        return (["dense", "sparse"] * layers)[:layers]
+    if name == "rope_parameters" and kinds:
+        return {kind: {"rope_type": "default", "rope_theta": 10_000.0} for kind in kinds}
+    return {"deepstack_layer_map": [[0, 0]], "vocabulary_map": {"<image>": VOCAB - 4}}.get(name)
+
+
 def some_of_each(value: Any, count: int) -> list[Any]:
     """`count` entries with as many different ones as fit, in order of appearance."""
     kinds = [v for i, v in enumerate(value) if v not in value[:i]]
@@ -152,6 +192,9 @@ def agree(config: Any, small: dict[str, Any], effort: int) -> None:
     if {"qk_rope_head_dim", "qk_nope_head_dim", "qk_head_dim"} <= set(small):
         small["qk_head_dim"] = small["qk_rope_head_dim"] + small["qk_nope_head_dim"]
     _state_space(small, now)
+    for name in [n for n in vars(config) if re.search(r"_groups$", n)]:  # of channels, as many or fewer
+        if number(groups := now(name)) and number(width := now("hidden_size")) and groups > 8:
+            small[name] = math.gcd(groups, width)
     _rotary(config, small, now)
 
 
@@ -184,9 +227,11 @@ def _rotary(config: Any, small: dict[str, Any], now: Any) -> None:
         return
     for name, one in kinds.items():
         turned = int(head * (one.get("partial_rotary_factor") or now("partial_rotary_factor") or 1.0)) // 2
-        parts = len(one.get("mrope_section") or ()) or 3
+        told = one.get("mrope_section") or ()
+        parts = len(told) or 3
         sections = [turned // parts] * parts
-        sections[0] += turned - sum(sections)
+        first = not told or len(set(told[:2])) > 1
+        sections[0 if first else -1] += turned - sum(sections)
         kinds[name] = one | {"mrope_section": sections}
     small["rope_parameters"] = kinds[""] if "" in kinds else rope | kinds
 
