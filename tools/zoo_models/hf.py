@@ -7,6 +7,7 @@ the names in the signature of `forward`.
 from __future__ import annotations
 
 import copy
+import re
 import time
 from typing import Any
 
@@ -15,18 +16,37 @@ from torch import nn
 
 from zoo_models import Made
 from zoo_models.hf_inputs import Inputs, inputs, with_tokens
-from zoo_models.hf_shrink import configs
+from zoo_models.hf_shrink import configs, nested
+from zoo_models.hf_sizes import DEPTH, filled, integer
 from zoo_models.vision import declare_operators
 
 LARGEST = 150_000_000  # parameters
+HEADS = {
+    "causal-lm": "MODEL_FOR_CAUSAL_LM_MAPPING",
+    "seq2seq-lm": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
+    "ctc": "MODEL_FOR_CTC_MAPPING",
+    "audio-classification": "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING",
+    "image-classification": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING",
+}
 PATIENCE = 90  # seconds of trying
 
 
 def model_types() -> list[str]:
-    declare_operators()  # some models need torchvision
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
     return sorted(MODEL_MAPPING_NAMES)
+
+
+def headed() -> list[str]:
+    """Networks with a head: what the head is for, and the model type."""
+    from transformers.models.auto import modeling_auto
+
+    return [
+        f"{head}/{model_type}"
+        for head, mapping in HEADS.items()
+        for model_type, kind in getattr(modeling_auto, f"{mapping}_NAMES").items()
+        if kind != modeling_auto.MODEL_MAPPING_NAMES.get(model_type)  # listed without one
+    ]
 
 
 def build(name: str) -> Made:
@@ -34,15 +54,19 @@ def build(name: str) -> Made:
 
     Raises RuntimeError with the reasons otherwise.
     """
-    from transformers import CONFIG_MAPPING, MODEL_MAPPING
+    from transformers import CONFIG_MAPPING
+    from transformers.models.auto import modeling_auto
 
-    listed = MODEL_MAPPING[CONFIG_MAPPING[name]]
+    declare_operators()  # some models need torchvision
+    head, _, model_type = name.rpartition("/")
+    mapping = getattr(modeling_auto, HEADS[head] if head else "MODEL_MAPPING")
+    listed = mapping[CONFIG_MAPPING[model_type]]
     kind = listed[0] if isinstance(listed, (tuple, list)) else listed
     if kind.forward is nn.Module.forward:
         raise TypeError(f"{kind.__name__} has no forward")
     reasons: dict[str, None] = {}
     end = time.monotonic() + PATIENCE
-    for config in configs(_config_of(kind, CONFIG_MAPPING[name])):
+    for config in configs(_config_of(kind, CONFIG_MAPPING[model_type])):
         try:
             net = _small_enough(kind, config)
         except Exception as error:
@@ -73,13 +97,30 @@ def _small_enough(kind: Any, config: Any) -> nn.Module:
     """The network of a config; raises what stands in its way."""
     if isinstance(config, Exception):
         raise config
-    with torch.device("meta"):
-        size = sum(p.numel() for p in kind(copy.deepcopy(config)).parameters())
+    size = _size(kind, config)
     if size > LARGEST:
         raise ValueError(f"{size:,} parameters")
     torch.manual_seed(0)
     net: nn.Module = kind(config).eval()
     return net
+
+
+def _size(kind: Any, config: Any, tries: int = 4) -> int:
+    """The number of parameters; what a part of the config lacks altogether is added to it."""
+    try:
+        with torch.device("meta"):
+            return sum(p.numel() for p in kind(copy.deepcopy(config)).parameters())
+    except AttributeError as error:
+        told = re.search(r"'(\w+)' object has no attribute '(\w+)'", str(error))
+        owner, lacks = told.groups() if told else ("", "")
+        parts = [c for c in nested(config) if type(c).__name__ == owner]
+        lacks_too = lacks.replace("key_value_heads", "attention_heads")  # as many as there are queries
+        value = integer(lacks_too, lacks_too, None, 4) or filled(lacks, DEPTH, [])
+        if not parts or value is None or not tries:
+            raise
+        for part in parts:
+            setattr(part, lacks, value)
+        return _size(kind, config, tries - 1)
 
 
 def _running(net: nn.Module, found: Inputs) -> Inputs:

@@ -97,7 +97,7 @@ class Facts:
 
     def sound_shapes(self, name: str) -> Iterator[Shape]:
         """Features of sound in both orders, then samples, then a sequence of embeddings."""
-        mels = self.get(
+        keys = (
             "num_mel_bins",
             "input_feat_per_channel",
             "feature_size",
@@ -109,10 +109,12 @@ class Facts:
             "feature_projection_input_dim",
             "input_size",
         )
+        told = [int(v) for k in keys for c in self.configs if number(v := attribute(c, k))]
+        mels = next(iter(told), None)
         length = self.get("max_source_positions")
         window = self.get("n_window")
         hop = self.get("hop_length", "frame_size", "hop_size")
-        for width in dict.fromkeys(w for w in (mels, 80, 128, 160) if w):
+        for width in dict.fromkeys(w for w in (*told, 80, 128, 160) if w):
             if width == mels or name == "input_features":
                 yield (1, 2 * (length or 32), width)
                 yield (1, width, 2 * (length or 32))

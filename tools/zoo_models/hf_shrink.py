@@ -105,7 +105,7 @@ def changes(config: Any, way: Way, deep: bool = True) -> dict[str, Any]:
             continue
         if isinstance(value, PretrainedConfig):
             if deep:
-                small[name] = {"model_type": value.model_type} | changes(value, way)
+                small[name] = {"model_type": value.model_type} | _own(value, way) | changes(value, way)
         elif way.style in ("declared", "plain") and not _given(fields.get(name), way, value):
             continue
         elif number(value) or (value is None and way.filled and _wants_number(fields.get(name))):
@@ -124,12 +124,31 @@ def changes(config: Any, way: Way, deep: bool = True) -> dict[str, Any]:
 
 
 # Nothing random, and no cache among the outputs.
-_FLAGS = (("use_cache", False), ("layerdrop", 0.0), ("noise_scale", 0.0), ("noise_scale_duration", 0.0))
+_FLAGS = (
+    ("use_cache", False),
+    ("layerdrop", 0.0),
+    ("noise_scale", 0.0),
+    ("noise_scale_duration", 0.0),
+    ("vae_std", 0.0),
+)
 
 
 def depth(config: Any) -> int:
     """The number of layers a config says it has; 0 when none of the usual names is there."""
     return next((v for n in LAYERS if number(v := attribute(config, n))), 0)
+
+
+def _own(config: Any, way: Way) -> dict[str, Any]:
+    """What a part's config says other than its class does by default."""
+    usual = type(config)().to_dict()
+    own = {k: v for k, v in config.to_dict().items() if v != usual.get(k) and not isinstance(v, dict)}
+    if depth(config) > way.layers and own.get("out_indices"):  # stages are layers, counted from the stem
+        count = len(own["out_indices"])
+        own["out_indices"] = list(range(max(1, way.layers + 1 - count), way.layers + 1))
+        own.pop("out_features", None)
+    else:
+        own.pop("out_indices", None)
+    return {k: v for k, v in own.items() if not k.startswith("_") and k != "transformers_version"}
 
 
 def _given(field: dataclasses.Field[Any] | None, way: Way, value: Any) -> bool:
@@ -140,4 +159,4 @@ def _given(field: dataclasses.Field[Any] | None, way: Way, value: Any) -> bool:
 
 
 def _wants_number(field: dataclasses.Field[Any] | None) -> bool:
-    return field is not None and bool(re.search(r"\bint\b", str(field.type)))
+    return field is not None and bool(re.search(r"\bint\b", re.sub(r"\[.*\]", "", str(field.type))))

@@ -59,6 +59,7 @@ _INTEGERS: tuple[tuple[str, int], ...] = (
     (r"max_img_size", 64),
     (r"merge_index|insert_layer_id", 0),
     (r"sliding_window", 8),
+    (r"label_length", 3),
     (r"latent_query_num", 10),
     (r"(num_queries|num_query_tokens|num_latents|n_queries)", 10),
     (r"(prediction_length)", 6),
@@ -136,9 +137,9 @@ def listed(name: str, value: Any, before: int, after: int, effort: int) -> Any:
         return kind(some_of_each(value, after or 2))
     if before > after and len(value) == before:  # one entry for each layer
         value = kind(some_of_each(value, after))
-    elif (
-        whole and before > after and re.search(r"ind(ex|ic)e?s|idxs?$|layer_ids|(global|local).*layers", name)
-    ):
+    elif whole and before > after and re.search(r"hook_ids|layer_ids|out_ind(ex|ic)es$", name):
+        return kind(_layers(value, after))
+    elif whole and before > after and re.search(r"ind(ex|ic)e?s|idxs?$|(global|local).*layers", name):
         return kind(sorted({min(v, after - 1) for v in value}))
     if not whole:
         return value
@@ -164,6 +165,20 @@ def _layers(value: Any, after: int) -> list[int]:
     return [min(v, after - 1) for v in value]
 
 
+# What else a network may need where its config says nothing.
+_OPEN: dict[str, Any] = {
+    "backbone": "resnet18",
+    "clip_qkv": 8.0,
+    "deepstack_layer_map": [[0, 0]],
+    "downsample_rate": "1/2",
+    "dropout": 0.0,
+    "dropout_rate": 0.0,
+    "model_args": {"depth": DEPTH, "embed_dim": 64, "num_heads": 4, "img_size": 64},
+    "rope_theta": 10_000.0,
+    "vocabulary_map": {"<image>": VOCAB - 4, "<|extra_200|>": VOCAB - 5},
+}
+
+
 def filled(name: str, layers: int, kinds: list[str]) -> Any:
     """Something for an attribute that is None and no number; None when nothing is known."""
     if name == "layer_types":
@@ -172,7 +187,7 @@ def filled(name: str, layers: int, kinds: list[str]) -> Any:
         return (["dense", "sparse"] * layers)[:layers]
     if name == "rope_parameters" and kinds:
         return {kind: {"rope_type": "default", "rope_theta": 10_000.0} for kind in kinds}
-    return {"deepstack_layer_map": [[0, 0]], "vocabulary_map": {"<image>": VOCAB - 4}}.get(name)
+    return _OPEN.get(name)
 
 
 def some_of_each(value: Any, count: int) -> list[Any]:
@@ -230,8 +245,7 @@ def _rotary(config: Any, small: dict[str, Any], now: Any) -> None:
         told = one.get("mrope_section") or ()
         parts = len(told) or 3
         sections = [turned // parts] * parts
-        first = not told or len(set(told[:2])) > 1
-        sections[0 if first else -1] += turned - sum(sections)
+        sections[-1 if len(set(told[:2])) < 2 else 0] += turned - sum(sections)
         kinds[name] = one | {"mrope_section": sections}
     small["rope_parameters"] = kinds[""] if "" in kinds else rope | kinds
 
