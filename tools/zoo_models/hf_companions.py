@@ -121,6 +121,9 @@ def _image(main: Given, facts: Facts) -> list[Tensor]:
 
 _MAKERS: tuple[tuple[str, _Maker], ...] = (
     (r"attention_mask|text_attention_mask|qformer_attention_mask", _text_mask),
+    (r"tasks_(input_ids|attention_mask)", lambda main, facts: [torch.ones(1, 6, dtype=torch.long)]),
+    (r"classes_(input_ids|attention_mask)", lambda main, facts: [torch.ones(3, 5, dtype=torch.long)]),
+    (r"classes_structure", lambda main, facts: [torch.tensor([3])]),
     (r"bbox", _boxes),
     (r"qformer_input_ids|text_input_ids|input_ids", lambda main, facts: [_ids(main)]),
     (r"decoder_input_ids", _decoder),

@@ -108,11 +108,14 @@ def changes(config: Any, way: Way, deep: bool = True) -> dict[str, Any]:
                 small[name] = {"model_type": value.model_type} | _own(value, way) | changes(value, way)
         elif way.style in ("declared", "plain") and not _given(fields.get(name), way, value):
             continue
-        elif number(value) or (value is None and way.filled and _wants_number(fields.get(name))):
-            number_ = integer(name, aliases.get(name, name), value, way.effort, way.layers)
-            small |= {} if number_ is None else {name: number_}
+        elif number(value):
+            size = integer(name, aliases.get(name, name), value, way.effort, way.layers)
+            small |= {} if size is None else {name: size}
         elif not value and value is not False and way.filled:
-            more = filled(name, after, getattr(config, "layer_types", None) or [])
+            more = (
+                integer(name, name, None, way.effort, way.layers) if _wants_number(fields.get(name)) else None
+            )
+            more = filled(name, after, getattr(config, "layer_types", None) or []) if more is None else more
             small |= {} if more is None else {name: more}
         elif isinstance(value, dict) and name == "per_layer_config":
             small[name] = {k: v for k, v in value.items() if int(k) < after}

@@ -174,6 +174,7 @@ _OPEN: dict[str, Any] = {
     "dropout": 0.0,
     "dropout_rate": 0.0,
     "model_args": {"depth": DEPTH, "embed_dim": 64, "num_heads": 4, "img_size": 64},
+    "projector_scale_factors": [1.0],
     "rope_theta": 10_000.0,
     "vocabulary_map": {"<image>": VOCAB - 4, "<|extra_200|>": VOCAB - 5},
 }
