@@ -43,7 +43,7 @@ def _timm() -> Iterator[Entry]:
 def _transformers() -> Iterator[Entry]:
     from zoo_models import hf
 
-    for name in hf.model_types():
+    for name in [*hf.model_types(), *hf.headed()]:
         yield Entry("transformers", name, partial(hf.build, name))
 
 
