@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo_models import COLLECTIONS, Entry, entries
+from zoo_models.vision import declare_operators
 from zoo_table import RESULTS, Record, captured, complete, load, save, summary, write_table
 
 STAGES = ("build", "capture", "infer", "verify")
@@ -285,6 +286,7 @@ def _warm(collection: str) -> None:
     net, example = torch.nn.Linear(2, 2), (torch.zeros(1, 2),)
     verify(net, example, infer(capture(net, example)))
     if collection == "transformers":
+        declare_operators()  # some of its networks import torchvision
         import transformers.modeling_utils  # noqa: F401
 
 
