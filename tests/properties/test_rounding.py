@@ -38,5 +38,8 @@ def test_rounding_is_told_from_a_wrong_group() -> None:
 
 def test_where_rounding_does_little_the_limit_stays() -> None:
     torch.manual_seed(0)
-    net, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double(), (torch.randn(2, 4).double(),)
+    net, x = (
+        nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double(),
+        (torch.randn(2, 4).double(),),
+    )
     assert tolerated(net, x) == TOLERANCE
