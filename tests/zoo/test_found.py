@@ -142,11 +142,23 @@ class ComplexRotary(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
+class LastStates(nn.Module):
+    """The last states of both directions and layers are read: each has units of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.out = nn.GRU(4, 6, 2, batch_first=True, bidirectional=True), nn.Linear(24, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.rnn(x)[1].transpose(0, 1).flatten(1))  # type: ignore[no-any-return]
+
+
 FOUND: dict[str, tuple[type[nn.Module], tuple[Any, ...], list[int]]] = {
     "key and value by index": (KeyAndValueByIndex, (torch.randn(1, 6, 7),), [4, 8]),
     "added to its own cycle": (AddedToItsOwnCycle, (torch.randn(1, 4, 5),), [2]),
     "differential attention": (DifferentialAttention, (torch.randn(1, 6, 7),), [2, 8, 8, 8]),
     "complex parts": (ComplexParts, (torch.randn(2, 5),), [6]),
+    "last states": (LastStates, (torch.randn(1, 5, 4),), [6, 6, 6, 6]),
     "unpooled": (Unpooled, (torch.randn(1, 3, 8, 8),), [8]),
     "complex rotary": (ComplexRotary, (torch.randn(1, 5, 6),), [3, 8]),
     "shared bias": (SharedBias, (torch.randn(1, 6, 7),), [2, 2, 8, 8]),

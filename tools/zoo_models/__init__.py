@@ -54,10 +54,18 @@ def _handmade() -> Iterator[Entry]:
         yield Entry("handmade", name, factory)
 
 
+def _speech() -> Iterator[Entry]:
+    from zoo_models import speech
+
+    for name, factory in speech.NETS.items():
+        yield Entry("speech", name, factory)
+
+
 _LISTS: dict[str, Callable[[], Iterator[Entry]]] = {
     "torchvision": _torchvision,
     "timm": _timm,
     "transformers": _transformers,
+    "speech": _speech,
     "handmade": _handmade,
 }
 COLLECTIONS = tuple(_LISTS)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
 from permgraph.axes import moves
 from permgraph.axes.context import Context
 from permgraph.axes.contract import contract
 from permgraph.axes.rules._common import Rule
-from permgraph.axes.value import Value
+from permgraph.axes.value import Array, Value
+from permgraph.trace.graph import Shape
 
 # Rows are (gate, unit), gates in a fixed order; time is ordered, and its order shows in the result.
 INPUT = "b !t i, (!g h) i, (!g h)?, (!g h)? -> b !T h"
@@ -52,16 +57,35 @@ def _recurrent(gates: int) -> Rule:
                 made.append(last[-1][0])
             x = moves.concat(context, made, 2) if ways > 1 else made[0]
         x = x if batched else moves.swap(context, x, 0, 1)
-        return (x, *(_final(context, [pair[i] for pair in last]) for i in range(len(start))))
+        return (x, *(_read(context, i, [pair[i] for pair in last]) for i in range(len(start))))
 
     rule.__doc__ = INPUT
     return rule
 
 
-def _final(context: Context, states: list[Value]) -> Value:
-    """The states after the last step, one per layer and direction, stacked."""
-    rows = [moves.insert(context, moves.select(context, state, 1, -1), 0) for state in states]
-    return moves.concat(context, rows, 0)
+def _read(context: Context, which: int, states: list[Value]) -> Value | None:
+    """One of the final states, when something reads it."""
+    meta = context.node.results[1 + which]
+    return _final(context, states, meta.shape) if meta and context.reads(1 + which) else None
+
+
+def _final(context: Context, states: list[Value], shape: Shape) -> Value:
+    """The states after the last step, one per layer and direction, stacked: each has units of its own."""
+    rows = [moves.select(context, state, 1, -1) for state in states]
+    units = [a.labels for row in rows for a in row.arrays if a.dims == (1,)]
+    if len(units) < len(rows) or any(len(row.arrays) > len(row.on(1)) + len(row.on(0)) for row in rows):
+        return moves.concat(context, [moves.insert(context, row, 0) for row in rows], 0)
+    joint = Array((2,), units[0])
+    if len(units) > 1:  # the units of two layers may have been tied elsewhere: what is new tells them apart
+        fresh, layer = (
+            context.points.fresh((len(units), units[0].size)),
+            context.fresh_pinned((len(units), 1), "layer"),
+        )
+        context.points.link(fresh, np.stack(units))
+        context.points.link(fresh, layer)
+        joint = Array((0, 2), fresh)
+    batch = tuple(replace(a, dims=(1,)) for a in rows[0].arrays if a.dims == (0,))
+    return Value(shape, (joint, *batch), name=context.node.name)
 
 
 RULES: dict[str, Rule] = {
