@@ -21,7 +21,7 @@ conv_transpose3d native_channel_shuffle avg_pool1d adaptive_avg_pool1d adaptive_
 adaptive_avg_pool3d max_pool1d max_pool2d max_pool3d adaptive_max_pool1d upsample_nearest1d
 upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d upsample_linear1d
 upsample_bilinear2d _upsample_bilinear2d_aa upsample_bicubic2d _upsample_bicubic2d_aa upsample_trilinear3d
-grid_sampler softmax log_softmax layer_norm rms_norm _fused_rms_norm group_norm batch_norm instance_norm
+_upsample_nearest_exact3d grid_sampler softmax log_softmax layer_norm rms_norm _fused_rms_norm group_norm batch_norm instance_norm
 _weight_norm scaled_dot_product_attention lstm gru rnn_tanh rnn_relu nanmean var std var_mean std_mean
 linalg_norm max min argsort contiguous to type_as conj resolve_conj real imag where selu relu6 rrelu prelu
 log_sigmoid special_expm1 special_erf multiply subtract divide true_divide __and__ __or__ __xor__ dropout

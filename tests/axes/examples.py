@@ -42,6 +42,18 @@ PRODUCTS = [
 ]
 
 CONVOLUTIONS = [
+    ex("conv2d", P(2, 3, 5, 6), P(4, 3, 1, 3), P(4)),
+    ex("conv2d", P(2, 3, 5, 6), P(4, 3, 1, 3), P(4), [2, 1], small=ORDERED),
+    ex("conv2d", P(2, 3, 5, 6), P(4, 3, 3, 1), P(4), [1, 1], [1, 0]),
+    ex("conv_transpose1d", P(2, 3, 5), P(3, 4, 1), P(4)),
+    ex("conv_transpose2d.input", P(2, 3, 4, 5), P(3, 4, 2, 1), P(4)),
+    ex("avg_pool2d", P(2, 3, 4, 5), [2, 1], [2, 1], small=ORDERED),
+    ex("max_pool2d", P(2, 3, 4, 5), [1, 5], [1, 1]),
+    ex("avg_pool1d", P(2, 3, 5), [4], [4], small=ORDERED),
+    ex("avg_pool1d", P(2, 3, 5), [5]),
+    ex("adaptive_avg_pool2d", P(2, 3, 4, 5), [4, 1]),
+    ex("upsample_nearest1d", P(2, 3, 5), [1]),
+    ex("_upsample_nearest_exact3d", P(2, 3, 2, 3, 4), [4, 6, 8], small=ORDERED),
     ex("max_unpool2d", P(2, 3, 2, 2), C([[[[0, 2], [8, 10]]] * 3] * 2), [4, 4], small=UNKNOWN),
     ex(
         "max_unpool3d",

@@ -62,6 +62,24 @@ def placed(context: Context, value: Value, dims: tuple[int, ...], reason: str = 
     return replace(contract(context, "..., ... -> ...", [value, where], value.shape), name=value.name)
 
 
+def per_dim(value: Any, rank: int, default: Any) -> list[Any]:
+    """A stride, padding or window for every spatial dim, given as nothing, one number, or one per dim."""
+    if value in (None, (), "valid", "same"):  # "same" adds nothing around a single tap
+        return [default] * rank
+    found = value if isinstance(value, tuple) else (value,)
+    return list(found) * (rank // len(found))
+
+
+def positions_of(still: list[bool], whole: list[bool] | None = None) -> tuple[str, str]:
+    """Terms of an equation for spatial dims, before and after: ordered, unless each position stays where it is
+    (`still`), or all are read alike into one (`whole`)."""
+    before, after = [], []
+    for x, stays, alike in zip("pqr", still, whole or [False] * len(still), strict=False):
+        before.append(x if stays or alike else f"!{x}")
+        after.append(x if stays else x.upper() if alike else f"!{x.upper()}")
+    return " ".join(before), " ".join(after)
+
+
 INDEX = "index by position"
 
 
