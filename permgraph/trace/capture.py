@@ -20,7 +20,10 @@ from torch.export import ExportedProgram
 from permgraph.errors import TraceError
 from permgraph.trace.compound import taken_apart
 from permgraph.trace.graph import Node, StateTensor, Trace
+from permgraph.trace.program import program_of
 from permgraph.trace.walk import FRAME, Walk, dtype_of, short
+
+_ASKED = ("aten.item.", "aten._local_scalar_dense.")
 
 
 def capture(
@@ -47,25 +50,10 @@ def export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | No
     with _eval_mode(module), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own pytree, about itself
         try:
-            program = taken_apart(_exported(module, tuple(args), kwargs or {}))
+            program = taken_apart(program_of(module, tuple(args), kwargs or {}))
         except Exception as error:
             raise TraceError(_explain(error, type(module).__name__)) from error
     return program
-
-
-def _exported(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
-    def export() -> ExportedProgram:
-        return torch.export.export(module, args, kwargs, strict=False)
-
-    try:
-        return export()
-    except torch._dynamo.exc.TorchDynamoException:
-        # what dynamo remembers of a loop that ran eagerly before keeps it from tracing that loop again
-        torch._dynamo.reset()
-        return export()
-    except NotImplementedError:
-        with torch.no_grad():  # what has no gradient on this device (flex attention on a CPU)
-            return export()
 
 
 def flatten(program: ExportedProgram, module: nn.Module, name: str | None = None) -> Trace:
@@ -80,11 +68,11 @@ def flatten(program: ExportedProgram, module: nn.Module, name: str | None = None
 
 
 def _live(nodes: list[Node]) -> list[Node]:
-    """The nodes that the output depends on, and the inputs."""
+    """The nodes that the output depends on, the inputs, and what the code asked of a tensor to find its way."""
     needed: set[str] = set()
     kept = []
     for node in reversed(nodes):
-        if node.op in ("output", "input") or node.name in needed:
+        if node.op in ("output", "input") or node.op.startswith(_ASKED) or node.name in needed:
             needed.update(node.refs())
             kept.append(node)
     return kept[::-1]
