@@ -5,6 +5,8 @@
     python tools/zoo.py --summary --json                      counts from the stored results
     python tools/zoo.py --table                               write docs/zoo.md from them
 
+torchvision and timm are needed here only: pip install --no-deps torchvision timm && pip install pillow
+
 Every network is built with random weights, captured, inferred and verified (a random element of the whole
 group, float64, two seeds) in a process of its own with limits on time and memory. Results are one JSON line
 per network in docs/zoo.jsonl.
@@ -251,7 +253,11 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     for collection in options.collection or COLLECTIONS:
-        todo = [e for e in entries(collection) if _wanted(e, options, records)]
+        try:
+            todo = [e for e in entries(collection) if _wanted(e, options, records)]
+        except ImportError as error:
+            print(f"{collection}: {error}. Install it as the head of this file says.", file=sys.stderr)
+            continue
         made_with = versions(collection) | {"date": time.strftime("%Y-%m-%d")}
         _warm(collection)
         for i, record in enumerate(guarded(todo, options.workers, options.memory), 1):
