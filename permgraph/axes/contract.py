@@ -106,7 +106,9 @@ def contract(context: Context, text: str, operands: list[Value | None], shape: S
     for i, value, _ in bound:
         inputs |= {x for axis in terms[i] for x in axis}
         for array in value.arrays:
-            pool.add(_lettered(array, terms[i], known, i))
+            if not array.labels.size:
+                continue  # a dim of size 0: nothing there to relate
+            pool.add(_lettered(_resized(context, array, terms[i], known), terms[i], known, i))
     out = _bind(shape, equation.result, known)
     kept = {x for axis in out for x in axis}
     _order(context, pool, equation, inputs, known)
@@ -156,6 +158,14 @@ def _learn(size: int, axis: Axis, known: dict[str, int]) -> None:
         known[axis[0]] = max(size, known.get(axis[0], 1))
     elif len(unknown) == 1:
         known[unknown[0]] = size // max(1, int(np.prod([known[x] for x in axis if x in known])))
+
+
+def _resized(context: Context, array: Array, axes: list[Axis], known: dict[str, int]) -> Array:
+    """Positions of a dim whose size the data tell: two counts that are one may be counted differently here."""
+    sizes = tuple(int(np.prod([known[x] for x in axes[d]])) for d in array.dims)
+    if array.pinned and len(sizes) == 1 and 1 < array.labels.size != sizes[0]:
+        return replace(array, labels=context.fresh_pinned(sizes, "ordered axis"))
+    return array
 
 
 def _lettered(array: Array, axes: list[Axis], known: dict[str, int], owner: int) -> Lettered:
@@ -212,7 +222,9 @@ def _assemble(
     for letters, array in pool.arrays.items():
         dims = tuple(sorted({dim_of[x] for x in letters}))
         wanted = [x for d in dims for x in out[d] if known[x] > 1]
-        if set(wanted) <= set(letters):
+        if array.pinned and len(dims) == 1 and array.labels.size != shape[dims[0]]:
+            whole += context.positions(shape, dims, "ordered axis")
+        elif set(wanted) <= set(letters):
             labels = array.labels.transpose([letters.index(x) for x in wanted])
             labels = labels.reshape([shape[d] for d in dims])
             whole.append(Array(dims, labels, array.pinned, array.repeats))

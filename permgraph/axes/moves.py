@@ -258,7 +258,6 @@ def pad(context: Context, value: Value, dim: int, before: int, after: int, order
         sizes[axis] = before + after
         fresh = context.points.fresh(tuple(sizes))
         left, right = np.split(fresh, [before], axis=axis)
-        arrays.append(
-            replace(array, labels=np.concatenate([left, array.labels, right], axis=axis), pinned=False)
-        )
-    return result(context, value, shape, [*rest, *arrays])
+        labels = np.concatenate([left, array.labels, right], axis=axis)
+        arrays.append(_narrow(replace(array, labels=labels, pinned=False), dim))
+    return result(context, value, shape, [*rest, *(a for a in arrays if a.dims)])

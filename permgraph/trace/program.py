@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
@@ -40,34 +39,25 @@ def program_of(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
         except Exception as error:
             if not _depends_on_data(error) or any(p.is_meta for p in module.parameters()):
                 raise
-            return _drafted(module, args, kwargs, error)
+            try:
+                return draft_export(module, args, kwargs, strict=False)
+            except Exception:
+                raise error from None  # the first reason says more
 
 
 def _depends_on_data(error: Exception) -> bool:
     return isinstance(error, GuardOnDataDependentSymNode) or "data-dependent" in str(error)
 
 
-def _drafted(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], why: Exception
-) -> ExportedProgram:
-    draft: Callable[..., ExportedProgram] = draft_export
-    try:
-        return draft(module, args, kwargs, strict=False)
-    except Exception:
-        raise why from None  # the first reason says more
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """torch prints the graph it has when it fails; the error says what matters."""
     levels = {name: logging.getLogger(name).level for name in _LOUD}
-    said = io.StringIO()
     try:
         for name in _LOUD:
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        with redirect_stderr(said):
+        with redirect_stderr(io.StringIO()):
             yield
-        sys.stderr.write(said.getvalue())
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)

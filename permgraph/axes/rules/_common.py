@@ -83,6 +83,17 @@ def positions_of(still: list[bool], whole: list[bool] | None = None) -> tuple[st
 INDEX = "index by position"
 
 
+def written(context: Context, base: Value, dim: int, sources: list[Value]) -> Value:
+    """The result of writing at positions of `dim`: they are told apart there, and all else is elementwise."""
+    letters = "abcdefgh"[: len(base.shape)]
+    other = " ".join(letters[:dim] + "z" + letters[dim + 1 :])
+    where = Value(base.shape, context.positions(base.shape, (dim,), INDEX), True)
+    terms = [" ".join(letters), " ".join(letters), *(other for _ in sources)]
+    return contract(
+        context, f"{', '.join(terms)} -> {' '.join(letters)}", [base, where, *sources], base.shape
+    )
+
+
 def dims_of(arg: Any, rank: int) -> tuple[int, ...]:
     """Dims given as None (all), a number or a list, counted from the front."""
     if arg is None or arg == ():

@@ -16,9 +16,9 @@ def _filled(context: Context) -> Value:
 
 def _ramp(context: Context) -> Value:
     made = context.pinned_value(context.node.shape, "position", weight=True)
-    numbers = [a for a in context.node.args if isinstance(a, (int, float))]
-    if context.node.op.startswith("aten.arange") and all(isinstance(n, int) for n in numbers):
-        table = np.arange(*numbers[:3])
+    bounds = context.node.args[:3]
+    if context.node.op.startswith("aten.arange") and all(isinstance(n, int) for n in bounds):
+        table = np.arange(*bounds)
         return Value(made.shape, made.arrays, True, table, made.name)
     return made
 

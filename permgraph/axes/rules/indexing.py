@@ -9,7 +9,7 @@ import numpy as np
 from permgraph.axes import moves
 from permgraph.axes.context import Context
 from permgraph.axes.contract import contract
-from permgraph.axes.rules._common import INDEX, Result, Rule, pin_everything, placed
+from permgraph.axes.rules._common import INDEX, Result, Rule, pin_everything, placed, written
 from permgraph.axes.value import Value
 
 
@@ -143,19 +143,8 @@ def _scatter(context: Context) -> Value:
         n != m for d, (n, m) in enumerate(zip(index.shape, values[2].shape, strict=True)) if d != dim
     ):
         raise NotImplementedError("an index smaller than its source")
-    base, *written = (placed(context, v, (dim,) if v.shape else (), INDEX) for v in values)
-    return _written(context, base, dim, written)
-
-
-def _written(context: Context, base: Value, dim: int, written: list[Value]) -> Value:
-    """The result of writing at positions of `dim`: they are told apart there, and all else is elementwise."""
-    letters = "abcdefgh"[: len(base.shape)]
-    other = " ".join(letters[:dim] + "z" + letters[dim + 1 :])
-    where = Value(base.shape, context.positions(base.shape, (dim,), INDEX), True)
-    terms = [" ".join(letters), " ".join(letters), *(other for _ in written)]
-    return contract(
-        context, f"{', '.join(terms)} -> {' '.join(letters)}", [base, where, *written], base.shape
-    )
+    base, *sources = (placed(context, v, (dim,) if v.shape else (), INDEX) for v in values)
+    return written(context, base, dim, sources)
 
 
 def _index_add(context: Context) -> Value:
@@ -163,8 +152,8 @@ def _index_add(context: Context) -> Value:
     base, source = context.need(0, "self"), context.operand(3, "source")
     dim = context.arg(1, "dim") % len(base.shape)
     context.pin(context.need(2, "index").arrays, INDEX)
-    written = [placed(context, source, (dim,), INDEX)] if source is not None and source.shape else []
-    return _written(context, placed(context, base, (dim,), INDEX), dim, written)
+    sources = [placed(context, source, (dim,), INDEX)] if source is not None and source.shape else []
+    return written(context, placed(context, base, (dim,), INDEX), dim, sources)
 
 
 def _index_put(context: Context) -> Value:

@@ -9,9 +9,9 @@ import numpy as np
 from permgraph.axes import moves
 from permgraph.axes.context import Context
 from permgraph.axes.contract import contract
-from permgraph.axes.rules._common import INDEX, Result, Rule, dims_of, placed
+from permgraph.axes.rules._common import INDEX, Result, Rule, dims_of, placed, written
 from permgraph.axes.value import Value
-from permgraph.trace.graph import Ref
+from permgraph.trace.graph import Ref, Shape
 
 
 def _reshape(context: Context) -> Value:
@@ -67,13 +67,14 @@ def _slice(context: Context) -> Value:
     return moves.span(context, value, dim, *bounds.indices(value.shape[dim]))
 
 
-def _by_data(context: Context, value: Value, dim: int) -> Value:
+def _by_data(context: Context, value: Value, dim: int, shape: Shape | None = None) -> Value:
     """A part of a dim that the data decide on: positions are ordered, the other dims pass."""
+    shape = context.node.shape if shape is None else shape
     value = placed(context, value, (dim,), INDEX)
     letters = "abcdefgh"[: len(value.shape)]
-    kept = len(context.node.shape) == len(value.shape)
+    kept = len(shape) == len(value.shape)
     right = [x if d != dim else "!Z" for d, x in enumerate(letters) if kept or d != dim]
-    return contract(context, f"{' '.join(letters)} -> {' '.join(right)}", [value], context.node.shape)
+    return contract(context, f"{' '.join(letters)} -> {' '.join(right)}", [value], shape)
 
 
 def _narrow(context: Context) -> Value:
@@ -94,8 +95,10 @@ def _select(context: Context) -> Value:
 
 def _split(context: Context) -> Result:
     """split, chunk, tensor_split, split_with_sizes: sizes are read off the results."""
-    value = context.need(0, "self")
+    value, sizes = context.need(0, "self"), context.arg(1, "split_size")
     (dim,) = dims_of(context.arg(2, "dim", 0), len(value.shape))
+    if any(isinstance(size, Ref) for size in _many(sizes)):
+        return tuple(_by_data(context, value, dim, m.shape) for m in context.node.results if m)
     parts, start = [], 0
     for meta in context.node.results:
         assert meta is not None
@@ -166,7 +169,11 @@ def _repeat(context: Context) -> Value:
     counts = (1,) * (len(value.shape) - len(counts)) + counts  # tile may name fewer
     value = moves.reshape(context, value, (1,) * (len(counts) - len(value.shape)) + value.shape)
     for dim, count in enumerate(counts):
-        if count != 1:
+        if isinstance(count, Ref):
+            value = _by_data(
+                context, value, dim, (*value.shape[:dim], context.node.shape[dim], *value.shape[dim + 1 :])
+            )
+        elif count != 1:
             value = moves.tile(context, value, dim, count, inner=False)
     return value
 
@@ -204,7 +211,12 @@ def _pad_ordered(context: Context) -> Value:
 def _pad_by(context: Context, value: Value, widths: tuple[int, ...], ordered: bool) -> Value:
     rank = len(value.shape)
     for i in range(len(widths) // 2):
-        value = moves.pad(context, value, rank - 1 - i, widths[2 * i], widths[2 * i + 1], ordered)
+        dim, (before, after) = rank - 1 - i, widths[2 * i : 2 * i + 2]
+        if isinstance(before, Ref) or isinstance(after, Ref):
+            shape = (*value.shape[:dim], context.node.shape[dim], *value.shape[dim + 1 :])
+            value = _by_data(context, value, dim, shape)
+        else:
+            value = moves.pad(context, value, dim, before, after, ordered)
     return value
 
 
@@ -213,6 +225,10 @@ def _slice_scatter(context: Context) -> Value:
     dim = context.arg(2, "dim", 0) % len(base.shape)
     size = base.shape[dim]
     bounds = slice(context.arg(3, "start"), context.arg(4, "end"), context.arg(5, "step", 1))
+    if isinstance(bounds.start, Ref) or isinstance(bounds.stop, Ref):
+        return written(
+            context, placed(context, base, (dim,), INDEX), dim, [placed(context, part, (dim,), INDEX)]
+        )
     start, stop, step = bounds.indices(size)
     if step != 1:
         raise NotImplementedError("slice_scatter with a step")
