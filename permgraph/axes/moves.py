@@ -76,6 +76,7 @@ def _segments(old: Shape, new: Shape) -> list[tuple[tuple[int, ...], tuple[int, 
 
 def _flatten(context: Context, shape: Shape, arrays: list[Array], dims: tuple[int, ...]) -> list[Array]:
     """Replace the arrays that touch any of `dims` by one that covers them all."""
+    arrays = [part for a in arrays for part in _apart(context, a, dims)]
     touched = [a for a in arrays if set(a.dims) & set(dims)]
     if not touched:
         return arrays
@@ -84,6 +85,18 @@ def _flatten(context: Context, shape: Shape, arrays: list[Array], dims: tuple[in
     whole = [a for a in touched if set(a.dims) == union and not a.repeats]
     joined = whole[0] if whole else context.product(shape, tuple(sorted(union)), touched)
     return [*rest, joined]
+
+
+def _apart(context: Context, array: Array, dims: tuple[int, ...]) -> list[Array]:
+    """What is pinned jointly on some of `dims` and on others is pinned on either: no product need hold them together."""
+    if not array.pinned or not set(array.dims) & set(dims) or set(array.dims) <= set(dims):
+        return [array]
+    parts = []
+    for wanted in (set(array.dims) & set(dims), set(array.dims) - set(dims)):
+        axes = tuple(i for i, d in enumerate(array.dims) if d in wanted)
+        labels = context.block(array.labels, axes, True, array.repeats)
+        parts.append(Array(tuple(array.dims[i] for i in axes), labels, pinned=True))
+    return parts
 
 
 def expand(context: Context, value: Value, shape: Shape) -> Value:
