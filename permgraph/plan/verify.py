@@ -144,11 +144,14 @@ def _run(model: nn.Module, state: dict[str, torch.Tensor], inputs: tuple[Any, An
 
     model = _shell(model)
     flags = [(m, m.training) for m in model.modules()]
+    usual = torch.get_default_dtype()
     model.eval()
     try:
+        torch.set_default_dtype(torch.float64)
         with torch.no_grad(), _float64_mode():
             made = functional_call(model, state, inputs[0], inputs[1])
     finally:
+        torch.set_default_dtype(usual)
         for child, training in flags:
             child.training = training
     return [leaf for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor)]

@@ -55,7 +55,7 @@ def switches(net: nn.Module, x: Tensor) -> Tensor:
         (tied_parts, 80, [5, 11]),
         (neighbours, 48, [11]),
         (same_twice, 80, [5, 11]),
-        (switches, 40, [11]),
+        (switches, 40, [5, 11]),
     ],
 )
 def test_traps(middle: Callable[[nn.Module, Tensor], Tensor], width: int, sizes: list[int]) -> None:
