@@ -17,11 +17,11 @@ import numpy as np
 
 from permgraph.axes.points import Labels
 from permgraph.symmetry.classes import Edges, components, mix, rank, refine, scatter_sum
+from permgraph.symmetry.products import find_products
 from permgraph.symmetry.simplify import (
     Product,
     Twins,
     falls_apart,
-    find_products,
     find_sets,
     find_twins,
     hold_one,

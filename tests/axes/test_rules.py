@@ -19,14 +19,13 @@ from permgraph.axes.contract import contract
 from permgraph.axes.moves import permute, reshape
 from permgraph.axes.rules import RULES, rule_of
 from permgraph.axes.value import Value
-from permgraph.plan.gather import gathers
-from permgraph.plan.permutations import Permutations, shape_of
-from permgraph.plan.verify import TOLERANCE, verify, whole
+from permgraph.plan.verify import TOLERANCE, verify
 from permgraph.symmetry.infer import infer
 from permgraph.symmetry.spec import PermSpec
 from tests.axes.calls import Call, drawn, operands, traced
 from tests.axes.example import Example
 from tests.axes.examples import BOUNDED, EXAMPLES
+from tests.axes.exchanges import exchanged_units
 
 WITHOUT = {
     "_grouped_mm": "bfloat16 only, so the law cannot be measured in float64",
@@ -206,22 +205,13 @@ def matters(call: Call, draws: list[list[Tensor]], axis: tuple[int, int], index:
 
 def inferred_exchanges(found: PermSpec) -> Iterator[frozenset[tuple[int, int, tuple[int, ...]]]]:
     """What exchanging two units of one group does to the operands: (operand, axis, new order) where it moves them."""
-    plan = whole(found)
-    for group in plan.groups:
-        shape = shape_of(found, group)
-        for slot in np.ndindex(shape[:-1]):
-            for i, j in combinations(range(group.size), 2):
-                array = np.broadcast_to(np.arange(group.size), shape).copy()
-                array[(*slot, [i, j])] = [j, i]
-                moves = gathers(plan, Permutations({group.name: array}))
-                yield frozenset(
-                    (int(g.tensor.split(".")[1]), g.axis, tuple(g.index.ravel().tolist()))
-                    for g in moves
-                    if g.tensor.startswith("params.")
-                    and not np.array_equal(
-                        np.broadcast_to(np.arange(g.index.shape[-1]), g.index.shape), g.index
-                    )
-                )
+    for moves in exchanged_units(found):
+        yield frozenset(
+            (int(g.tensor.split(".")[1]), g.axis, tuple(g.index.ravel().tolist()))
+            for g in moves
+            if g.tensor.startswith("params.")
+            and not np.array_equal(np.broadcast_to(np.arange(g.index.shape[-1]), g.index.shape), g.index)
+        )
 
 
 def missing(example: Example) -> list[Exchange]:

@@ -21,11 +21,10 @@ from permgraph.axes.context import Context
 from permgraph.axes.contract import contract
 from permgraph.axes.rules import RULES
 from permgraph.axes.value import Value
-from permgraph.plan.gather import gathers
-from permgraph.plan.permutations import Permutations, shape_of
-from permgraph.plan.verify import _noisy_float64, whole
+from permgraph.plan.verify import _noisy_float64
 from permgraph.symmetry.infer import infer
 from permgraph.symmetry.spec import PermSpec
+from tests.axes.exchanges import exchanged_units
 from tests.models import HANDMADE
 from tests.models.traced import network, spec, trace
 
@@ -95,16 +94,10 @@ class Tried:
 
 def inferred(found: PermSpec) -> set[Move]:
     """What the exchange of any two units of any group does."""
-    plan, made = whole(found), set()
-    for group in plan.groups:
-        shape = shape_of(found, group)
-        for slot in np.ndindex(shape[:-1]):
-            for i, j in combinations(range(group.size), 2):
-                array = np.broadcast_to(np.arange(group.size), shape).copy()
-                array[(*slot, [i, j])] = [j, i]
-                moves = gathers(plan, Permutations({group.name: array}))
-                made.add(frozenset((g.tensor, g.axis, tuple(g.index.ravel().tolist())) for g in moves))
-    return made
+    return {
+        frozenset((g.tensor, g.axis, tuple(g.index.ravel().tolist())) for g in moves)
+        for moves in exchanged_units(found)
+    }
 
 
 def visible(move: Move) -> Move:

@@ -10,8 +10,9 @@ from permgraph.axes import moves
 from permgraph.axes.context import Context
 from permgraph.axes.contract import contract
 from permgraph.axes.rules._common import INDEX, Result, Rule, dims_of, placed, written
+from permgraph.axes.rules.by_data import part_by_data, repeat_by_data
 from permgraph.axes.value import Value
-from permgraph.trace.graph import Ref, Shape
+from permgraph.trace.graph import Ref
 
 
 def _reshape(context: Context) -> Value:
@@ -63,25 +64,15 @@ def _slice(context: Context) -> Value:
     dim = context.arg(1, "dim", 0) % len(value.shape)
     bounds = slice(context.arg(2, "start"), context.arg(3, "end"), context.arg(4, "step", 1))
     if isinstance(bounds.start, Ref) or isinstance(bounds.stop, Ref):
-        return _by_data(context, value, dim)
+        return part_by_data(context, value, dim)
     return moves.span(context, value, dim, *bounds.indices(value.shape[dim]))
-
-
-def _by_data(context: Context, value: Value, dim: int, shape: Shape | None = None) -> Value:
-    """A part of a dim that the data decide on: positions are ordered, the other dims pass."""
-    shape = context.node.shape if shape is None else shape
-    value = placed(context, value, (dim,), INDEX)
-    letters = "abcdefgh"[: len(value.shape)]
-    kept = len(shape) == len(value.shape)
-    right = [x if d != dim else "!Z" for d, x in enumerate(letters) if kept or d != dim]
-    return contract(context, f"{' '.join(letters)} -> {' '.join(right)}", [value], shape)
 
 
 def _narrow(context: Context) -> Value:
     start, length = context.arg(2, "start"), context.arg(3, "length")
     value, dim = context.need(0, "self"), context.arg(1, "dim") % len(context.node.shape)
     if isinstance(start, Ref) or isinstance(length, Ref):
-        return _by_data(context, value, dim)
+        return part_by_data(context, value, dim)
     start %= value.shape[dim]
     return moves.span(context, value, dim, start, start + length)
 
@@ -89,7 +80,7 @@ def _narrow(context: Context) -> Value:
 def _select(context: Context) -> Value:
     value, dim, index = context.need(0, "self"), context.arg(1, "dim"), context.arg(2, "index")
     if isinstance(index, Ref):
-        return _by_data(context, value, dim % len(value.shape))
+        return part_by_data(context, value, dim % len(value.shape))
     return moves.select(context, value, dim, index)
 
 
@@ -98,7 +89,7 @@ def _split(context: Context) -> Result:
     value, sizes = context.need(0, "self"), context.arg(1, "split_size")
     (dim,) = dims_of(context.arg(2, "dim", 0), len(value.shape))
     if any(isinstance(size, Ref) for size in _many(sizes)):
-        return tuple(_by_data(context, value, dim, m.shape) for m in context.node.results if m)
+        return tuple(part_by_data(context, value, dim, m.shape) for m in context.node.results if m)
     parts, start = [], 0
     for meta in context.node.results:
         assert meta is not None
@@ -170,7 +161,7 @@ def _repeat(context: Context) -> Value:
     value = moves.reshape(context, value, (1,) * (len(counts) - len(value.shape)) + value.shape)
     for dim, count in enumerate(counts):
         if isinstance(count, Ref):
-            value = _by_data(
+            value = part_by_data(
                 context, value, dim, (*value.shape[:dim], context.node.shape[dim], *value.shape[dim + 1 :])
             )
         elif count != 1:
@@ -181,21 +172,10 @@ def _repeat(context: Context) -> Value:
 def _repeat_interleave(context: Context) -> Value:
     value, count, dim = context.need(0, "self"), context.arg(1, "repeats"), context.arg(2, "dim")
     if not isinstance(count, int):
-        return _repeat_by(context, value, dim)
+        return repeat_by_data(context, value, dim)
     if dim is None:
         value, dim = moves.reshape(context, value, (int(np.prod(value.shape)),)), 0
     return moves.tile(context, value, dim % len(value.shape), count, inner=True)
-
-
-def _repeat_by(context: Context, value: Value, dim: int | None) -> Value:
-    """Repeated by a tensor of counts: positions along dim are ordered, the other dims pass."""
-    for counts in context.refs()[1:] or [value]:
-        context.pin(counts.arrays, INDEX)
-    if len(context.refs()) < 2:  # the counts alone: the result is an index
-        return context.pinned_value(context.node.shape, INDEX)
-    if dim is None:
-        value, dim = moves.reshape(context, value, (int(np.prod(value.shape)),)), 0
-    return _by_data(context, value, dim % len(value.shape))
 
 
 def _pad(context: Context) -> Value:
@@ -214,7 +194,7 @@ def _pad_by(context: Context, value: Value, widths: tuple[int, ...], ordered: bo
         dim, (before, after) = rank - 1 - i, widths[2 * i : 2 * i + 2]
         if isinstance(before, Ref) or isinstance(after, Ref):
             shape = (*value.shape[:dim], context.node.shape[dim], *value.shape[dim + 1 :])
-            value = _by_data(context, value, dim, shape)
+            value = part_by_data(context, value, dim, shape)
         else:
             value = moves.pad(context, value, dim, before, after, ordered)
     return value
