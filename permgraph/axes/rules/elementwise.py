@@ -8,7 +8,7 @@ import numpy as np
 
 from permgraph.axes.context import Context
 from permgraph.axes.moves import span
-from permgraph.axes.rules._common import Rule, dims_of, pointwise
+from permgraph.axes.rules._common import Result, Rule, dims_of, pin_everything, pointwise
 from permgraph.axes.value import Value
 
 
@@ -22,6 +22,13 @@ def every_tensor(context: Context) -> Value:
             if array.dims not in same or not np.array_equal(array.labels, same[array.dims]):
                 context.mark("residual", array)
     return pointwise(context, *values)
+
+
+def _where(context: Context) -> Result:
+    """A choice between two; with the condition alone, where it holds."""
+    if context.node.multiple:
+        return pin_everything(context, "selected by its values")
+    return every_tensor(context)
 
 
 def _first(context: Context) -> Value:
@@ -74,13 +81,14 @@ _IDENTITY = """alias clone contiguous detach lift lift_fresh lift_fresh_copy to 
 detach_copy bernoulli feature_dropout conj _conj resolve_conj"""
 _FIRST = """hardtanh relu6 rrelu rrelu_with_noise celu selu threshold softplus logit nan_to_num
 hardswish log_sigmoid hardshrink softshrink hardsigmoid leaky_relu mish elu real imag special_expm1 special_erf"""
-_ALL = """where masked_fill clamp addcmul addcdiv lerp copy add_ mul_ gelu silu fmod remainder heaviside copy_ floor_divide
+_ALL = """masked_fill clamp addcmul addcdiv lerp copy add_ mul_ gelu silu fmod remainder heaviside copy_ floor_divide
 complex polar"""
 
 RULES: dict[str, Rule] = {
     **{name: _same for name in _IDENTITY.split()},
     **{name: _first for name in _FIRST.split()},
     **{name: every_tensor for name in _ALL.split()},
+    "where": _where,
     "dropout": _dropout,
     "native_dropout": _dropout,
     "alpha_dropout": _dropout,

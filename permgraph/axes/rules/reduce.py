@@ -91,10 +91,11 @@ def _moments(context: Context) -> Result:
     return (made, made)
 
 
-_PLAIN = "sum mean amax amin prod any all logsumexp nansum nanmean count_nonzero"
+_PLAIN = "sum mean amax amin prod logsumexp nansum nanmean count_nonzero"
 
 RULES: dict[str, Rule] = {
     **{name: reduction() for name in _PLAIN.split()},
+    **dict.fromkeys(("any", "all", "_is_all_true", "_is_any_true"), reduction()),
     "var": reduction(),
     "std": reduction(),
     "norm": reduction(dim_at=2),
