@@ -67,7 +67,9 @@ def classify(points: Points) -> Classes:
     pinned = np.zeros(count, dtype=bool)
     pinned[of[points.pins()[0]]] = True
     if part.any():  # a link to one coordinate of a class is not a link to another one
-        kind = np.unique(np.stack([kind, part[x], part[y]]), axis=1, return_inverse=True)[1].reshape(-1)
+        told = np.flatnonzero((part[x] > 0) | (part[y] > 0))
+        keys = [mix(v[told].astype(np.uint64)) for v in (kind, part[x], part[y])]
+        kind[told] = int(kind.max(initial=0)) + 1 + rank(mix(mix(keys[0] + np.uint64(3) * keys[1]) + keys[2]))
     edges = unique_edges(Edges(of[x], of[y], kind))
     colour = refine(_initial(points, of, count, pinned), edges)
     return Classes(of, count, pinned, colour, edges.select(edges.a != edges.b))

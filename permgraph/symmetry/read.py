@@ -111,6 +111,10 @@ def _families(vertices: Labels, colour: Labels, edges: Edges) -> Iterator[tuple[
     first = np.full(count, vertices.size)
     np.minimum.at(first, of, np.arange(vertices.size))
     order = np.lexsort([np.arange(vertices.size), colour[vertices], first[of], kind[of]])
+    alone = (np.bincount(kind)[kind] == 1) & (size == 1)  # a vertex like no other: nothing to read
+    order = order[~alone[of[order]]]
+    if not order.size:
+        return
     edge_kind = kind[of[a]] if a.size else np.zeros(0, dtype=np.int64)
     edge_order = np.argsort(edge_kind, kind="stable")
     starts = np.searchsorted(edge_kind[edge_order], np.arange(int(kind.max()) + 2))
