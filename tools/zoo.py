@@ -99,10 +99,11 @@ def _stages(entry: Entry, record: Record) -> Iterator[str]:
     record["unknown"] = dict(Counter(u.op for u in spec.unknown_ops))
     record["frozen"] = spec.frozen
     yield clock.start("verify")
-    record["error"], limit = measure(net, args, spec, kwargs, seeds=2)
+    change, limit = measure(net, args, spec, kwargs, seeds=2)
+    record["error"] = float(f"{change:.2g}")
     if limit > TOLERANCE:
-        record["limit"] = limit  # rounding alone changes this network by more
-    record["status"] = "ok" if record["error"] <= limit else "unsound"
+        record["limit"] = float(f"{limit:.2g}")  # rounding alone changes this network by more
+    record["status"] = "ok" if change <= limit else "unsound"
     clock.stop()
 
 
