@@ -102,7 +102,16 @@ def _small_enough(kind: Any, config: Any) -> nn.Module:
         raise ValueError(f"{size:,} parameters")
     torch.manual_seed(0)
     net: nn.Module = kind(config).eval()
+    if any(_uneven(module) for module in net.modules()):
+        raise ValueError("fewer heads for keys than for values")
     return net
+
+
+def _uneven(module: nn.Module) -> bool:
+    """Whether only values have as many heads as queries: such attention runs, to no meaning, and is not captured."""
+    parts = [getattr(module, f"{x}_proj", None) for x in "qkv"]
+    q, k, v = (p.out_features if isinstance(p, nn.Linear) else 0 for p in parts)
+    return 0 < k < q == v
 
 
 def _size(kind: Any, config: Any, tries: int = 4) -> int:
