@@ -26,5 +26,5 @@ def test_llama_70b_is_planned_without_weights() -> None:
     source = load_source(LARGE)
     assert all(p.is_meta for p in source.module.parameters())
     spec = infer(capture(source.module, source.args, source.kwargs, source.name))
-    assert {(g.size, g.copies) for g in spec.groups} == {(8, 1), (8, 8), (128, 8), (28672, 1)}
+    assert {(g.size, g.copies) for g in spec.groups} == {(8, 1), (8, 8), (128, 8), (8192, 1), (28672, 1)}
     assert not spec.unknown_ops and not spec.frozen
