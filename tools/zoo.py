@@ -20,6 +20,7 @@ import json
 import multiprocessing
 import multiprocessing.connection
 import os
+import re
 import resource
 import signal
 import sys
@@ -68,6 +69,7 @@ def _late(*_: object) -> None:
 
 def _reason(error: BaseException) -> str:
     text = next((line for line in str(error).splitlines() if line.strip()), "")
+    text = re.sub(r"/\S*?site-packages/", "", text)  # the table is of no machine
     return f"{type(error).__name__}: {text}"[:400]
 
 
