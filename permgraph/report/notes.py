@@ -42,10 +42,11 @@ def _unknown_lines(spec: PermSpec) -> list[str]:
 
 
 def _pin_lines(spec: PermSpec) -> list[str]:
+    told = {without_rule(u.op) for u in spec.unknown_ops}  # with the op
     by_reason: dict[str, dict[str, int]] = {}
     for pin in spec.pinned:
-        if pin.reason in {without_rule(u.op) for u in spec.unknown_ops}:
-            continue  # told with the op
+        if pin.reason in told:
+            continue
         axes = by_reason.setdefault(pin.reason, {})
         axis = f"{pin.tensor}[{pin.axis}]"
         axes[axis] = axes.get(axis, 0) + pin.count

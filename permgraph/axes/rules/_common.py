@@ -84,14 +84,12 @@ INDEX = "index by position"
 
 
 def written(context: Context, base: Value, dim: int, sources: list[Value]) -> Value:
-    """The result of writing at positions of `dim`: they are told apart there, and all else is elementwise."""
+    """The result of writing at positions of `dim`: they are told apart in all that meets there, and all else is elementwise."""
     letters = "abcdefgh"[: len(base.shape)]
     other = " ".join(letters[:dim] + "z" + letters[dim + 1 :])
-    where = Value(base.shape, context.positions(base.shape, (dim,), INDEX), True)
-    terms = [" ".join(letters), " ".join(letters), *(other for _ in sources)]
-    return contract(
-        context, f"{', '.join(terms)} -> {' '.join(letters)}", [base, where, *sources], base.shape
-    )
+    values = [placed(context, v, (dim,) if v.shape else (), INDEX) for v in (base, *sources)]
+    terms = [" ".join(letters), *(other for _ in sources)]
+    return contract(context, f"{', '.join(terms)} -> {' '.join(letters)}", [*values], base.shape)
 
 
 def dims_of(arg: Any, rank: int) -> tuple[int, ...]:

@@ -143,8 +143,7 @@ def _scatter(context: Context) -> Value:
         n != m for d, (n, m) in enumerate(zip(index.shape, values[2].shape, strict=True)) if d != dim
     ):
         raise NotImplementedError("an index smaller than its source")
-    base, *sources = (placed(context, v, (dim,) if v.shape else (), INDEX) for v in values)
-    return written(context, base, dim, sources)
+    return written(context, base, dim, values[1:])
 
 
 def _index_add(context: Context) -> Value:
@@ -152,8 +151,7 @@ def _index_add(context: Context) -> Value:
     base, source = context.need(0, "self"), context.operand(3, "source")
     dim = context.arg(1, "dim") % len(base.shape)
     context.pin(context.need(2, "index").arrays, INDEX)
-    sources = [placed(context, source, (dim,), INDEX)] if source is not None and source.shape else []
-    return written(context, placed(context, base, (dim,), INDEX), dim, sources)
+    return written(context, base, dim, [source] if source is not None and source.shape else [])
 
 
 def _index_put(context: Context) -> Value:
@@ -174,11 +172,8 @@ def _index_put(context: Context) -> Value:
     full = letters[: dims[0]] + "uvwxyz"[:count] + letters[dims[-1] + 1 :]
     term = full[len(full) - len(values.shape) :]
     values = placed(context, values, tuple(d for d, x in enumerate(term) if x in "uvwxyz"), INDEX)
-    where = Value(base.shape, context.positions(base.shape, tuple(dims), INDEX), True)
     whole = " ".join(letters)
-    return contract(
-        context, f"{whole}, {whole}, {' '.join(term)} -> {whole}", [base, where, values], base.shape
-    )
+    return contract(context, f"{whole}, {' '.join(term)} -> {whole}", [base, values], base.shape)
 
 
 def _masked_scatter(context: Context) -> Value:
@@ -189,11 +184,10 @@ def _masked_scatter(context: Context) -> Value:
         raise NotImplementedError("a mask that differs along the last dim")
     base = placed(context, base, tuple(range(last)), INDEX)
     source = placed(context, source, tuple(range(len(source.shape) - 1)), INDEX)
-    where = Value(base.shape, context.positions(base.shape, tuple(range(last)), INDEX), True)
     letters = "abcdefgh"[: len(base.shape)]
     other = "stuvwxyz"[: len(source.shape) - 1] + letters[-1]
-    text = f"{' '.join(letters)}, {' '.join(letters)}, {' '.join(other)} -> {' '.join(letters)}"
-    return contract(context, text, [base, where, source], base.shape)
+    text = f"{' '.join(letters)}, {' '.join(other)} -> {' '.join(letters)}"
+    return contract(context, text, [base, source], base.shape)
 
 
 _SELECTED = """nonzero nonzero_static masked_select bincount _unique _unique2 unique_dim unique_consecutive put

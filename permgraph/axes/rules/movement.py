@@ -9,7 +9,7 @@ import numpy as np
 from permgraph.axes import moves
 from permgraph.axes.context import Context
 from permgraph.axes.contract import contract
-from permgraph.axes.rules._common import INDEX, Result, Rule, dims_of, placed, written
+from permgraph.axes.rules._common import Result, Rule, dims_of, placed, written
 from permgraph.axes.rules.by_data import part_by_data, repeat_by_data
 from permgraph.axes.value import Value
 from permgraph.trace.graph import Ref
@@ -206,9 +206,7 @@ def _slice_scatter(context: Context) -> Value:
     size = base.shape[dim]
     bounds = slice(context.arg(3, "start"), context.arg(4, "end"), context.arg(5, "step", 1))
     if isinstance(bounds.start, Ref) or isinstance(bounds.stop, Ref):
-        return written(
-            context, placed(context, base, (dim,), INDEX), dim, [placed(context, part, (dim,), INDEX)]
-        )
+        return written(context, base, dim, [part])
     start, stop, step = bounds.indices(size)
     if step != 1:
         raise NotImplementedError("slice_scatter with a step")
