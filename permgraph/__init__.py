@@ -20,18 +20,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-# The stages are packages with the names of verbs. They are imported here, before the verbs are defined, so
-# that a later `import permgraph.trace.graph` does not put the package in the place of the verb.
-import permgraph.match
-import permgraph.merge
-import permgraph.plan
-import permgraph.trace  # noqa: F401
 from permgraph.errors import PermgraphError
-from permgraph.match.moments import Moments
-from permgraph.plan.permutations import Permutations, random_permutations
-from permgraph.plan.plan import Plan
-from permgraph.symmetry.spec import Group, PermSpec, Place, Probe
-from permgraph.trace.graph import Trace
+from permgraph.ir.moments import Moments
+from permgraph.ir.permutations import Permutations, random_permutations
+from permgraph.ir.plan import Plan
+from permgraph.ir.spec import Group, PermSpec, Place, Probe
+from permgraph.ir.trace import Trace
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,10 +40,10 @@ def trace(
 
     Raises TraceError, UsageError.
     """
-    from permgraph.trace.capture import capture
+    from permgraph.frontend.capture import capture
 
     if isinstance(model, str):
-        from permgraph.trace.sources import load_source
+        from permgraph.frontend.sources import load_source
 
         source = load_source(model)
         return capture(source.module, source.args, source.kwargs, source.name)
@@ -65,7 +59,7 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
 
 def plan(spec: PermSpec, groups: str = "all", exclude: str = "", mode: str = "exact") -> Plan:
     """The plan that moves the selected groups. Raises SelectionError, PlanError."""
-    from permgraph.plan.compile import compile_plan
+    from permgraph.planning.compile import compile_plan
 
     return compile_plan(spec, groups, exclude, mode)
 
@@ -74,14 +68,14 @@ def calibrate(
     plan: Plan, model_a: nn.Module, model_b: nn.Module, batches: Iterable[Any], **options: Any
 ) -> Moments:
     """Moments of both models' activations over the batches. Options and errors: `match.calibrate.calibrate`."""
-    from permgraph.match.calibrate import calibrate as run
+    from permgraph.matching.calibration import calibrate as run
 
     return run(plan, model_a, model_b, batches, **options)
 
 
 def match(plan: Plan, moments: Moments | None, matcher: str = "correlation", seed: int = 0) -> Permutations:
     """The permutations that bring B's units to their partners in A; `.report` says what they are worth."""
-    from permgraph.match.matchers import match as run
+    from permgraph.matching.matchers import match as run
 
     return run(plan, moments, matcher, seed)
 
@@ -93,21 +87,21 @@ def merge(
     **options: Any,
 ) -> dict[str, Any]:
     """`w_A · A + w_B · B`, in float32, in A's dtypes. Options and errors: `merge.interpolate.merge`."""
-    from permgraph.merge.interpolate import merge as run
+    from permgraph.weights.interpolate import merge as run
 
     return run(state_a, state_b, weights, **options)
 
 
 def apply(plan: Plan, perms: Permutations, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """A new state dict with the plan's tensors permuted. Raises PlanError."""
-    from permgraph.merge.apply import apply as run
+    from permgraph.weights.apply import apply as run
 
     return run(plan, perms, state_dict)
 
 
 def unapply(plan: Plan, perms: Permutations, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Undo `apply`, bit for bit. Raises PlanError."""
-    from permgraph.merge.apply import unapply as run
+    from permgraph.weights.apply import unapply as run
 
     return run(plan, perms, state_dict)
 
@@ -120,7 +114,7 @@ def verify(
     seed: int = 0,
 ) -> float:
     """Largest relative change of any output under a random element of the groups, in float64."""
-    from permgraph.plan.verify import verify as run
+    from permgraph.verification.function_check import verify as run
 
     return run(model, example_inputs, spec, kwargs, seed)
 

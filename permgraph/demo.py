@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from permgraph.errors import FileError
-from permgraph.synth import KINDS, RATE, synthesise
+from permgraph.inputs.synthetic import KINDS, RATE, synthesise
 
 if TYPE_CHECKING:
-    from permgraph.line import Bar
+    from permgraph.pipeline import Bar
 
 CLIPS, SECONDS = 5, 8.0  # of each kind: 80 s in all
 
@@ -54,12 +54,12 @@ def run_demo(out: str | Path, say: Callable[[str], None], bar: Bar | None = None
 
     `say` is called with what a person should read, line by line. Raises FileError when `out` cannot be written.
     """
-    from permgraph.line import Calibration, align, merge_all, plan_for
-    from permgraph.merge.encoder import compare, open_encoder
-    from permgraph.report.card import matching_text
-    from permgraph.report.dot import draw
-    from permgraph.report.svg import render
-    from permgraph.report.tables import spec_text
+    from permgraph.pipeline import Calibration, align, merge_all, plan_for
+    from permgraph.reporting.card import matching_text
+    from permgraph.reporting.drawing.dot import draw
+    from permgraph.reporting.drawing.svg import render
+    from permgraph.reporting.tables import spec_text
+    from permgraph.weights.encoder import compare, open_encoder
 
     out = Path(out)
     a, b = (open_encoder(folder) for folder in demo_models())

@@ -108,7 +108,7 @@ def _graphviz() -> Finding:
     """Draw a graph of two nodes the way `permgraph draw` does."""
     import shutil
 
-    from permgraph.report.svg import render
+    from permgraph.reporting.drawing.svg import render
 
     route = shutil.which("dot") or "the Graphviz inside pygraphviz"
     try:

@@ -340,7 +340,7 @@ def test_28_an_op_without_a_rule_pins_and_is_reported(monkeypatch: pytest.Monkey
 
 
 def test_79_without_a_layout_the_text_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("permgraph.report.svg._BUNDLED", "raise SystemExit('no Graphviz here')")
+    monkeypatch.setattr("permgraph.reporting.drawing.svg._BUNDLED", "raise SystemExit('no Graphviz here')")
     monkeypatch.setattr("shutil.which", lambda name: None)
     said = run("draw", "plan.json", "-o", tmp_path / "picture.svg")
     assert said.code == 3
@@ -425,7 +425,7 @@ def test_a_library_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) 
             "operator torchvision::nms does not exist"
         )
 
-    monkeypatch.setattr(sys.modules["permgraph.trace.sources"], "load_source", broken)
+    monkeypatch.setattr(sys.modules["permgraph.frontend.sources"], "load_source", broken)
     said = run("trace", "hubert", "-o", "x.json")
     assert said.code == 3
     assert "torchvision::nms does not exist. `permgraph doctor` says what is wrong." in said.err

@@ -13,9 +13,9 @@ from transformers import AutoModel
 import permgraph as pg
 from permgraph.demo import demo_audio, demo_models
 from permgraph.errors import FileError, UsageError
-from permgraph.match.audio import AudioPairs, Preprocess
-from permgraph.plan.permutations import source_slots
-from permgraph.synth import KINDS, RATE, synthesise
+from permgraph.inputs.audio import AudioPairs, Preprocess
+from permgraph.inputs.synthetic import KINDS, RATE, synthesise
+from permgraph.ir.permutations import source_slots
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from permgraph.axes.rules import RULES
-from permgraph.match.matchers import MATCHERS
+from permgraph.matching.matchers import MATCHERS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")

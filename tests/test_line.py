@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from permgraph.cli import main
 from permgraph.demo import demo_audio, demo_models, run_demo
 from permgraph.errors import UsageError, VerificationError
-from permgraph.line import group_weights, keep_function, parse_weights, plan_for
-from permgraph.merge.encoder import Encoder, open_encoder
-from permgraph.plan.permutations import Permutations, random_permutations
-from permgraph.plan.plan import Plan
-from permgraph.plan.verify import left_out
+from permgraph.ir.permutations import Permutations, random_permutations
+from permgraph.ir.plan import Plan
+from permgraph.pipeline import group_weights, keep_function, parse_weights, plan_for
+from permgraph.verification.function_check import left_out
+from permgraph.weights.encoder import Encoder, open_encoder
 
 
 @pytest.fixture(scope="module")

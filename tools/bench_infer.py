@@ -17,10 +17,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
-from permgraph.plan.compile import compile_plan
+from permgraph.frontend.capture import capture
+from permgraph.frontend.sources import load_source
+from permgraph.planning.compile import compile_plan
 from permgraph.symmetry.infer import infer
-from permgraph.trace.capture import capture
-from permgraph.trace.sources import load_source
 
 LARGE = f"{Path(__file__).parent / 'large_models.py'}:llama_70b"
 MODELS = ("hubert", "hubert-xlarge", "whisper-large-v3", LARGE)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from permgraph.match.builder import MomentsBuilder
-from permgraph.match.moments import FloatArray, Layout
+from permgraph.ir.moments import FloatArray, Layout
+from permgraph.matching.accumulation import MomentsBuilder
 
 
 def moments(a: torch.Tensor, b: torch.Tensor, batch: int) -> FloatArray:

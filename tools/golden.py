@@ -4,7 +4,7 @@
     python tools/golden.py --check      compare, write nothing, exit 1 where something differs
     python tools/golden.py hubert bert  only these
 
-Networks are the aliases of specs/architectures and the small models of tests/models.
+Networks are the aliases of specs/architectures and the small models of tools/networks.
 """
 
 from __future__ import annotations
@@ -16,32 +16,30 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from permgraph.frontend.architectures import aliases
+from permgraph.frontend.capture import capture
+from permgraph.ir.spec import PermSpec
+from permgraph.ir.trace import Trace
+from permgraph.reporting.tables import rows
+from permgraph.symmetry.infer import infer
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from permgraph.report.tables import rows  # noqa: E402
-from permgraph.symmetry.infer import infer  # noqa: E402
-from permgraph.symmetry.spec import PermSpec  # noqa: E402
-from permgraph.trace.architectures import aliases  # noqa: E402
-from permgraph.trace.capture import capture  # noqa: E402
-from permgraph.trace.graph import Trace  # noqa: E402
-
 GOLDEN = ROOT / "specs" / "golden"
 
 
 def networks() -> list[str]:
     """Aliases by their name, small models as "small.NAME"."""
-    from tests.models import MODELS
+    from networks import MODELS
 
     return [*aliases(), *(f"small.{name}" for name in MODELS)]
 
 
 def trace_of(name: str) -> Trace:
     if name.startswith("small."):
-        from tests.models.traced import trace
+        from networks.traced import trace
 
         return trace(name.removeprefix("small."))
-    from permgraph.trace.sources import load_source
+    from permgraph.frontend.sources import load_source
 
     source = load_source(name)
     return capture(source.module, source.args, source.kwargs, name)

@@ -11,22 +11,19 @@ from __future__ import annotations
 import copy
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
+from networks import pretrained as p
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import permgraph as pg
-from permgraph.match.calibrate import calibrate
-from permgraph.match.matchers import match
-from permgraph.match.moments import Moments
-from permgraph.merge.interpolate import merge
-from permgraph.merge.repair import repair
-from permgraph.plan.permutations import Permutations
-from tests.models import pretrained as p
+from permgraph.ir.moments import Moments
+from permgraph.ir.permutations import Permutations
+from permgraph.matching.calibration import calibrate
+from permgraph.matching.matchers import match
+from permgraph.weights.interpolate import merge
+from permgraph.weights.repair import repair
 
 State = dict[str, Tensor]
 Batches = list[tuple[Tensor, Tensor]]

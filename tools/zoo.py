@@ -77,9 +77,9 @@ def _stages(entry: Entry, record: Record) -> Iterator[str]:
     """Build, capture, infer, verify; yields each stage's name before it starts and fills the record."""
     import torch
 
-    from permgraph.evaluate.law import measure
+    from permgraph.frontend.capture import capture
     from permgraph.symmetry.infer import infer
-    from permgraph.trace.capture import capture
+    from permgraph.verification.verdict import measure
 
     clock = _Clock(record)
     torch.manual_seed(0)
@@ -254,7 +254,6 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     warnings.simplefilter("ignore")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     for collection in options.collection or COLLECTIONS:
         try:
             todo = [e for e in entries(collection) if _wanted(e, options, records)]
@@ -287,9 +286,9 @@ def _warm(collection: str) -> None:
     """Import once what every forked worker needs."""
     import torch
 
-    from permgraph.plan.verify import verify
+    from permgraph.frontend.capture import capture
     from permgraph.symmetry.infer import infer
-    from permgraph.trace.capture import capture
+    from permgraph.verification.function_check import verify
 
     torch.set_num_threads(1)
     net, example = torch.nn.Linear(2, 2), (torch.zeros(1, 2),)

@@ -47,7 +47,7 @@ def trace(
     if json_:
         print_json(spec.to_json())
         return
-    from permgraph.report.tables import print_spec
+    from permgraph.reporting.tables import print_spec
 
     print_spec(spec)
     say(f"Trace written to {out}. Next: permgraph plan --groups cnn,heads,ffn2")
@@ -68,9 +68,9 @@ def plan(
     strict: Strict = False,
 ) -> None:
     """Pick groups; print and write what to permute and un-permute."""
-    from permgraph.plan.compile import compile_plan
-    from permgraph.report.tables import steps_text
-    from permgraph.symmetry.select import select
+    from permgraph.planning.compile import compile_plan
+    from permgraph.planning.selection import select
+    from permgraph.reporting.tables import steps_text
 
     found = trace_of(target, free_output)
     spec = infer_spec(found, free_output, strict)
@@ -95,7 +95,7 @@ def why(
     free_output: Free = False,
 ) -> None:
     """Explain why an axis is in its group, pinned, or tied to another."""
-    from permgraph.plan.explain import explain_text
+    from permgraph.symmetry.explain import explain_text
 
     print(visible(explain_text(trace_of(model, free_output), axis, other, free_output)))
 
@@ -112,9 +112,9 @@ def apply(
     ] = [],  # noqa: B006
 ) -> None:
     """Permute a checkpoint, tensor by tensor."""
-    from permgraph.merge.apply import apply_checkpoint
-    from permgraph.plan.permutations import Permutations
-    from permgraph.plan.plan import Plan
+    from permgraph.ir.permutations import Permutations
+    from permgraph.ir.plan import Plan
+    from permgraph.weights.apply import apply_checkpoint
 
     written = apply_checkpoint(
         Plan.load(plan_file),
@@ -138,8 +138,8 @@ def verify(
     json_: Json = False,
 ) -> None:
     """Measure, in float64, that permuted weights compute the same."""
-    from permgraph.evaluate.law import check_model
-    from permgraph.plan.plan import Plan
+    from permgraph.ir.plan import Plan
+    from permgraph.verification.verdict import check_model
 
     chosen = Plan.load(plan_file) if plan_file else None
     result = check_model(model, chosen, seeds, free_output)
@@ -160,9 +160,9 @@ def draw(
     free_output: Free = False,
 ) -> None:
     """Draw the permutation graph."""
-    from permgraph.plan.plan import Plan
-    from permgraph.report.dot import draw as make
-    from permgraph.report.svg import render
+    from permgraph.ir.plan import Plan
+    from permgraph.reporting.drawing.dot import draw as make
+    from permgraph.reporting.drawing.svg import render
 
     if target is not None and plan_file is None and kind_of(Path(target)) == "plan":
         plan_file, target = Path(target), None
@@ -191,7 +191,7 @@ def lint(
     json_: Json = False,
 ) -> None:
     """Check a hand-written permutation specification against the network."""
-    from permgraph.report.lint import lint_files
+    from permgraph.linter.report import lint_files
 
     found = lint_files(foreign, model, free_output=free_output, measure=measure)
     if json_:

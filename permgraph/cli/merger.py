@@ -54,10 +54,10 @@ def match(
     ] = False,
 ) -> None:
     """Match B's units to A's on calibration audio; write the permutations."""
-    from permgraph.line import align
-    from permgraph.match.progress import progress_bar
-    from permgraph.plan.plan import Plan
-    from permgraph.report.card import matching_text
+    from permgraph.cli.progress import progress_bar
+    from permgraph.ir.plan import Plan
+    from permgraph.pipeline import align
+    from permgraph.reporting.card import matching_text
 
     one, other = pair_of(a, b, per_model_rate)
     calibration = calibration_of(audio, seconds, clips, batch, max_bad, where)
@@ -114,11 +114,11 @@ def merge(
     ] = False,
 ) -> None:
     """Align B to A and average: the whole line in one command."""
-    from permgraph import line
-    from permgraph.match.progress import progress_bar
-    from permgraph.plan.permutations import Permutations
-    from permgraph.plan.plan import Plan
-    from permgraph.report.card import matching_text
+    from permgraph import pipeline as line
+    from permgraph.cli.progress import progress_bar
+    from permgraph.ir.permutations import Permutations
+    from permgraph.ir.plan import Plan
+    from permgraph.reporting.card import matching_text
 
     shares = line.parse_weights(weights)
     if perms_file is not None and plan_file is None:
@@ -167,9 +167,9 @@ def report(
     json_: Json = False,
 ) -> None:
     """Print how well units matched and what share of them moved (the paper's Table II)."""
-    from permgraph.line import PERMUTATIONS
-    from permgraph.plan.permutations import Permutations
-    from permgraph.report.card import matching_text
+    from permgraph.ir.permutations import Permutations
+    from permgraph.pipeline import PERMUTATIONS
+    from permgraph.reporting.card import matching_text
 
     files = {str(path): path / PERMUTATIONS if path.is_dir() else path for path in perms_files}
     loaded = {name: Permutations.load(path).report for name, path in files.items()}
@@ -190,7 +190,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the synthesised audio.")] = 0,
 ) -> None:
     """Align and merge two small encoders that ship with permgraph, on audio made on the spot."""
+    from permgraph.cli.progress import progress_bar
     from permgraph.demo import run_demo
-    from permgraph.match.progress import progress_bar
 
     run_demo(out, print, progress_bar, seed)

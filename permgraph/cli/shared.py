@@ -11,16 +11,16 @@ from permgraph.cli.options import DEFAULT_TRACE
 from permgraph.errors import FileError, TraceError, UsageError
 
 if TYPE_CHECKING:
-    from permgraph.line import Calibration
-    from permgraph.merge.encoder import Encoder
-    from permgraph.plan.plan import Plan
-    from permgraph.symmetry.spec import PermSpec
-    from permgraph.trace.graph import Trace
+    from permgraph.ir.plan import Plan
+    from permgraph.ir.spec import PermSpec
+    from permgraph.ir.trace import Trace
+    from permgraph.pipeline import Calibration
+    from permgraph.weights.encoder import Encoder
 
 
 def trace_of(target: str | None, free_output: bool) -> Trace:
     """The trace in a file, or of a MODEL traced now."""
-    from permgraph.trace.graph import Trace
+    from permgraph.ir.trace import Trace
 
     if target is None:
         return Trace.load(DEFAULT_TRACE)
@@ -33,8 +33,8 @@ def trace_of(target: str | None, free_output: bool) -> Trace:
 def capture_model(model: str, free_output: bool) -> Trace:
     from dataclasses import replace
 
-    from permgraph.trace.capture import capture
-    from permgraph.trace.sources import load_source
+    from permgraph.frontend.capture import capture
+    from permgraph.frontend.sources import load_source
 
     source = load_source(model)
     return replace(capture(source.module, source.args, source.kwargs, source.name), free_output=free_output)
@@ -55,13 +55,13 @@ def infer_spec(found: Trace, free_output: bool, strict: bool) -> PermSpec:
 
 
 def measured(made: Plan, found: Trace) -> Plan:
-    from permgraph.evaluate.law import measured_change
+    from permgraph.verification.verdict import measured_change
 
     return measured_change(made, found)
 
 
 def pair_of(a: Path, b: Path, per_model_rate: bool) -> tuple[Encoder, Encoder]:
-    from permgraph.merge.encoder import compare, open_encoder
+    from permgraph.weights.encoder import compare, open_encoder
 
     one, other = open_encoder(a), open_encoder(b)
     compare(one, other, per_model_rate=per_model_rate)
@@ -71,7 +71,7 @@ def pair_of(a: Path, b: Path, per_model_rate: bool) -> tuple[Encoder, Encoder]:
 def calibration_of(
     audio: list[str], seconds: float, clips: int | None, batch: int, max_bad: float, where: list[str]
 ) -> Calibration:
-    from permgraph.line import Calibration
+    from permgraph.pipeline import Calibration
 
     rows = dict(_column(text) for text in where)
     return Calibration(tuple(audio), seconds, clips, batch, max_bad, rows)
@@ -107,6 +107,6 @@ def say(text: str) -> None:
 
 def visible(text: str) -> str:
     """Lines without control characters."""
-    from permgraph.report.text import clean
+    from permgraph.reporting.text import clean
 
     return "\n".join(clean(line, 4000) for line in text.splitlines())

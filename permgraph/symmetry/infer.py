@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from permgraph.axes.context import Context
 from permgraph.axes.points import Labels
-from permgraph.axes.propagate import propagate
+from permgraph.axes.propagation import propagate
 from permgraph.axes.rules.suggest import suggest_row
-from permgraph.symmetry.address import Addresses, Block
-from permgraph.symmetry.classes import Classes, classify
+from permgraph.axes.workspace import Context
+from permgraph.ir.spec import Group, PermSpec, Pin, Place, Positions, Probe, UnknownOp
+from permgraph.ir.trace import Trace
+from permgraph.symmetry.coloured_graph import Classes, classify
+from permgraph.symmetry.layout import Addresses, Block
 from permgraph.symmetry.names import name_blocks
-from permgraph.symmetry.read import read
-from permgraph.symmetry.spec import Group, PermSpec, Pin, Place, Positions, Probe, UnknownOp
-from permgraph.trace.graph import Trace
+from permgraph.symmetry.wreath import read
 
 
 def infer(trace: Trace, free_output: bool = False) -> PermSpec:

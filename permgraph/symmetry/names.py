@@ -11,11 +11,11 @@ from collections import Counter
 
 import numpy as np
 
-from permgraph.axes.context import Context
-from permgraph.symmetry.address import Block
-from permgraph.symmetry.classes import Classes
-from permgraph.symmetry.spec import Place
-from permgraph.trace.graph import Trace
+from permgraph.axes.workspace import Context
+from permgraph.ir.spec import Place
+from permgraph.ir.trace import Trace
+from permgraph.symmetry.coloured_graph import Classes
+from permgraph.symmetry.layout import Block
 
 Names = dict[int, tuple[str, str, str]]  # block key → (name, role, module)
 

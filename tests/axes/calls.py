@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from permgraph.trace.graph import Node, Ref, StateTensor, TensorMeta, Trace
+from permgraph.ir.trace import Node, Ref, StateTensor, TensorMeta, Trace
 from tests.axes.example import C, Example, P
 
 F64 = torch.float64

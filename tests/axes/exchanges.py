@@ -7,10 +7,10 @@ from itertools import combinations
 
 import numpy as np
 
-from permgraph.plan.gather import Gather, gathers
-from permgraph.plan.permutations import Permutations, shape_of
-from permgraph.plan.verify import whole
-from permgraph.symmetry.spec import PermSpec
+from permgraph.ir.permutations import Permutations, shape_of
+from permgraph.ir.spec import PermSpec
+from permgraph.planning.gather import Gather, gathers
+from permgraph.verification.function_check import whole
 
 
 def exchanged_units(found: PermSpec) -> Iterator[list[Gather]]:

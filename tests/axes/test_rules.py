@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from permgraph.axes.context import Context
-from permgraph.axes.contract import contract
-from permgraph.axes.moves import permute, reshape
+from permgraph.axes.contraction import contract
+from permgraph.axes.movement import permute, reshape
 from permgraph.axes.rules import RULES, rule_of
-from permgraph.axes.value import Value
-from permgraph.plan.verify import TOLERANCE, verify
+from permgraph.axes.tensor_labels import Value
+from permgraph.axes.workspace import Context
+from permgraph.ir.spec import PermSpec
 from permgraph.symmetry.infer import infer
-from permgraph.symmetry.spec import PermSpec
+from permgraph.verification.function_check import TOLERANCE, verify
 from tests.axes.calls import Call, drawn, operands, traced
 from tests.axes.example import Example
 from tests.axes.examples import BOUNDED, EXAMPLES
@@ -29,9 +29,9 @@ from tests.axes.exchanges import exchanged_units
 
 WITHOUT = {
     "_grouped_mm": "bfloat16 only, so the law cannot be measured in float64",
-    "nonzero": "how much it finds depends on the data: tests/trace/test_data_sizes.py",
+    "nonzero": "how much it finds depends on the data: tests/frontend/test_data_sizes.py",
     **{
-        f"permgraph.{joint}": "a joint of a loop: tests/trace/test_control.py"
+        f"permgraph.{joint}": "a joint of a loop: tests/frontend/test_control.py"
         for joint in ("carry", "step", "loop", "collect", "flex_attention")
     },
 }

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from permgraph.axes.rules import RULES
-from permgraph.axes.rules._common import equation, several
-from permgraph.plan.verify import verify
-from permgraph.report.tables import spec_text
+from permgraph.axes.rules.builders import equation, several
+from permgraph.frontend.capture import capture
+from permgraph.reporting.tables import spec_text
 from permgraph.symmetry.infer import infer
-from permgraph.trace.capture import capture
+from permgraph.verification.function_check import verify
 
 
 class Distances(nn.Module):

@@ -13,20 +13,20 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from networks import HANDMADE
+from networks.traced import network, spec, trace
 from torch import Tensor
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
-from permgraph.axes.context import Context
-from permgraph.axes.contract import contract
+from permgraph.axes.contraction import contract
 from permgraph.axes.rules import RULES
-from permgraph.axes.value import Value
-from permgraph.plan.verify import _noisy_float64
+from permgraph.axes.tensor_labels import Value
+from permgraph.axes.workspace import Context
+from permgraph.ir.spec import PermSpec
 from permgraph.symmetry.infer import infer
-from permgraph.symmetry.spec import PermSpec
+from permgraph.verification.function_check import _noisy_float64
 from tests.axes.exchanges import exchanged_units
-from tests.models import HANDMADE
-from tests.models.traced import network, spec, trace
 
 AXES = 9  # of one size; all their sets are tried
 SMALL = [name for name in HANDMADE if name != "cifar_resnet"]  # too many axes of one size

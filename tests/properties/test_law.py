@@ -12,14 +12,14 @@ from fnmatch import fnmatch
 import numpy as np
 import pytest
 import torch
+from networks import MODELS
+from networks.traced import network, spec
 from torch.utils._pytree import tree_leaves
 
-from permgraph.merge.apply import apply, unapply
-from permgraph.plan.permutations import Permutations, random_permutations, shape_of
-from permgraph.plan.plan import Plan
-from permgraph.plan.verify import TOLERANCE, left_out, verify, whole
-from tests.models import MODELS
-from tests.models.traced import network, spec
+from permgraph.ir.permutations import Permutations, random_permutations, shape_of
+from permgraph.ir.plan import Plan
+from permgraph.verification.function_check import TOLERANCE, left_out, verify, whole
+from permgraph.weights.apply import apply, unapply
 
 BROKEN = 1e-6  # a forgotten step changes the function by more than this
 

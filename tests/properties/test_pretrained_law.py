@@ -8,10 +8,10 @@ from functools import cache
 
 import pytest
 import torch
+from networks import pretrained as p
 from torch import Tensor
 
 import permgraph as pg
-from tests.models import pretrained as p
 
 pytestmark = p.needs_data
 

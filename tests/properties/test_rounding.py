@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from permgraph.evaluate.law import measure
-from permgraph.plan.verify import TOLERANCE, left_out, tolerated, verify, whole
+from permgraph.frontend.capture import capture
 from permgraph.symmetry.infer import infer
-from permgraph.trace.capture import capture
+from permgraph.verification.function_check import TOLERANCE, left_out, tolerated, verify, whole
+from permgraph.verification.verdict import measure
 
 
 class Chaotic(nn.Module):

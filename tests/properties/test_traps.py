@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from networks.randomise import noise, randomise
 from torch import Tensor, nn
 
-from permgraph.plan.verify import TOLERANCE, verify
+from permgraph.frontend.capture import capture
 from permgraph.symmetry.infer import infer
-from permgraph.trace.capture import capture
-from tests.models.randomise import noise, randomise
+from permgraph.verification.function_check import TOLERANCE, verify
 
 
 class Channels(nn.Module):

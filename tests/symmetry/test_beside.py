@@ -3,8 +3,8 @@
 import pytest
 
 import permgraph as pg
-from permgraph.report.tables import steps_text
-from permgraph.symmetry.beside import beside
+from permgraph.planning.unread import beside
+from permgraph.reporting.tables import steps_text
 
 
 @pytest.fixture(scope="module")

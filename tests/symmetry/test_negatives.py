@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
+from networks.traced import network, spec
 
-from permgraph.plan.gather import Gather, gathers
-from permgraph.plan.permutations import Permutations, random_permutations
-from permgraph.plan.plan import Plan
-from permgraph.plan.verify import left_out, verify
-from permgraph.symmetry.spec import Group, PermSpec, Place, Positions
-from tests.models.traced import network, spec
+from permgraph.ir.permutations import Permutations, random_permutations
+from permgraph.ir.plan import Plan
+from permgraph.ir.spec import Group, PermSpec, Place, Positions
+from permgraph.planning.gather import Gather, gathers
+from permgraph.verification.function_check import left_out, verify
 
 ATTENTION = "encoder.layers.0.attention"
 

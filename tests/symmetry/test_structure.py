@@ -7,17 +7,17 @@ from math import lgamma, log
 
 import pytest
 import torch
+from networks.handmade import ConvNet
+from networks.pretrained import CifarNet
+from networks.randomise import noise, randomise
+from networks.small import audio
+from networks.traced import spec
 from torch import Tensor, nn
 
-from permgraph.plan.verify import verify
+from permgraph.frontend.capture import capture
+from permgraph.ir.spec import Group, PermSpec
 from permgraph.symmetry.infer import infer
-from permgraph.symmetry.spec import Group, PermSpec
-from permgraph.trace.capture import capture
-from tests.models.handmade import ConvNet
-from tests.models.pretrained import CifarNet
-from tests.models.randomise import noise, randomise
-from tests.models.small import audio
-from tests.models.traced import spec
+from permgraph.verification.function_check import verify
 
 
 def factorial(n: int) -> float:

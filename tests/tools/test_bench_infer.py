@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from permgraph.frontend.capture import capture
+from permgraph.frontend.sources import load_source
 from permgraph.symmetry.infer import infer
-from permgraph.trace.capture import capture
-from permgraph.trace.sources import load_source
 from tools.bench_infer import LARGE, main
 
 

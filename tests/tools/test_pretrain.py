@@ -21,7 +21,7 @@ from pretraining.train import Settings, schedule, spans, train
 from transformers import AutoModel
 
 from permgraph.errors import FileError, UsageError
-from permgraph.synth import LOUDNESS, RATE, synthesise
+from permgraph.inputs.synthetic import LOUDNESS, RATE, synthesise
 
 TINY = Settings(
     synthetic=("speech=0.5",),

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from permgraph.plan.verify import verify
+from permgraph.frontend.capture import capture
 from permgraph.symmetry.infer import infer
-from permgraph.trace.capture import capture
+from permgraph.verification.function_check import verify
 
 
 class KeyAndValueByIndex(nn.Module):

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from permgraph.errors import UsageError
-from permgraph.match.audio import AudioPairs
-from permgraph.synth import LOUDNESS, RATE, Samples, synthesise
+from permgraph.inputs.audio import AudioPairs
+from permgraph.inputs.synthetic import LOUDNESS, RATE, Samples, synthesise
 
 PIECE = 20.0  # seconds of synthetic audio made at a time
 

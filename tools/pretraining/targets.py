@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, HubertConfig
 
-from permgraph.synth import RATE, Samples
+from permgraph.inputs.synthetic import RATE, Samples
 from pretraining.corpus import crops
 
 WINDOW, MELS, CEPSTRA = 400, 40, 13  # samples; bands; coefficients kept, with first and second differences

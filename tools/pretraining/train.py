@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from permgraph.errors import FileError
-from permgraph.files import write_bytes
-from permgraph.synth import Samples
+from permgraph.inputs.synthetic import Samples
+from permgraph.ir.files import write_bytes
 from pretraining.corpus import RATE, crops, stream
 from pretraining.network import Predictor, small_config
 from pretraining.targets import clusters, features, mfcc, receptive_field, stride

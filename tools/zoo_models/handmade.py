@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -107,10 +105,7 @@ def _recurrent(kind: type[nn.RNNBase], **options: object) -> Callable[[], Made]:
 
 
 def _from_tests() -> dict[str, Callable[[], Made]]:
-    root = str(Path(__file__).resolve().parents[2])
-    if root not in sys.path:
-        sys.path.insert(0, root)
-    from tests.models import HANDMADE
+    from networks import HANDMADE
 
     return {name: partial(_plain, factory) for name, factory in HANDMADE.items()}
 

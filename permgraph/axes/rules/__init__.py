@@ -10,18 +10,18 @@ from permgraph.axes.rules import (
     elementwise,
     indexing,
     linalg,
+    matrix_products,
     movement,
     normalise,
     pooling,
     position,
-    products,
     recurrent,
     reduce,
 )
-from permgraph.axes.rules._common import Rule, pin_everything
+from permgraph.axes.rules.builders import Rule, pin_everything
 
 RULES: dict[str, Rule] = {
-    **products.RULES,
+    **matrix_products.RULES,
     **linalg.RULES,
     **convolution.RULES,
     **pooling.RULES,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from permgraph.axes.context import Context
-from permgraph.axes.contract import contract
-from permgraph.axes.moves import tile
-from permgraph.axes.rules._common import INDEX, Rule, placed, several
-from permgraph.axes.value import Value
+from permgraph.axes.contraction import contract
+from permgraph.axes.movement import tile
+from permgraph.axes.rules.builders import INDEX, Rule, placed, several
+from permgraph.axes.tensor_labels import Value
+from permgraph.axes.workspace import Context
 
 
 def attend(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from permgraph.axes.context import Context
-from permgraph.axes.contract import contract
-from permgraph.axes.rules._common import Result, Rule, equation
-from permgraph.axes.value import Array, Value
+from permgraph.axes.contraction import contract
+from permgraph.axes.rules.builders import Result, Rule, equation
+from permgraph.axes.tensor_labels import Array, Value
+from permgraph.axes.workspace import Context
 
 
 def _carry(context: Context) -> Value:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from permgraph.axes.context import Context
-from permgraph.axes.contract import contract
-from permgraph.axes.moves import permute, reshape
-from permgraph.axes.rules._common import Rule, per_dim, positions_of
-from permgraph.axes.value import Array, Value
+from permgraph.axes.contraction import contract
+from permgraph.axes.movement import permute, reshape
+from permgraph.axes.rules.builders import Rule, per_dim, positions_of
+from permgraph.axes.tensor_labels import Array, Value
+from permgraph.axes.workspace import Context
 
 CONV = "... (g i) {s}, (g o) i !k*, (g o)? -> ... (g o) {t}"
 TRANSPOSED = "... (g i) {s}, (g i) o !k*, (g o)? -> ... (g o) {t}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from permgraph.axes.context import Context
-from permgraph.axes.rules._common import Rule
-from permgraph.axes.value import Value
+from permgraph.axes.rules.builders import Rule
+from permgraph.axes.tensor_labels import Value
+from permgraph.axes.workspace import Context
 
 
 def _filled(context: Context) -> Value:

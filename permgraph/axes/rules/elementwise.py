@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from permgraph.axes.context import Context
-from permgraph.axes.moves import span
-from permgraph.axes.rules._common import Result, Rule, dims_of, pin_everything, pointwise
-from permgraph.axes.value import Value
+from permgraph.axes.movement import span
+from permgraph.axes.rules.builders import Result, Rule, dims_of, pin_everything, pointwise
+from permgraph.axes.tensor_labels import Value
+from permgraph.axes.workspace import Context
 
 
 def every_tensor(context: Context) -> Value:
@@ -67,7 +67,7 @@ def _glu(context: Context) -> Value:
 
 
 def _prelu(context: Context) -> Value:
-    from permgraph.axes.contract import contract
+    from permgraph.axes.contraction import contract
 
     value, weight = context.need(0, "self"), context.need(1, "weight")
     if len(value.shape) < 2 or weight.shape == (1,):

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from permgraph.axes import moves
-from permgraph.axes.context import Context
-from permgraph.axes.contract import contract
-from permgraph.axes.rules._common import INDEX, Result, Rule, pin_everything, placed, written
-from permgraph.axes.value import Value
+from permgraph.axes import movement as moves
+from permgraph.axes.contraction import contract
+from permgraph.axes.rules.builders import INDEX, Result, Rule, pin_everything, placed, written
+from permgraph.axes.tensor_labels import Value
+from permgraph.axes.workspace import Context
 
 
 def pick(context: Context, value: Value, dim: int, index: Value) -> Value:
@@ -103,7 +103,7 @@ def _joint_pick(context: Context, value: Value, dims: list[int]) -> Value:
 
 def first_is_mask(context: Context, ref: object) -> bool:
     """Whether an index is a boolean mask, which addresses several dims."""
-    from permgraph.trace.graph import Ref
+    from permgraph.ir.trace import Ref
 
     return isinstance(ref, Ref) and context.dtype(ref) in ("bool", "uint8")
 

@@ -6,11 +6,11 @@ which only one triangle is read, depend on the order of rows.
 
 from __future__ import annotations
 
-from permgraph.axes.context import Context
-from permgraph.axes.contract import contract
-from permgraph.axes.rules._common import Result, Rule, several
-from permgraph.axes.value import Value
-from permgraph.trace.graph import Shape
+from permgraph.axes.contraction import contract
+from permgraph.axes.rules.builders import Result, Rule, several
+from permgraph.axes.tensor_labels import Value
+from permgraph.axes.workspace import Context
+from permgraph.ir.trace import Shape
 
 
 def _sides(context: Context, value: Value) -> tuple[Value, Value]:

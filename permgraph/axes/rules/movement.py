@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from permgraph.axes import moves
-from permgraph.axes.context import Context
-from permgraph.axes.contract import contract
-from permgraph.axes.rules._common import Result, Rule, dims_of, placed, written
-from permgraph.axes.rules.by_data import part_by_data, repeat_by_data
-from permgraph.axes.value import Value
-from permgraph.trace.graph import Ref
+from permgraph.axes import movement as moves
+from permgraph.axes.contraction import contract
+from permgraph.axes.rules.builders import Result, Rule, dims_of, placed, written
+from permgraph.axes.rules.data_dependent import part_by_data, repeat_by_data
+from permgraph.axes.tensor_labels import Value
+from permgraph.axes.workspace import Context
+from permgraph.ir.trace import Ref
 
 
 def _reshape(context: Context) -> Value:

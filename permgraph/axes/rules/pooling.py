@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from permgraph.axes.context import Context
-from permgraph.axes.contract import contract
-from permgraph.axes.rules._common import Result, Rule, per_dim, positions_of
-from permgraph.axes.value import Value
+from permgraph.axes.contraction import contract
+from permgraph.axes.rules.builders import Result, Rule, per_dim, positions_of
+from permgraph.axes.tensor_labels import Value
+from permgraph.axes.workspace import Context
 
 
 def _pool(context: Context, rank: int, ordered: bool = False) -> Value:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from permgraph.axes.context import Context
-from permgraph.axes.contract import contract
-from permgraph.axes.moves import reshape
-from permgraph.axes.rules._common import Rule, dims_of, equation, placed, pointwise
-from permgraph.axes.value import Value
+from permgraph.axes.contraction import contract
+from permgraph.axes.movement import reshape
+from permgraph.axes.rules.builders import Rule, dims_of, equation, placed, pointwise
+from permgraph.axes.tensor_labels import Value
+from permgraph.axes.workspace import Context
 
 _LETTERS = "abcdefghijklmnop"
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from permgraph.axes import moves
-from permgraph.axes.context import Context
-from permgraph.axes.contract import contract
-from permgraph.axes.rules._common import Rule
-from permgraph.axes.value import Array, Value
-from permgraph.trace.graph import Shape
+from permgraph.axes import movement as moves
+from permgraph.axes.contraction import contract
+from permgraph.axes.rules.builders import Rule
+from permgraph.axes.tensor_labels import Array, Value
+from permgraph.axes.workspace import Context
+from permgraph.ir.trace import Shape
 
 # Rows are (gate, unit), gates in a fixed order; time is ordered, and its order shows in the result.
 INPUT = "b !t i, (!g h) i, (!g h)?, (!g h)? -> b !T h"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from permgraph.axes.context import Context
-from permgraph.axes.contract import contract
-from permgraph.axes.rules._common import Result, Rule, dims_of, equation, pointwise
-from permgraph.axes.value import Value
+from permgraph.axes.contraction import contract
+from permgraph.axes.rules.builders import Result, Rule, dims_of, equation, pointwise
+from permgraph.axes.tensor_labels import Value
+from permgraph.axes.workspace import Context
 
 _LETTERS = "abcdefghijklmnop"
 

@@ -6,7 +6,7 @@ knows the op takes `!` off the axes whose order does not matter to it.
 
 from __future__ import annotations
 
-from permgraph.trace.graph import Node, Ref, Shape, Trace
+from permgraph.ir.trace import Node, Ref, Shape, Trace
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

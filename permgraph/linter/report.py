@@ -1,0 +1,155 @@
+"""Lint on what a user names: a specification file and a trace or MODEL; rendered, with measured changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from permgraph.errors import PlanError
+from permgraph.ir.spec import Group, PermSpec, Place, Positions
+from permgraph.ir.trace import Trace
+from permgraph.linter.containment import Claim
+from permgraph.linter.foreign import Finding
+from permgraph.linter.judge import Lint, lint
+from permgraph.linter.notations import read_foreign
+from permgraph.reporting.text import clean
+from permgraph.symmetry.infer import infer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MEASURED = 16  # unsound groups measured at most: each takes two runs of the network
+SHOWN = 20  # findings of one kind that are printed
+
+
+@dataclass(frozen=True)
+class LintReport:
+    """What `permgraph lint` prints. `lint.sound` says whether it found an error."""
+
+    specification: str
+    model: str
+    lint: Lint
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return self.lint.findings
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "specification": self.specification,
+            "model": self.model,
+            "notation": self.lint.notation,
+            "groups": len(self.lint.verdicts),
+            "kept": self.lint.kept,
+            "sound": self.lint.sound,
+            "log10_claimed": round(self.lint.log10_claimed, 3),
+            "log10_order": round(self.lint.log10_order, 3),
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+    def text(self) -> str:
+        """A line per finding, kinds together, and a summary."""
+        lines = []
+        for kind in dict.fromkeys(f.kind for f in self.findings):
+            mine = [f for f in self.findings if f.kind == kind]
+            lines.append(f"{mine[0].severity}: {kind} ({len(mine)})")
+            lines += [f"  {_line(finding)}" for finding in mine[:SHOWN]]
+            lines += [f"  … and {len(mine) - SHOWN} more"] if len(mine) > SHOWN else []
+        total, kept = len(self.lint.verdicts), self.lint.kept
+        verdict = (
+            "all keep the function" if kept == total else f"{kept} keep the function, {total - kept} do not"
+        )
+        lines.append(
+            f"{clean(self.specification)} ({self.lint.notation} notation) on {clean(self.model)}: {total} groups, "
+            f"{verdict}. They allow 10^{self.lint.log10_claimed:.0f} of 10^{self.lint.log10_order:.0f} orders."
+        )
+        return "\n".join(lines)
+
+
+def _line(finding: Finding) -> str:
+    head = " ".join(part for part in (finding.group, finding.where) if part)
+    change = (
+        "" if finding.change is None else f" Measured: the output changes by {finding.change:.1e} (relative)."
+    )
+    return clean(f"{head}: {finding.text}{change}" if head else f"{finding.text}{change}", 400)
+
+
+def lint_files(
+    specification: str | Path, target: str, free_output: bool = False, measure: bool = True
+) -> LintReport:
+    """Lint a specification file against a network.
+
+    Args:
+        target: a trace file (*.json) or a MODEL. Weights are needed to measure, and only a MODEL has them.
+        free_output: hold it against the groups that permute the output too.
+        measure: let every unsound group move at random and measure the change (at most MEASURED groups).
+
+    Raises:
+        FileError, UsageError, TraceError: as reading, building or tracing do.
+    """
+    if Path(target).suffix == ".json" and Path(target).name != "config.json":
+        trace = Trace.load(target)
+        found = lint_trace(specification, trace, free_output)
+        return LintReport(str(specification), trace.model, found)
+    from permgraph.frontend.capture import capture
+    from permgraph.frontend.sources import load_source
+    from permgraph.verification.verdict import random_inputs, with_weights
+
+    source = with_weights(target)[0] if measure else load_source(target)
+    trace = capture(source.module, source.args, source.kwargs, source.name)
+    found = lint_trace(specification, trace, free_output)
+    if measure and not free_output:
+        found = measured(found, source.module, random_inputs(source), source.kwargs)
+    return LintReport(str(specification), source.name, found)
+
+
+def lint_trace(specification: str | Path, trace: Trace, free_output: bool = False) -> Lint:
+    """Lint a specification file against a trace."""
+    spec = infer(trace, free_output)
+    names = {name: t.shape for t in trace.state.values() for name in (t.name, *t.aliases)}
+    return lint(read_foreign(specification, names), spec, trace)
+
+
+def measured(
+    found: Lint, module: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+) -> Lint:
+    """The same, with the first finding about each unsound group carrying how far the output moves."""
+    from permgraph.verification.function_check import verify
+
+    unsound = {v.claim for v in found.verdicts if not v.contained}
+    claims = {c.name: c for c in found.claims if c.places and c.name in unsound}
+    changes = {}
+    for name in list(claims)[:MEASURED]:
+        try:
+            changes[name] = verify(module, inputs, claim_spec(claims[name], module), kwargs)
+        except PlanError:  # its places overlap: there is no such permutation of the weights
+            continue
+    findings = []
+    for finding in found.findings:
+        change = changes.pop(finding.group, None) if finding.severity == "error" else None
+        findings.append(replace(finding, change=change))
+    return replace(found, findings=tuple(findings))
+
+
+def claim_spec(claim: Claim, module: nn.Module) -> PermSpec:
+    """A claim as if it were ours, one group per copy, so that the law can be tried on it."""
+    shapes = {name: tuple(t.shape) for name, t in module.state_dict().items()}
+    groups: list[Group] = []
+    places: list[Place] = []
+    for copy in range(claim.copies):
+        name = f"claim.{copy}"
+        mine: dict[tuple[Any, ...], Place] = {}
+        for place in claim.places:
+            rows = None
+            if place.rows is not None:
+                rows = Positions.of(np.broadcast_to(place.rows[copy], (claim.size, place.rows.shape[1])))
+            units = Positions.of(place.units[copy])
+            key = (place.tensor, place.axis, units, rows)
+            mine[key] = Place(place.tensor, place.axis, "permute", (name,), units, rows, place.rows_axis)
+        groups.append(Group(name, "claim", claim.size, places=tuple(mine.values())))
+        places += mine.values()
+    return PermSpec("", "", tuple(groups), tuple(places), tensors=shapes)

@@ -1,0 +1,260 @@
+"""Calibrate: run both models over the same inputs and accumulate the moments of every probe, in one pass."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from permgraph.errors import MatchError
+from permgraph.ir.moments import Moments
+from permgraph.ir.plan import Plan
+from permgraph.ir.spec import PermSpec, Probe
+from permgraph.matching.accumulation import MomentsBuilder
+from permgraph.matching.observation import Runner
+from permgraph.matching.probes import choose_probes, layout_of
+from permgraph.planning.modes import with_mode
+from permgraph.symmetry.infer import infer
+
+SAVE_EVERY = 60.0  # seconds between checkpoints
+RUNNERS = 4  # exports kept per model: inputs come sorted by length, so an old shape does not come again
+
+
+def calibrate(
+    plan: Plan,
+    model_a: nn.Module,
+    model_b: nn.Module,
+    batches: Iterable[Any],
+    *,
+    checkpoint: str | Path | None = None,
+    data: str = "",
+    save_every: float = SAVE_EVERY,
+    progress: Callable[[int], None] | None = None,
+) -> Moments:
+    """Moments of all probes of the plan's groups, over all batches; batch and time positions are samples.
+
+    Args:
+        batches: each one a tensor given to both models, or a pair (for A, for B) of tensors or of argument
+            tuples. Every batch holds inputs of one length: padding would change a GroupNorm front end.
+        checkpoint: a file to save to now and then, and when the run is interrupted (SIGINT, SIGTERM: after
+            the batch at hand); when it exists, the batches it holds are passed over.
+        data: what identifies the data, so that a checkpoint is not resumed with others. The plan and the
+            weights of both models are identified anyway.
+        progress: called with the number of batches done.
+
+    Raises:
+        MatchError: a model takes another path at an input's length, A and B give different frames, or the
+            checkpoint is of another calibration.
+        KeyboardInterrupt: interrupted; the checkpoint holds all that was done.
+    """
+    both = Observers(plan, model_a, model_b)
+    fingerprint = f"{plan.fingerprint}:{plan.digest}:{_digest(model_a)}:{_digest(model_b)}"
+    layouts = {key: layout_of(plan.spec, probe) for key, probe in choose_probes(plan).items()}
+    builder = MomentsBuilder(layouts, fingerprint, {"data": data} if data else None)
+    total, done = _resume(checkpoint, fingerprint, data)
+    last, seen = time.monotonic(), 0
+    with _deferred(checkpoint is not None) as interrupted:
+        for seen, batch in enumerate(batches, 1):
+            if seen <= done:
+                continue
+            for key, a, b in both.observe(batch):
+                builder.update(key, a, b)
+            done = seen
+            if progress:
+                progress(done)
+            if checkpoint is not None and (interrupted or time.monotonic() - last > save_every):
+                total = _save(checkpoint, total, builder, done)
+                last = time.monotonic()
+            if interrupted:
+                raise KeyboardInterrupt
+    if seen < done:
+        raise MatchError(
+            f"{checkpoint}: holds {done} batches, the data has only {seen}. Remove it to start afresh, or give "
+            "another --checkpoint."
+        )
+    if builder.pending:
+        total = (
+            _joined(total, builder, done) if checkpoint is None else _save(checkpoint, total, builder, done)
+        )
+    if total is None:
+        raise MatchError("no batch to calibrate on: the list of inputs is empty.")
+    total.refuse_excluded()
+    return total
+
+
+def _digest(model: nn.Module) -> str:
+    """Of every tensor of the state, 16 hex digits."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        if tensor.numel():
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _deferred(wanted: bool) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM are only noted down, so that no batch is counted by half.
+
+    Signals can be caught in the main thread alone; elsewhere they do what they always do.
+    """
+    caught: list[int] = []
+    if not wanted or threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    before = {
+        number: signal.signal(number, lambda n, _: caught.append(n))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _resume(checkpoint: str | Path | None, fingerprint: str, data: str) -> tuple[Moments | None, int]:
+    """The moments so far and the number of batches in them. Raises MatchError."""
+    if checkpoint is None or not Path(checkpoint).exists():
+        return None, 0
+    total = Moments.load(checkpoint)
+    if total.fingerprint != fingerprint or total.meta.get("data", "") != data:
+        raise MatchError(
+            f"{checkpoint}: a calibration with another plan, other models, data or settings. "
+            "Remove it to start afresh, or give another --checkpoint."
+        )
+    return total, int(total.meta["batches"])
+
+
+def _save(checkpoint: str | Path, total: Moments | None, builder: MomentsBuilder, done: int) -> Moments:
+    total = _joined(total, builder, done)
+    total.save(checkpoint)
+    return total
+
+
+def _joined(total: Moments | None, builder: MomentsBuilder, done: int) -> Moments:
+    part = builder.build()
+    total = part if total is None else total + part
+    return replace(total, meta={**total.meta, "batches": str(done)})
+
+
+Prepared = tuple[Runner, dict[str, Probe]]
+
+
+class Observers:
+    """Both models, exported anew for every input shape, and the probes of the plan in each export."""
+
+    def __init__(self, plan: Plan, model_a: nn.Module, model_b: nn.Module) -> None:
+        self.plan, self.models = plan, (model_a, model_b)
+        self.wanted = choose_probes(plan)
+        self._prepared: tuple[dict[Any, Prepared | None], ...] = ({}, {})
+
+    def observe(self, batch: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """(key, activations of A, of B), each (samples, units · slots), row by row the same sample.
+
+        Some networks flatten clips and heads into one axis; then units are no longer told from clips, and the
+        batch is run clip by clip.
+        """
+        pair = batch if isinstance(batch, (tuple, list)) and len(batch) == 2 else (batch, batch)
+        inputs = [self._on_device(side, value) for side, value in enumerate(pair)]
+        prepared = [self._prepare(side, args) for side, args in enumerate(inputs)]
+        if any(one is None for one in prepared):
+            for a, b in zip(*map(_clips, inputs), strict=True):
+                yield from self.observe((a, b))
+            return
+        found = [_results(one, args) for one, args in zip(prepared, inputs, strict=True) if one is not None]
+        for key in self.wanted:
+            yield key, *_aligned(key, found[0][key], found[1][key])
+
+    def _on_device(self, side: int, value: Any) -> tuple[Any, ...]:
+        device = next((p.device for p in self.models[side].parameters()), torch.device("cpu"))
+        args = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+        return tuple(a.to(device) if isinstance(a, Tensor) else a for a in args)
+
+    def _prepare(self, side: int, args: tuple[Any, ...]) -> Prepared | None:
+        """The model as exported for inputs like these; None when they must be run one at a time."""
+        shapes = tuple(tuple(a.shape) if isinstance(a, Tensor) else a for a in args)
+        known = self._prepared[side]
+        if shapes not in known:
+            while len(known) >= RUNNERS:
+                del known[next(iter(known))]
+            known[shapes] = self._export(self.models[side], args)
+        return known[shapes]
+
+    def _export(self, model: nn.Module, args: tuple[Any, ...]) -> Prepared | None:
+        runner = Runner(model, args)
+        plan = _same_selection(self.plan, infer(runner.trace, self.plan.spec.free_output))
+        # keys name nodes, and nodes may be numbered differently at another length: pair them up in order
+        here = list(choose_probes(plan).values())
+        if _groups(plan.spec) == _groups(self.plan.spec) and _alike(here, list(self.wanted.values())):
+            return runner, dict(zip(self.wanted, here, strict=True))
+        if len(_clips(args)) > 1:
+            return None
+        shape = tuple(args[0].shape) if isinstance(args[0], Tensor) else args
+        raise MatchError(
+            f"with inputs of shape {shape} the network has other groups than in the plan. The plan is for another "
+            "architecture, or the network takes another path at this length: trace it with an input like this."
+        )
+
+
+def _results(prepared: Prepared, args: tuple[Any, ...]) -> dict[str, Tensor]:
+    """Key → activations with units last: (*sample dims, units · slots)."""
+    runner, probes = prepared
+    results = runner(args, {p.node for p in probes.values()})
+    return {key: _columns(results[p.node], p) for key, p in probes.items()}
+
+
+def _clips(args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """The inputs one at a time: slices of every tensor along its first dim, where they all have that many."""
+    sizes = {a.shape[0] for a in args if isinstance(a, Tensor) and a.dim()}
+    count = sizes.pop() if len(sizes) == 1 else 1
+    return [tuple(a[i : i + 1] if isinstance(a, Tensor) else a for a in args) for i in range(count)]
+
+
+def _alike(here: list[Probe], wanted: list[Probe]) -> bool:
+    """Whether two lists of probes see the same units in as many columns."""
+    return [(p.layout, p.when, p.positions.shape) for p in here] == [
+        (p.layout, p.when, p.positions.shape) for p in wanted
+    ]
+
+
+def _same_selection(plan: Plan, spec: PermSpec) -> Plan:
+    base = tuple(dict.fromkeys(name.partition("@")[0] for name in plan.selected))
+    same = Plan(spec, tuple(n for n in base if n in spec.by_name), selection=plan.selection, taps=plan.taps)
+    return with_mode(same, plan.mode)
+
+
+def _groups(spec: PermSpec) -> list[tuple[str, int, str | None]]:
+    return [(g.name, g.size, g.within) for g in spec.groups]
+
+
+def _columns(result: Tensor, probe: Probe) -> Tensor:
+    """Units last: (*sample dims, units · slots), in the layout's order."""
+    rest = [d for d in range(result.dim()) if d not in probe.dims]
+    flat = result.permute(*rest, *probe.dims).flatten(len(rest))
+    index = torch.from_numpy(probe.positions.array().reshape(-1)).to(flat.device)
+    return flat.index_select(-1, index)
+
+
+def _aligned(key: str, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample dims of B brought to A's: where A and B have different frame rates, the nearest frame in time."""
+    if a.dim() != b.dim():
+        raise MatchError(
+            f"{key}: A gives {tuple(a.shape)}, B {tuple(b.shape)}: not the same kind of activation."
+        )
+    for dim, (n, m) in enumerate(zip(a.shape[:-1], b.shape[:-1], strict=True)):
+        if n != m:
+            if dim == 0 and a.dim() > 2:
+                raise MatchError(f"{key}: {n} clips for A and {m} for B in one batch.")
+            nearest = ((torch.arange(n, device=b.device) + 0.5) * m / n).long().clamp(max=m - 1)
+            b = b.index_select(dim, nearest)
+    return a.flatten(0, -2), b.flatten(0, -2)

@@ -1,0 +1,140 @@
+"""The menu: how a score between the units of two models is read off their moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from permgraph.errors import MatchError, UsageError, nearest
+from permgraph.ir.moments import FloatArray, Moments, ProbeMoments
+from permgraph.ir.permutations import Permutations, random_permutations, shape_of
+from permgraph.ir.plan import Plan
+from permgraph.ir.spec import Group
+from permgraph.matching.nested_assignment import align, evidence
+from permgraph.matching.scores import measure, measure_probes
+
+
+@dataclass(frozen=True)
+class Matcher:
+    """One row of the menu. `score` is None when the permutations do not depend on the moments."""
+
+    what: str
+    paper: str
+    score: Callable[[ProbeMoments], FloatArray] | None = None
+
+
+MATCHERS: dict[str, Matcher] = {
+    "correlation": Matcher(
+        "Pearson correlation of activations, Eq. 1 of the paper",
+        "https://arxiv.org/abs/2506.11403",
+        ProbeMoments.correlation,
+    ),
+    "covariance": Matcher(
+        "covariance of activations: strong units weigh more (activation matching of Git Re-Basin)",
+        "https://arxiv.org/abs/2209.04836",
+        ProbeMoments.covariance,
+    ),
+    "identity": Matcher("every unit stays: plain averaging", "https://arxiv.org/abs/2203.05482"),
+    "random": Matcher("a random element of the group: the floor", "https://arxiv.org/abs/2110.06296"),
+}
+
+# whose evidence decides the order of a parent, by role: the paper orders heads by the features entering W_O
+# (III-C); the q and k channels follow inside the heads so aligned
+DECIDING = {"heads": "heads/v"}
+
+
+def match(
+    plan: Plan,
+    moments: Moments | None,
+    matcher: str = "correlation",
+    seed: int = 0,
+    deciding: Mapping[str, str] | None = None,
+) -> Permutations:
+    """The permutations that bring B's units to their partners in A.
+
+    `.report` holds the matcher, the seed and, under "groups" and "probes", a row for each (see `measure`).
+
+    moments    what calibration left; may be None for "identity" and "random", then nothing is measured
+    seed       of "random" and of the shuffled baseline in the report
+    deciding   role of a parent group → role of the groups whose probes decide its order (default DECIDING)
+
+    Raises UsageError for an unknown matcher, MatchError when the moments do not fit the plan.
+    """
+    if matcher not in MATCHERS:
+        raise UsageError(
+            f"no matcher {matcher!r}.{nearest(matcher, MATCHERS)} There are: {', '.join(MATCHERS)}."
+        )
+    if moments is not None and moments.fingerprint.partition(":")[0] not in ("", plan.fingerprint):
+        raise MatchError(
+            f"these moments were calibrated for another plan (fingerprint {moments.fingerprint[:12]}, "
+            f"this plan has {plan.fingerprint[:12]}). Calibrate again."
+        )
+    score = MATCHERS[matcher].score
+    if score is not None:
+        if moments is None:
+            raise MatchError(f"matcher {matcher!r} needs moments. Calibrate first, or use 'identity'.")
+        arrays = _aligned(plan, moments, score, DECIDING if deciding is None else deciding)
+    elif matcher == "random":
+        arrays = random_permutations(plan, seed).arrays
+    else:
+        arrays = {g.name: _in_order(plan, g) for g in plan.groups}
+    perms = Permutations(arrays)
+    probes = {} if moments is None else measure_probes(plan, perms, moments, seed)
+    rows = measure(plan, perms, moments, probes)
+    return Permutations(arrays, {"matcher": matcher, "seed": seed, "groups": rows, "probes": probes})
+
+
+def _aligned(
+    plan: Plan, moments: Moments, score: Callable[[ProbeMoments], FloatArray], deciding: Mapping[str, str]
+) -> dict[str, Any]:
+    """Probes that share groups are solved together, others apart: few scores are held at once."""
+    chosen = set(plan.selected)
+    arrays: dict[str, Any] = {}
+    unseen = set(chosen)
+    for keys in _families(plan, moments):
+        found = []
+        for key in keys:
+            probe = moments[key]
+            found.append(
+                evidence(plan.spec, key, probe.layout.groups, score(probe), probe.dead_a(), probe.dead_b())
+            )
+        groups = {name for one in found for name in one.layout} & chosen
+        if not groups:
+            continue
+        unseen -= groups
+        arrays |= align(plan.spec, groups, found, _deciding_keys(plan, moments, keys, deciding))
+    if unseen:
+        align(plan.spec, unseen, [])  # says which group has no probe
+    return {g.name: arrays[g.name] for g in plan.groups}
+
+
+def _families(plan: Plan, moments: Moments) -> list[list[str]]:
+    """Keys of probes, those that share a group together."""
+    families: list[tuple[set[str], list[str]]] = []
+    for key in sorted(moments.probes):
+        groups, keys = set(moments[key].layout.groups), [key]
+        for other in [f for f in families if f[0] & groups]:
+            families.remove(other)
+            groups, keys = groups | other[0], other[1] + keys
+        families.append((groups, keys))
+    return [sorted(keys) for _, keys in families]
+
+
+def _deciding_keys(
+    plan: Plan, moments: Moments, keys: list[str], deciding: Mapping[str, str]
+) -> dict[str, set[str]]:
+    """For each parent group, the probes that reach into a group of the deciding role."""
+    found: dict[str, set[str]] = {}
+    for key in keys:
+        groups = [plan.spec.by_name[name] for name in moments[key].layout.groups]
+        for group in groups:
+            if any(g.role == deciding.get(group.role) for g in groups):
+                found.setdefault(group.name, set()).add(key)
+    return found
+
+
+def _in_order(plan: Plan, group: Group) -> Any:
+    return np.broadcast_to(np.arange(group.size), shape_of(plan.spec, group)).copy()

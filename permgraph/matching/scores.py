@@ -1,0 +1,129 @@
+"""What a matching is worth: the matched correlation beside the unmatched and the shuffled, and what moved."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from permgraph.ir.moments import Moments, ProbeMoments
+from permgraph.ir.permutations import Permutations, ancestors, random_permutations, source_slots
+from permgraph.ir.plan import Plan
+from permgraph.ir.spec import Group, IntArray, PermSpec
+from permgraph.matching.assignment import solve
+
+SHUFFLES = 10
+DIGITS = 6
+
+Row = dict[str, Any]
+
+
+def measure_probes(plan: Plan, perms: Permutations, moments: Moments, seed: int = 0) -> dict[str, Row]:
+    """The same numbers for every probe by itself: one permutation of a stream is good here and poor there.
+
+    groups  layout of its units
+    noise   the largest correlation that chance alone would give
+    alone   what its own best permutation would reach, where it shares one with other probes
+    """
+    shared = Counter(probe.layout.groups for probe in moments.probes.values())
+    random = [random_permutations(plan, seed + 1 + i) for i in range(SHUFFLES)]
+    rows = {key: _probe(plan, perms, random, probe) for key, probe in moments.probes.items()}
+    for key, probe in moments.probes.items():
+        if shared[probe.layout.groups] > 1 and len(probe.layout.groups) == 1:
+            corr = probe.correlation()
+            rows[key]["alone"] = round(float(corr[np.arange(len(corr)), solve(corr)].mean()), DIGITS)
+    return rows
+
+
+def measure(
+    plan: Plan, perms: Permutations, moments: Moments | None, probes: Mapping[str, Row]
+) -> dict[str, Row]:
+    """Per selected group:
+
+    role, units    units of the group over all slots of its ancestors
+    moved          percent of them that come from another place (the paper's Table II)
+    correlation    mean Pearson correlation of matched units, dead ones as 0; `identity`: of units left in
+                   place; `shuffled`: of units permuted at random within the selected groups
+    dead_a, dead_b units that never vary
+    samples        frames counted; `excluded`: left out because of NaN
+    warnings       in words
+
+    Without moments only the first three. `probes` are the rows of `measure_probes`.
+    """
+    rows: dict[str, Row] = {}
+    for group in plan.groups:
+        chain = tuple(g.name for g in (*ancestors(plan.spec, group), group))
+        source = flat_source(plan.spec, chain, perms)
+        moved = 100 * float((source != np.arange(len(source))).mean())
+        rows[group.name] = {"role": group.role, "units": len(source), "moved": moved}
+        own = [] if moments is None else [probes[key] for key in _own(plan.spec, group, moments)]
+        if own:
+            rows[group.name] |= _summary(own)
+    return rows
+
+
+def flat_source(spec: PermSpec, layout: tuple[str, ...], perms: Permutations) -> IntArray:
+    """For every unit of a layout, counted row-major, the unit that comes to it."""
+    sizes = tuple(spec.by_name[name].size for name in layout)
+    return np.ravel_multi_index(source_slots(spec, list(layout), perms), sizes).ravel()
+
+
+def _own(spec: PermSpec, group: Group, moments: Moments) -> list[str]:
+    """The probes that look at a group's own units; at what is inside them when there is none."""
+    holding = [key for key, probe in moments.probes.items() if group.name in probe.layout.groups]
+
+    def inside(key: str) -> bool:
+        others = (spec.by_name[name] for name in moments[key].layout.groups)
+        return any(group.name in (a.name for a in ancestors(spec, other)) for other in others)
+
+    return [key for key in holding if not inside(key)] or holding
+
+
+def _probe(plan: Plan, perms: Permutations, random: list[Permutations], probe: ProbeMoments) -> Row:
+    layout, corr = probe.layout.groups, probe.correlation()
+    units = np.arange(len(corr))
+
+    def mean(by: Permutations) -> float:
+        return float(corr[units, flat_source(plan.spec, layout, by)].mean())
+
+    # rounded: the sums of a resumed run end in other digits, and equal runs are to give equal bytes
+    return {
+        "groups": list(layout),
+        "correlation": round(mean(perms), DIGITS),
+        "identity": round(mean(Permutations({})), DIGITS),
+        "shuffled": round(float(np.mean([mean(one) for one in random])), DIGITS),
+        "dead_a": int(probe.dead_a().sum()),
+        "dead_b": int(probe.dead_b().sum()),
+        "samples": probe.n,
+        "excluded": probe.excluded,
+        "noise": round(math.sqrt(2 * math.log(max(len(corr), 2)) / max(probe.n, 1)), DIGITS),
+        "columns": len(corr),
+    }
+
+
+def _summary(own: list[Row]) -> Row:
+    """One row for a group from those of its probes: correlations averaged, the rest from the worst."""
+    row: Row = {
+        key: round(float(np.mean([one[key] for one in own])), DIGITS)
+        for key in ("correlation", "identity", "shuffled")
+    }
+    row |= {key: max(one[key] for one in own) for key in ("dead_a", "dead_b", "excluded")}
+    row["samples"] = min(one["samples"] for one in own)
+    noise, columns = max(one["noise"] for one in own), max(one["columns"] for one in own)
+    warnings = []
+    if row["samples"] < columns:
+        warnings.append(
+            f"{row['samples']:,} samples for {columns:,} channels: the correlations have at most rank "
+            f"{row['samples']:,}. Calibrate on more audio."
+        )
+    if row["correlation"] <= row["shuffled"] + noise:
+        warnings.append(
+            f"this group gains nothing: matched correlation {row['correlation']:.3f} is not above shuffled "
+            f"units ({row['shuffled']:.3f}) and what as few samples give by chance ({noise:.3f})."
+        )
+    if row["excluded"]:
+        warnings.append(f"{row['excluded']:,} samples left out: their batches held a NaN or an infinity.")
+    return row | {"warnings": warnings}

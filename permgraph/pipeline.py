@@ -1,0 +1,314 @@
+"""The whole line in one call: two encoders and calibration audio in, one merged encoder out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from permgraph.errors import MatchError, UsageError, VerificationError
+from permgraph.ir.permutations import Permutations
+from permgraph.ir.plan import Plan
+from permgraph.planning.compile import compile_plan
+from permgraph.planning.selection import select
+from permgraph.symmetry.infer import infer
+
+if TYPE_CHECKING:
+    from permgraph.inputs.audio import AudioPairs
+    from permgraph.ir.moments import Moments
+    from permgraph.weights.encoder import Encoder
+
+PERMUTATIONS = "permutations.safetensors"  # beside the weights of a merged model, for `permgraph report`
+
+Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What to listen to.
+
+    audio     folders, globs, files, manifests
+    seconds   length of every clip; clips: at most so many, evenly spread; batch: clips at a time
+    where     manifest rows to keep, {"split": "train"}
+    """
+
+    audio: tuple[str, ...]
+    seconds: float = 5.0
+    clips: int | None = 200
+    batch: int = 4
+    max_bad: float = 0.01
+    where: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """B's units brought to A's: the plan, the permutations (with their report) and notes on the audio."""
+
+    plan: Plan
+    perms: Permutations
+    notes: tuple[str, ...] = ()
+
+
+def plan_for(encoder: Encoder, groups: str, exclude: str = "", mode: str = "exact") -> Plan:
+    """Trace an encoder from its configuration and plan the selected groups."""
+    from permgraph.frontend.capture import capture
+
+    source = encoder.source
+    trace = capture(source.module, source.args, source.kwargs, encoder.name)
+    return compile_plan(infer(trace), groups, exclude, mode)
+
+
+def align(
+    a: Encoder,
+    b: Encoder,
+    plan: Plan,
+    calibration: Calibration | None,
+    *,
+    matcher: str = "correlation",
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    bar: Bar | None = None,
+    verify: bool = True,
+) -> Aligned:
+    """Match B's units to A's on calibration audio, and check that the permuted B computes what B computes.
+
+    Raises MatchError when the matcher needs audio and there is none, VerificationError when the function of B
+    would change.
+    """
+    from permgraph.matching.matchers import MATCHERS, match
+
+    if not plan.groups:
+        return Aligned(plan, Permutations({}, {"matcher": matcher, "seed": seed, "groups": {}}))
+    moments: Moments | None = None
+    notes: tuple[str, ...] = ()
+    if calibration is not None and calibration.audio:
+        moments, notes = listen(a, b, plan, calibration, checkpoint, bar)
+    elif matcher in MATCHERS and MATCHERS[matcher].score is not None:
+        raise MatchError(f"--matcher {matcher} matches activations: give calibration audio with --audio.")
+    with (bar or _silent)("matching") as step:
+        step(0, 1)
+        perms = match(plan, moments, matcher, seed)
+        step(1, 1)
+    if verify and plan.mode == "exact":
+        notes = (*notes, keep_function(b, plan, perms, bar))
+    report = {**perms.report, "plan": plan.digest, "selection": plan.selection, "a": a.name, "b": b.name}
+    if calibration is not None:
+        report["calibration"] = {
+            "audio": [Path(p).name for p in calibration.audio],
+            "seconds": calibration.seconds,
+        }
+    return Aligned(plan, replace(perms, report=report), notes)
+
+
+def listen(
+    a: Encoder, b: Encoder, plan: Plan, calibration: Calibration, checkpoint: Path | None, bar: Bar | None
+) -> tuple[Moments, tuple[str, ...]]:
+    """One pass of both models over the audio; the moments, and what is to be said of the audio."""
+    from permgraph.matching.calibration import calibrate
+
+    pairs = audio_pairs(a, b, calibration)
+    data = hashlib.sha256(
+        json.dumps(
+            [[str(c.source.path), c.start, c.frames] for c in pairs.clips] + [str(a.path), str(b.path)]
+        ).encode()
+    ).hexdigest()[:16]
+    with (bar or _silent)("calibrating") as step:
+        pairs.progress = step
+        moments = calibrate(plan, a.module(), b.module(), pairs, checkpoint=checkpoint, data=data)
+    return moments, tuple(pairs.report.notes())
+
+
+def keep_function(b: Encoder, plan: Plan, perms: Permutations, bar: Bar | None = None) -> str:
+    """The law, on B's own weights and these very permutations. Raises VerificationError; returns a note."""
+    from permgraph.verification.function_check import TOLERANCE, tolerated, verify
+    from permgraph.verification.verdict import random_inputs
+
+    with (bar or _silent)("verifying") as step:
+        step(0, 1)
+        example = replace(b.source, args=on_cpu(b.source.args))
+        inputs = random_inputs(example)
+        change, limit = verify(b.module(), inputs, plan, b.source.kwargs, perms=perms), TOLERANCE
+        if change > limit:
+            limit = tolerated(b.module(), inputs, b.source.kwargs)
+        step(1, 1)
+    if change > limit:
+        raise VerificationError(
+            f"{b.name}: the permuted weights change the output by {change:.1e} (relative, float64; limit "
+            f"{limit:.0e}). Nothing was written. This is a fault of permgraph: please report the architecture."
+        )
+    return f"the permuted {b.name} computes what {b.name} computes: largest relative change {change:.1e} in float64"
+
+
+def on_cpu(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Example inputs of a meta-device source, as zeros on the CPU."""
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    moved: tuple[Any, ...] = tree_map_only(
+        torch.Tensor, lambda t: torch.zeros(t.shape, dtype=t.dtype) if t.is_meta else t, args
+    )
+    return moved
+
+
+def audio_pairs(a: Encoder, b: Encoder, calibration: Calibration) -> AudioPairs:
+    """The clips as both models want to hear them."""
+    from permgraph.inputs.audio import AudioPairs, Preprocess
+
+    heard = [Preprocess(_rate(e), e.do_normalize) for e in (a, b)]
+    return AudioPairs(
+        list(calibration.audio),
+        *heard,
+        seconds=calibration.seconds,
+        batch=calibration.batch,
+        limit=calibration.clips,
+        where=dict(calibration.where) or None,
+        max_bad=calibration.max_bad,
+    )
+
+
+def _rate(encoder: Encoder) -> int:
+    if encoder.sampling_rate is None:
+        raise MatchError(
+            f"{encoder.name}: this model does not hear raw audio. Calibrate it from Python with batches of its own: "
+            "permgraph.calibrate(plan, model_a, model_b, batches)."
+        )
+    return encoder.sampling_rate
+
+
+def parse_weights(text: str) -> list[tuple[float, float]]:
+    """`--weights`: "0.9,0.1" is one pair (A, B); "0.9" or "0.9,0.8,0.5" are shares of A, one result each.
+
+    Raises UsageError.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--weights {text}: {error}. Write 0.9,0.1 or a list of shares of A.") from error
+    if len(numbers) == 2 and abs(sum(numbers) - 1) < 1e-6:
+        return [(numbers[0], numbers[1])]
+    wrong = [n for n in numbers if not 0 <= n <= 1]
+    if wrong:
+        raise UsageError(f"--weights {text}: {wrong[0]:g} is not a share between 0 and 1.")
+    return [(n, 1 - n) for n in numbers]
+
+
+def group_weights(plan: Plan, terms: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """`--group-weights ffn=0.5`: the share of A for every tensor that holds units of these groups.
+
+    Returns tensor name → (A, B). Raises UsageError, SelectionError.
+    """
+    shares: dict[str, tuple[float, float]] = {}
+    for term in terms:
+        groups, _, number = term.rpartition("=")
+        try:
+            share = float(number)
+        except ValueError as error:
+            raise UsageError(f"--group-weights {term}: write GROUPS=SHARE, for example ffn=0.5.") from error
+        if not groups or not 0 <= share <= 1:
+            raise UsageError(f"--group-weights {term}: write GROUPS=SHARE with a share of A between 0 and 1.")
+        chosen = set(select(plan.spec, groups).names)
+        for place in plan.spec.places:
+            if chosen & set(place.layout):
+                shares[place.tensor] = (share, 1 - share)
+    return shares
+
+
+def merge_all(
+    a: Encoder,
+    b: Encoder,
+    aligned: Aligned,
+    out: Path,
+    weights: Sequence[tuple[float, float]],
+    *,
+    shares: Mapping[str, tuple[float, float]] | None = None,
+    command: str = "",
+    force: bool = False,
+    repair: Calibration | None = None,
+    bar: Bar | None = None,
+) -> tuple[list[Path], list[str]]:
+    """Write one merged model per pair of weights: OUT, or OUT-0.90, OUT-0.80 … for several.
+
+    With `repair`, activation statistics are mended on that calibration audio. Returns the paths and notes.
+    """
+    from permgraph.reporting.card import model_card
+    from permgraph.weights.interpolate import merge_checkpoints
+    from permgraph.weights.names import match_names
+
+    names = match_names(aligned.plan.spec, a.checkpoint.shapes, str(a.path)) if shares else {}
+    overrides = {key: shares[name] for key, name in names.items() if shares and name in shares}
+    written: list[Path] = []
+    notes: list[str] = []
+    for pair in weights:
+        target = out if len(weights) == 1 else out.with_name(f"{out.name}-{pair[0]:.2f}")
+        card = model_card(a.name, b.name, aligned.plan, aligned.perms, pair, command, aligned.notes)
+        extra = _small_files(a, card, aligned) if target.suffix != ".safetensors" else None
+        options: dict[str, Any] = {
+            "plan": aligned.plan,
+            "perms": aligned.perms,
+            "overrides": overrides or None,
+        }
+        if repair is None:
+            merge_checkpoints(a.path, b.path, target, pair, force=force, extra=extra, **options)
+        else:
+            with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+                raw = Path(folder) / target.name
+                merge_checkpoints(a.path, b.path, raw, pair, extra=extra, **options)
+                notes.append(repair_merged(raw, a, b, aligned, repair, pair, target, force=force, bar=bar))
+        written.append(target)
+    return written, notes
+
+
+def repair_merged(
+    merged: Path,
+    a: Encoder,
+    b: Encoder,
+    aligned: Aligned,
+    calibration: Calibration,
+    weights: tuple[float, float],
+    out: Path,
+    *,
+    force: bool = False,
+    bar: Bar | None = None,
+) -> str:
+    """Write `merged` with its activation statistics mended to `out` (REPAIR); returns what was done, in words."""
+    from permgraph.weights.apply import apply
+    from permgraph.weights.checkpoint import open_checkpoint
+    from permgraph.weights.encoder import open_encoder
+    from permgraph.weights.output import write_like
+    from permgraph.weights.repair import repair
+
+    subject, model_b = open_encoder(merged), b.module()
+    model_b.load_state_dict(apply(aligned.plan, aligned.perms, model_b.state_dict()))
+    module = subject.module()
+    pairs = audio_pairs(a, b, calibration)
+    with (bar or _silent)("repairing") as step:
+        pairs.progress = step
+        report = repair(aligned.plan, module, a.module(), model_b, pairs, weights)
+    state = module.state_dict()
+    source = open_checkpoint(merged)
+
+    def read(key: str) -> Any:
+        known = subject.stored.get(key)
+        return source.read(key) if known is None else state[known].to(source.infos[key].dtype)
+
+    write_like(source, out, source.infos, read, {**source.record, "repaired": True}, force=force)
+    skipped = "".join(f"; {name} left as it is: {why}" for name, why in report["skipped"].items())
+    return f"repaired {len(report['layers'])} layers and {len(report['batch_norm'])} BatchNorms{skipped}"
+
+
+def _small_files(a: Encoder, card: str, aligned: Aligned) -> dict[str, bytes]:
+    """The model card and the permutations; for a folder that needed code of its own (MERT), a configuration
+    that needs none."""
+    files = {"README.md": card.encode(), PERMUTATIONS: aligned.perms.to_bytes()}
+    if "auto_map" in a.checkpoint.config:
+        files["config.json"] = json.dumps(a.config, indent=2).encode()
+    return files
+
+
+def _silent(title: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    return nullcontext(lambda done, total: None)

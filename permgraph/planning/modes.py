@@ -1,0 +1,101 @@
+"""Modes that do not keep the function, for comparison with the literature: they say which ties they break.
+
+exact      every place of a group moves: a symmetry, the function is kept
+one-sided  only the consumer side moves, as in the paper's released code
+untied     q, k and v each get a permutation of their own (the paper's "all")
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from permgraph.errors import UsageError, nearest
+from permgraph.ir.plan import Plan
+from permgraph.ir.spec import Group, PermSpec, Place, Positions
+
+MODES = ("exact", "one-sided", "untied")
+
+
+def with_mode(plan: Plan, mode: str) -> Plan:
+    """The plan in another mode. Raises UsageError for a mode that does not exist."""
+    if mode not in MODES:
+        raise UsageError(f"--mode {mode}: no such mode.{nearest(mode, MODES)} Modes: {', '.join(MODES)}.")
+    if mode == "exact":
+        return plan
+    if mode == "one-sided":
+        return replace(plan, mode=mode, broken=tuple(_one_sided(plan)))
+    return _untied(plan)
+
+
+def _one_sided(plan: Plan) -> list[str]:
+    broken = []
+    for group in plan.groups:
+        left = [p for p in plan.steps if group.name in p.layout and p.side != "un-permute"]
+        if left:
+            names = ", ".join(f"{p.tensor}[{p.axis}]" for p in left)
+            broken.append(f"{group.name}: {names} stay as they are while their consumers move")
+    return broken
+
+
+def _untied(plan: Plan) -> Plan:
+    """Every selected qk group is split: each tensor that makes queries or keys gets its own order."""
+    spec, selected, broken = plan.spec, list(plan.selected), []
+    for group in plan.groups:
+        if group.role not in ("heads/qk", "qk"):
+            continue
+        parts = _parts(group)
+        if len(parts) < 2:
+            continue
+        spec, names = _split(spec, group, parts)
+        selected = [n for n in selected if n != group.name] + names
+        made = " and ".join(
+            sorted(
+                {
+                    p.tensor.removesuffix(".weight")
+                    for part in parts
+                    for p in part
+                    if p.tensor.endswith("weight")
+                }
+            )
+        )
+        broken.append(
+            f"{group.name}: {made or group.module} are contracted with each other and move separately"
+        )
+    return replace(plan, spec=spec, selected=tuple(selected), mode="untied", broken=tuple(broken))
+
+
+def _parts(group: Group) -> list[list[Place]]:
+    """Places by what they make: the same node, and the same slot of a fused projection."""
+    parts: dict[tuple[str, int], list[Place]] = {}
+    for place in group.places:
+        at = place.positions.array()
+        for slot in range(at.shape[-1]):
+            one = replace(place, positions=Positions.of(at[..., slot : slot + 1]))
+            parts.setdefault((place.node, slot), []).append(one)
+    return list(parts.values())
+
+
+def _split(spec: PermSpec, group: Group, parts: list[list[Place]]) -> tuple[PermSpec, list[str]]:
+    """Replace a group by one per part, in the groups and in the places."""
+    names = [f"{group.name}@{letter}" for letter in ("q", "k", *map(str, range(2, len(parts))))][: len(parts)]
+    added, places = [], [p for p in spec.places if group.name not in p.layout]
+    for name, part in zip(names, parts, strict=True):
+        mine = [replace(p, layout=tuple(name if g == group.name else g for g in p.layout)) for p in part]
+        seen = tuple(
+            replace(probe, layout=tuple(name if g == group.name else g for g in probe.layout))
+            for probe in group.probes
+            if probe.node in {p.node for p in part}
+        )
+        added.append(replace(group, name=name, places=tuple(mine), probes=seen))
+        places += mine
+    order = {p.tensor: i for i, p in reversed(list(enumerate(spec.places)))}
+    places.sort(key=lambda p: order[p.tensor])
+    groups: list[Group] = []
+    for g in spec.groups:
+        if g.name == group.name:
+            groups += added
+            continue
+        kept = [p for p in g.places if group.name not in p.layout]
+        moved = [p for a in added for p in a.places if g.name in p.layout]
+        groups.append(replace(g, places=tuple(kept + moved)))
+    return replace(spec, groups=tuple(groups), places=tuple(places)), names

@@ -1,0 +1,144 @@
+"""Select: from what a user types after --groups to the names of groups.
+
+cnn,heads,ffn2        words and roles (specs/presets/words.toml)
+ffn.3  ffn.0-5        a group, a range of groups
+heads.*/v             a glob over names
+cnn+ffn+attn          a preset (specs/presets/*.toml)
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any
+
+from permgraph.data_files import specs
+from permgraph.errors import SelectionError, nearest
+from permgraph.ir.spec import PermSpec
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_RANGE = re.compile(r"(?P<role>[\w/]+)\.(?P<first>\d+)-(?P<last>\d+)(?P<inner>/.+)?")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Names of the chosen groups in graph order, and where each is to be observed when the words say so.
+
+    notes  what was typed twice, for the user to see
+    """
+
+    names: tuple[str, ...]
+    taps: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@cache
+def words() -> dict[str, dict[str, Any]]:
+    """The table of words: {word: {roles, tap, about}}."""
+    table: dict[str, dict[str, Any]] = tomllib.loads(
+        (specs() / "presets" / "words.toml").read_text(encoding="utf-8")
+    )
+    return table
+
+
+@cache
+def presets() -> dict[str, dict[str, str]]:
+    """The presets by name: {name: {groups, about}}."""
+    files = sorted((specs() / "presets").glob("*.toml"))
+    return {f.stem: tomllib.loads(f.read_text(encoding="utf-8")) for f in files if f.stem != "words"}
+
+
+def select(spec: PermSpec, groups: str, exclude: str = "") -> Selection:
+    """Resolve a selection.
+
+    Raises:
+        SelectionError: a term names no group; it says which, the nearest names, and what holds the units in
+            place when the role exists but is pinned.
+    """
+    chosen: dict[str, None] = {}
+    taps: dict[str, str] = {}
+    notes = []
+    terms = _terms(groups)
+    if not terms and groups.strip() not in presets():
+        raise SelectionError(f"--groups {groups!r}: nothing is selected. {_menu(spec)}")
+    for term in terms:
+        names = _resolve(spec, term)
+        tap = words().get(term, {}).get("tap")
+        for name in names:
+            if tap and taps.setdefault(name, tap) != tap:
+                raise SelectionError(
+                    "ffn1 and ffn2 name the same units, observed at two places: choose one of them."
+                )
+        if names and all(n in chosen for n in names):
+            notes.append(f"{term!r} is selected already")
+        chosen.update(dict.fromkeys(names))
+    for term in _terms(exclude):
+        for name in _resolve(spec, term, "-x"):
+            chosen.pop(name, None)
+    order = tuple(g.name for g in spec.groups if g.name in chosen)
+    return Selection(order, {k: v for k, v in taps.items() if k in chosen}, tuple(notes))
+
+
+def _terms(text: str) -> list[str]:
+    """Terms of a list, presets replaced by what they stand for."""
+    found: list[str] = []
+    for term in (t.strip() for t in text.split(",")):
+        if term in presets() and term not in words():
+            found += _terms(presets()[term]["groups"])
+        elif term:
+            found.append(term)
+    return found
+
+
+def _resolve(spec: PermSpec, term: str, option: str = "--groups") -> list[str]:
+    names = [g.name for g in spec.groups]
+    if term in names:
+        return [term]
+    if match := _RANGE.fullmatch(term):
+        first, last, inner = int(match["first"]), int(match["last"]), match["inner"] or ""
+        wanted = [f"{match['role']}.{i}{inner}" for i in range(first, last + 1)]
+        missing = [w for w in wanted if w not in names]
+        if last < first or missing:
+            raise SelectionError(f"{option} {term}: no group {(missing or [term])[0]}. {_menu(spec)}")
+        return wanted
+    if any(c in term for c in "*?["):
+        found = [n for n in names if fnmatchcase(n, term)]
+        if not found:
+            raise SelectionError(f"{option} {term}: no group matches. {_menu(spec)}")
+        return found
+    roles = words().get(term, {"roles": [term]})["roles"]
+    found = [g.name for g in spec.groups if any(fnmatchcase(g.role, r) for r in roles)]
+    if not found:
+        raise SelectionError(f"{option} {term}: {_why_not(spec, term)}")
+    return found
+
+
+def _why_not(spec: PermSpec, term: str) -> str:
+    known = [
+        *words(),
+        *presets(),
+        *dict.fromkeys(g.role for g in spec.groups),
+        *(g.name for g in spec.groups),
+    ]
+    held = [p for p in spec.pinned if p.reason == "output"]
+    if term == "residual" and held:
+        where = max(held, key=lambda p: p.count)
+        return (
+            f"the residual stream is pinned by the output ({where.tensor}[{where.axis}] and {len(held) - 1} more axes). "
+            "Trace or plan with --free-output to let it move, or see `permgraph why`."
+        )
+    if term in words():
+        return f"this network has no such group. {_menu(spec)}"
+    return f"no such group, role, word or preset.{nearest(term, known)} {_menu(spec)}"
+
+
+def _menu(spec: PermSpec) -> str:
+    roles = ", ".join(dict.fromkeys(g.role for g in spec.groups)) or "none"
+    return f"Roles here: {roles}. Presets: {', '.join(presets())}."

@@ -1,0 +1,101 @@
+"""The model card of a merged model, and the tables of a matching (the paper's Table II)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from permgraph.ir.permutations import Permutations
+from permgraph.ir.plan import Plan
+from permgraph.reporting.text import clean
+
+_HEAD = ("groups", "units", "moved", "matched", "in place", "shuffled")
+
+
+def matching_rows(report: dict[str, Any], by_role: bool = True) -> list[tuple[str, ...]]:
+    """One row per role (or group): units, percent moved, mean correlation matched, in place and shuffled."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for name, row in report.get("groups", {}).items():
+        rows.setdefault(row["role"] if by_role else name, []).append(row)
+    table = []
+    for label, found in rows.items():
+        units = sum(r["units"] for r in found)
+        means = [_mean(found, key) for key in ("moved", "correlation", "identity", "shuffled")]
+        moved = "" if means[0] is None else f"{means[0]:.2f} %"
+        rest = tuple("" if m is None else f"{m:.3f}" for m in means[1:])
+        count = f" ({len(found)})" if len(found) > 1 else ""
+        table.append((f"{clean(label)}{count}", f"{units:,}", moved, *rest))
+    return table
+
+
+def _mean(rows: Sequence[dict[str, Any]], key: str) -> float | None:
+    """Mean weighted by units; None when it was not measured."""
+    known = [(r[key], r["units"]) for r in rows if r.get(key) is not None]
+    total = sum(n for _, n in known)
+    return sum(v * n for v, n in known) / total if total else None
+
+
+def matching_text(report: dict[str, Any], by_role: bool = True) -> str:
+    """The rows as an aligned plain-text table, with the warnings below."""
+    cells = [_HEAD, *matching_rows(report, by_role)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(_HEAD))]
+    lines = [
+        "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
+    warnings = [
+        f"{clean(name)}: {text}"
+        for name, row in report.get("groups", {}).items()
+        for text in row.get("warnings", ())
+    ]
+    shown = warnings[:10] + ([f"and {len(warnings) - 10} more warnings"] if len(warnings) > 10 else [])
+    return "\n".join([*(line.rstrip() for line in lines), *shown])
+
+
+def model_card(
+    a: str,
+    b: str,
+    plan: Plan,
+    perms: Permutations,
+    weights: tuple[float, float],
+    command: str = "",
+    notes: Sequence[str] = (),
+) -> str:
+    """README.md of a merged model: how it was made, from what, and how well the units matched."""
+    report = perms.report
+    calibration = report.get("calibration", {})
+    table = ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
+    table += [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in matching_rows(report)
+    ]
+    heard = ", ".join(calibration.get("audio", ())) or "none"
+    kept = (
+        "exact: the permuted B computes what B computed"
+        if plan.mode == "exact"
+        else f"{plan.mode}, not a symmetry"
+    )
+    lines = [
+        "---",
+        "library_name: transformers",
+        "tags: [model-merging, permgraph]",
+        "---",
+        "",
+        f"# {weights[0]:g} · {clean(a)} + {weights[1]:g} · aligned {clean(b)}",
+        "",
+        "Made by permgraph: the units of the second model were permuted to match the first, then the weights averaged.",
+        "",
+        f"- groups: `{clean(plan.selection)}`, mode {kept}",
+        f"- matcher: {report.get('matcher', 'none')}, seed {report.get('seed', 0)}",
+        f"- calibration: {clean(heard, 400)}, clips of {calibration.get('seconds', 0):g} s",
+        f"- plan digest: `{plan.digest}`",
+        *([f"- command: `{clean(command, 1000)}`"] if command else []),
+        *(f"- {clean(note, 300)}" for note in notes),
+        "",
+        "Mean correlation of matched units, beside units left in place and shuffled ones; percent of units moved:",
+        "",
+        *(table if len(table) > 2 else ["No group was aligned."]),
+        "",
+    ]
+    return "\n".join(lines)

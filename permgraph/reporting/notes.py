@@ -1,0 +1,66 @@
+"""Notes: the lines below a table of groups. What pins the rest, ops without a rule, tensors nobody reads."""
+
+from __future__ import annotations
+
+from permgraph.axes.points import without_rule
+from permgraph.ir.spec import PermSpec
+from permgraph.reporting.text import clean, fold_names, listed
+
+
+def notes(spec: PermSpec) -> list[str]:
+    """Lines below the table: order of the whole group, what pins the rest, unknown ops, unused tensors."""
+    lines = [f"{_power(spec.log10_order)} permutations keep the function (log10 {spec.log10_order:,.1f})."]
+    if spec.free_output:
+        lines.append("The output was left free: these also re-order the channels of the output.")
+    lines += _pin_lines(spec)
+    lines += _unknown_lines(spec)
+    if spec.frozen:
+        lines.append(
+            f"frozen: {spec.frozen:,} points whose freedom is not a nested symmetric group; left in order."
+        )
+    if spec.unused:
+        lines.append(f"unused by the network: {listed(fold_names(spec.unused), 8)}.")
+    return lines
+
+
+def _unknown_lines(spec: PermSpec) -> list[str]:
+    """For every op without a rule: where it is called, what stays pinned for it, and a row to start from."""
+    lines = []
+    for op in dict.fromkeys(u.op for u in spec.unknown_ops):
+        calls = [u for u in spec.unknown_ops if u.op == op]
+        nodes = listed(fold_names(u.node for u in calls))
+        where = listed(fold_names(_where(u.module, u.source) for u in calls))
+        held = fold_names(f"{p.tensor}[{p.axis}]" for p in spec.pinned if p.reason == without_rule(op))
+        pins = f"it pins {listed(held)}" if held else "all it touches is pinned"
+        lines.append(f"op without a rule: {clean(op)} at {nodes}, in {where}; {pins}.")
+        if row := calls[0].row:
+            lines.append(
+                f"  A row to start from: {clean(row)}; take ! off the axes whose order does not matter to it "
+                "(CONTRIBUTING.md, 'Add an op rule')."
+            )
+    return lines
+
+
+def _pin_lines(spec: PermSpec) -> list[str]:
+    told = {without_rule(u.op) for u in spec.unknown_ops}  # with the op
+    by_reason: dict[str, dict[str, int]] = {}
+    for pin in spec.pinned:
+        if pin.reason in told:
+            continue
+        axes = by_reason.setdefault(pin.reason, {})
+        axis = f"{pin.tensor}[{pin.axis}]"
+        axes[axis] = axes.get(axis, 0) + pin.count
+    ordered = sorted(by_reason.items(), key=lambda item: -len(item[1]))
+    return [
+        f"pinned by {clean(reason)}: {sum(axes.values()):,} coordinates on {len(axes):,} "
+        f"{'axis' if len(axes) == 1 else 'axes'}: {listed(fold_names(axes))}."
+        for reason, axes in ordered
+    ]
+
+
+def _where(module: str, source: str) -> str:
+    return (module or "the network") + (f" ({source})" if source else "")
+
+
+def _power(log10: float) -> str:
+    return f"10^{log10:,.0f}" if log10 >= 6 else f"{round(10**log10):,}"

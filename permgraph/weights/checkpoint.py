@@ -1,0 +1,268 @@
+"""Checkpoints: a file or a Hugging Face folder of tensors, read one tensor at a time, with suspicion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PureWindowsPath
+from typing import Any, Protocol
+
+import torch
+
+from permgraph.errors import FileError
+from permgraph.ir.files import MAX_BYTES, read_json, strict_json
+from permgraph.weights.names import first
+from permgraph.weights.pickles import PickleFile
+from permgraph.weights.renames import Renames, table_for
+from permgraph.weights.safetensors_io import Info, SafetensorsFile
+
+RECORD = (
+    "permgraph.json"  # in a folder: what was done to its weights; in a file: the metadata key "permgraph"
+)
+RECORD_FORMAT = 1
+PICKLES = (".bin", ".pt", ".pth")
+WEIGHT_FILES = (  # in the order in which transformers looks for them
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+class Shard(Protocol):
+    """One file of weights."""
+
+    path: Path
+    metadata: dict[str, str]
+    infos: dict[str, Info]
+
+    def read(self, key: str) -> torch.Tensor: ...
+
+    def verify(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors on disk. Nothing is read until `read`.
+
+    path      the file or folder that was opened
+    shards    its files of weights; keys are unique over all of them
+    left_out  keys of pre-training heads in a checkpoint of another library, which are not read
+    renames   the table through which such a checkpoint's keys became transformers'
+    """
+
+    path: Path
+    shards: tuple[Shard, ...]
+    left_out: tuple[str, ...] = ()
+    renames: Renames | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Training settings kept beside the weights of a pickled file; empty for other checkpoints."""
+        return getattr(self.shards[0], "settings", {}) if len(self.shards) == 1 else {}
+
+    @cached_property
+    def home(self) -> dict[str, Shard]:
+        """Key → the shard it lives in."""
+        return {key: shard for shard in self.shards for key in shard.infos}
+
+    @cached_property
+    def infos(self) -> dict[str, Info]:
+        """Key → shape and dtype."""
+        return {key: shard.infos[key] for key, shard in self.home.items()}
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {key: info.shape for key, info in self.infos.items()}
+
+    @property
+    def is_folder(self) -> bool:
+        return self.path.is_dir()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(info.nbytes for info in self.infos.values())
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.json of a folder; empty when there is none."""
+        path = self.path / "config.json"
+        return _json_object(path) if self.is_folder and path.is_file() else {}
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What permgraph noted when it wrote this checkpoint; empty for one it did not write."""
+        if self.is_folder:
+            path = self.path / RECORD
+            return read_json(path, "result", RECORD_FORMAT) if path.is_file() else {}
+        text = self.shards[0].metadata.get("permgraph")
+        if text is None:
+            return {}
+        try:
+            found = strict_json(text)
+        except (ValueError, RecursionError) as error:
+            raise FileError(f"{self.path}: damaged permgraph record in the metadata: {error}.") from error
+        return found if isinstance(found, dict) else {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.home)
+
+    def __len__(self) -> int:
+        return len(self.home)
+
+    def read(self, key: str) -> torch.Tensor:
+        """One tensor, as stored. Raises KeyError for an unknown key, FileError for a damaged file."""
+        return self.home[key].read(key)
+
+    def verify(self) -> None:
+        """Compare every shard with the SHA-256 noted in it, if any. Raises FileError."""
+        for shard in self.shards:
+            shard.verify()
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Open a .safetensors, .bin, .pt or .pth file, or a Hugging Face folder holding such weights.
+
+    A file with the names of another library (fairseq's HuBERT) is read under those of transformers.
+    No code is run, whatever the folder or the pickle holds. Raises FileError.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.exists():
+        raise FileError(f"{path}: no such file or folder.")
+    if not path.is_file():
+        raise FileError(f"{path}: not a regular file or folder.")
+    return _renamed(path, _open_file(path))
+
+
+class RenamedFile:
+    """A file whose keys are read under other names."""
+
+    def __init__(self, inner: Shard, names: Mapping[str, str]) -> None:
+        self.path = inner.path
+        self.metadata = inner.metadata
+        self.settings: dict[str, Any] = getattr(inner, "settings", {})
+        self.infos = {new: inner.infos[old] for new, old in names.items()}
+        self._inner, self._names = inner, names
+
+    def read(self, key: str) -> torch.Tensor:
+        return self._inner.read(self._names[key])
+
+    def verify(self) -> None:
+        self._inner.verify()
+
+
+def _renamed(path: Path, shard: Shard) -> Checkpoint:
+    """A file as it is, or under transformers' names when a table knows its own."""
+    table = table_for(shard.infos)
+    if table is None:
+        return Checkpoint(path, (shard,))
+    names: dict[str, str] = {}
+    left_out = []
+    for old in shard.infos:
+        new = table.key(old)
+        if new is None:
+            left_out.append(old)
+        elif names.setdefault(new, old) != old:
+            raise FileError(f"{path}: {names[new]!r} and {old!r} are both {new!r} in transformers' names.")
+    return Checkpoint(path, (RenamedFile(shard, names),), tuple(left_out), table)
+
+
+def _open_file(path: Path) -> Shard:
+    if path.suffix == ".safetensors":
+        return SafetensorsFile(path)
+    if path.suffix in PICKLES:
+        return PickleFile(path)
+    raise FileError(f"{path}: expected a .safetensors, {', '.join(PICKLES)} file or a model folder.")
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    name = next((n for n in WEIGHT_FILES if (folder / n).is_file()), None)
+    if name is None:
+        held = sorted(p.name for p in folder.iterdir())[:10]
+        raise FileError(
+            f"{folder}: no weights: none of {', '.join(WEIGHT_FILES)} is there. "
+            f"It holds {', '.join(held) or 'nothing'}. A single file can be named directly."
+        )
+    if not name.endswith(".index.json"):
+        return Checkpoint(folder, (_open_file(_inside(folder, name)),))
+    return _open_shards(folder, _inside(folder, name))
+
+
+def _open_shards(folder: Path, index: Path) -> Checkpoint:
+    weight_map = _json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
+        raise FileError(f"{index}: no weight_map from keys to file names.")
+    names = sorted(set(weight_map.values()))
+    absent = [n for n in names if not _inside(folder, n).is_file()]
+    if absent:
+        raise FileError(f"{index}: {first(absent)} named here, not in the folder. Download again.")
+    shards = tuple(_open_file(_inside(folder, n)) for n in names)
+    held = {name: shard.infos.keys() for name, shard in zip(names, shards, strict=True)}
+    lost = [f"{key!r} ({name})" for key, name in weight_map.items() if key not in held[name]]
+    if lost:
+        raise FileError(f"{index}: {first(lost)} absent from the shard that should hold it.")
+    stray = [f"{k!r} ({name})" for name, keys in held.items() for k in keys if weight_map.get(k) != name]
+    if stray:
+        raise FileError(f"{index}: {first(stray)} in a shard that the index does not give for it.")
+    return Checkpoint(folder, shards)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """`folder/name`, refused when it could lead out of the folder.
+
+    The hub's cache links its snapshots to ../../blobs, which is allowed for a folder laid out like that.
+    """
+    path = folder / name
+    plain = name and name not in (".", "..") and "/" not in name and "\\" not in name and "\0" not in name
+    if not plain or PureWindowsPath(name).drive:
+        raise FileError(f"{folder}: shard name {name!r} is not a plain file name; refusing to follow it.")
+    root = folder.resolve()
+    blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
+    if path.is_symlink() and path.resolve().parent not in (root, blobs):
+        raise FileError(f"{path}: a link that leaves the folder; refusing to follow it.")
+    return path
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """A JSON object somebody else wrote."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise FileError(f"{path}: larger than {MAX_BYTES:,} bytes.")
+        found = strict_json(path.read_bytes())
+    except OSError as error:
+        raise FileError(f"{path}: cannot read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path}: not valid JSON: {error or 'nested too deeply'}.") from error
+    if not isinstance(found, dict):
+        raise FileError(f"{path}: expected a JSON object.")
+    return found
+
+
+QUANTISED = (".qweight", ".qzeros", ".g_idx", ".SCB", ".absmax", ".quant_map", ".weight_packed")
+
+
+def refuse_quantised(infos: Mapping[str, Info], where: str) -> None:
+    """Refuse packed weights, and scales along an axis: no gather re-orders them. Raises FileError."""
+    for key, info in infos.items():
+        scale = key.endswith((".weight_scale", ".weight_scale_inv", ".scales")) and sum(info.shape) > 1
+        packed = key.endswith(QUANTISED) or ".quant_state." in key
+        if scale or packed:
+            axes = [i for i, n in enumerate(info.shape) if n > 1]
+            along = f" along axis {', '.join(map(str, axes))}" if axes else ""
+            raise FileError(
+                f"{where}: quantised{along} ({key!r}); re-ordering channels would tear scales and "
+                "packed values apart. Permute the unquantised checkpoint, then quantise."
+            )
+    narrow = [k for k, i in infos.items() if k.endswith(".weight") and i.dtype in (torch.int8, torch.uint8)]
+    if narrow:
+        raise FileError(f"{where}: {narrow[0]!r} is {infos[narrow[0]].dtype}: quantised. Use the original.")
+
+
+def as_json(value: Any) -> str:
+    """JSON with one spelling: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

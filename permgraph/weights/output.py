@@ -1,0 +1,94 @@
+"""A checkpoint written in the layout of another: same shards, same keys, same small files beside them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from permgraph.errors import FileError
+from permgraph.weights.atomic_write import replacing, write_file
+from permgraph.weights.checkpoint import RECORD, RECORD_FORMAT, Checkpoint, Shard, as_json, open_checkpoint
+from permgraph.weights.safetensors_io import Info, SafetensorsFile, write_safetensors
+
+# Configuration, tokenizer and preprocessor files. Code and other weights are not handed on.
+COPIED = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".yaml", ".md")
+COPIED_BYTES = 64 * 2**20
+
+
+def write_like(
+    source: Checkpoint,
+    out: Path,
+    infos: Mapping[str, Info],
+    read: Callable[[str], torch.Tensor],
+    record: Mapping[str, Any],
+    *,
+    force: bool = False,
+    inputs: tuple[Path, ...] = (),
+    extra: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write tensors as safetensors to `out`, in the layout of `source`. Returns `out`.
+
+    infos    shape and dtype of every key of `source`
+    read     gives the tensor of a key, called once per key
+    record   what was done, kept as permgraph.json in a folder and in the metadata of a file
+    inputs   further paths that must not be written over
+    extra    further small files of a folder, by name; they win over the source's
+    Raises FileError; then `out` is as it was.
+    """
+    record = {"permgraph": "result", "format": RECORD_FORMAT, **record}
+    if not source.is_folder and out.suffix != ".safetensors":
+        raise FileError(f"{out}: the result of a single file is a .safetensors file; name it so.")
+    needed = sum(info.nbytes for info in infos.values())
+    inputs = (source.path, *inputs)
+    with replacing(
+        out, folder=source.is_folder, force=force, inputs=inputs, needed=needed, mark=RECORD
+    ) as partial:
+        if source.is_folder:
+            _write_folder(source, partial, infos, read, record, extra or {})
+            _compare(open_checkpoint(partial).infos, infos, out)
+        else:
+            metadata = {**source.shards[0].metadata, "permgraph": as_json(record)}
+            write_safetensors(partial, infos, read, metadata)
+            _compare(SafetensorsFile(partial).infos, infos, out)
+    return out
+
+
+def _write_folder(
+    source: Checkpoint,
+    folder: Path,
+    infos: Mapping[str, Info],
+    read: Callable[[str], torch.Tensor],
+    record: Mapping[str, Any],
+    extra: Mapping[str, bytes],
+) -> None:
+    names = [_shard_name(shard) for shard in source.shards]
+    for shard, name in zip(source.shards, names, strict=True):
+        held = {key: infos[key] for key in shard.infos}
+        write_safetensors(folder / name, held, read, {"format": "pt", **shard.metadata})
+    if names != ["model.safetensors"]:
+        weight_map = {k: n for s, n in zip(source.shards, names, strict=True) for k in s.infos}
+        total = sum(info.nbytes for info in infos.values())
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        write_file(folder / "model.safetensors.index.json", as_json(index).encode())
+    extra = {**extra, RECORD: as_json(record).encode()}
+    for name, data in extra.items():
+        write_file(folder / name, data)
+    for path in sorted(source.path.iterdir()):
+        wanted = path.suffix in COPIED and not path.name.endswith(".index.json") and path.name not in extra
+        if wanted and path.is_file() and path.stat().st_size <= COPIED_BYTES:
+            shutil.copyfile(path, folder / path.name)
+
+
+def _shard_name(shard: Shard) -> str:
+    """Name of a shard as safetensors: pytorch_model-1-of-2.bin becomes model-1-of-2.safetensors."""
+    stem = shard.path.stem
+    return f"{stem.replace('pytorch_model', 'model')}.safetensors"
+
+
+def _compare(written: Mapping[str, Info], infos: Mapping[str, Info], where: Path) -> None:
+    if dict(written) != dict(infos):
+        raise FileError(f"{where}: what was written does not read back as announced. Nothing was kept.")

@@ -1,0 +1,236 @@
+"""Repair: give a merged network back the spread that averaging took from its units.
+
+Averaging two units that correlate by less than 1 gives one with a smaller variance, and the loss multiplies
+from layer to layer (Jordan et al., REPAIR, 2022, https://arxiv.org/abs/2211.08403). Where a BatchNorm follows,
+its running statistics are taken anew from data. Elsewhere the layer that makes the units is rescaled: channel
+by channel, its mean and its standard deviation become the weighted means of those of A and of the aligned B
+(Eqs. 5 and 6 there), folded into weight and bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import is_parametrized
+
+from permgraph.errors import MatchError, PlanError
+from permgraph.ir.plan import Plan
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def repair(
+    plan: Plan,
+    merged: nn.Module,
+    model_a: nn.Module,
+    model_b: nn.Module,
+    batches: Iterable[Any],
+    weights: tuple[float, float] = (0.5, 0.5),
+) -> dict[str, Any]:
+    """Correct `merged` in place, in one pass; each layer sees the corrected outputs of those before it.
+
+    Args:
+        plan: its groups are repaired: the layers that make their units.
+        model_b: B as aligned, with the permuted weights.
+        batches: as for `calibrate`: a tensor, or a pair (for A, for B); the merged network hears what A hears.
+        weights: the shares of A and B in the merge.
+
+    Returns:
+        layers       layer → mean factor on its units' standard deviation
+        batch_norm   names of the BatchNorms whose statistics are new
+        skipped      layer → why it stays as it was
+
+    Raises:
+        MatchError: no batches, or a layer's statistics are not finite.
+        PlanError: the models are not what the plan was made for.
+    """
+    share_a, share_b = (w / sum(weights) for w in weights)
+    norms = {
+        n: m for n, m in merged.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is not None
+    }
+    names, skipped = _layers(plan, merged)
+    models = (merged, model_a, model_b)
+    layers = [{name: _module(model, name) for name in names} for model in models]
+    total = [{name: Sums() for name in names} for _ in models]
+    count = 0
+    with torch.no_grad(), _modes(models, norms.values()):
+        for batch in batches:
+            for_a, for_b = batch if isinstance(batch, (tuple, list)) and len(batch) == 2 else (batch, batch)
+            here = [{name: Sums() for name in names} for _ in models]
+            for side, inputs in ((1, for_a), (2, for_b)):
+                with _watching(layers[side], here[side]):
+                    _run(models[side], inputs)
+            targets = {name: _target(here[1][name], here[2][name], share_a, share_b) for name in names}
+            with _watching(layers[0], here[0], targets):
+                _run(merged, for_a)
+            for whole, part in zip(total, here, strict=True):
+                for name in names:
+                    whole[name].merge(part[name])
+            count += 1
+        if not count:
+            raise MatchError("no batch to repair on: the list of inputs is empty.")
+        factors = {}
+        for name in names:
+            target = _target(total[1][name], total[2][name], share_a, share_b)
+            factors[name] = _fold(name, layers[0][name], total[0][name], target)
+    return {"layers": factors, "batch_norm": sorted(norms), "skipped": skipped}
+
+
+class Sums:
+    """n, Σx and Σx² of every channel, about the first batch's mean, in float64."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.shift = self.sum = self.square = torch.zeros(())
+
+    def add(self, x: Tensor) -> None:
+        """x: (samples, channels)."""
+        x = x.double()
+        if not self.n:
+            self.shift = x.mean(0)
+            self.sum = self.square = torch.zeros_like(self.shift)
+        x = x - self.shift
+        self.n, self.sum, self.square = self.n + len(x), self.sum + x.sum(0), self.square + (x * x).sum(0)
+
+    def merge(self, other: Sums) -> None:
+        if not self.n:
+            self.n, self.shift, self.sum, self.square = other.n, other.shift, other.sum, other.square
+        elif other.n:
+            step = other.shift - self.shift
+            self.square = self.square + other.square + 2 * step * other.sum + other.n * step**2
+            self.sum = self.sum + other.sum + other.n * step
+            self.n += other.n
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every channel."""
+        mean = self.sum / max(self.n, 1)
+        return self.shift + mean, (self.square / max(self.n, 1) - mean**2).clamp(min=0).sqrt()
+
+
+Target = tuple[Tensor, Tensor]
+
+
+def _target(a: Sums, b: Sums, share_a: float, share_b: float) -> Target:
+    return tuple(share_a * x + share_b * y for x, y in zip(a.moments(), b.moments(), strict=True))  # type: ignore[return-value]
+
+
+def _correction(now: Sums, target: Target) -> tuple[Tensor, Tensor]:
+    """(factor, offset): x · factor + offset has the target's mean and deviation. Dead units are only moved."""
+    mean, spread = now.moments()
+    dead = spread <= 1e-6 * mean.abs() + 1e-12
+    factor = torch.where(dead, torch.ones_like(spread), target[1] / torch.where(dead, 1.0, spread))
+    return factor, target[0] - mean * factor
+
+
+def _layers(plan: Plan, model: nn.Module) -> tuple[list[str], dict[str, str]]:
+    """The layers that make the units of the plan's groups, and those that cannot be corrected, with why."""
+    normed = {g.name for g in plan.groups if any(p.tensor.endswith("running_mean") for p in g.places)}
+    makers: dict[str, set[str]] = {}
+    for step in plan.steps:
+        path, _, kind = step.tensor.rpartition(".")
+        if step.side == "permute" and kind in ("weight", "original1", "weight_v"):
+            makers.setdefault(path.removesuffix(".parametrizations.weight"), set()).update(step.layout)
+    weights = [id(p) for m in model.modules() for p in m._parameters.values()]
+    names, skipped = [], {}
+    for name, groups in makers.items():
+        module = _module(model, name)
+        if isinstance(module, (_BatchNorm, nn.LayerNorm, nn.GroupNorm)) or groups & normed:
+            continue  # a norm's scale is no producer; where a BatchNorm follows, its statistics are the repair
+        if not isinstance(module, (nn.Linear, *CONVOLUTIONS)):
+            skipped[name] = f"a {type(module).__name__}: only linear layers and convolutions are rescaled"
+        elif is_parametrized(module) or not isinstance(module._parameters.get("weight"), nn.Parameter):
+            skipped[name] = "its weight is computed (weight norm)"
+        elif module.bias is None:
+            skipped[name] = "it has no bias to take up the shift"
+        elif weights.count(id(module.weight)) > 1:
+            skipped[name] = "its weight is shared with another layer"
+        else:
+            names.append(name)
+    return names, skipped
+
+
+def _module(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError as error:
+        raise PlanError(
+            f"the model has no layer {name!r}: the plan was made for another architecture."
+        ) from error
+
+
+@contextmanager
+def _watching(
+    layers: dict[str, nn.Module], sums: dict[str, Sums], targets: dict[str, Target] | None = None
+) -> Iterator[None]:
+    """Adds the outputs of the layers up; with targets, hands them on corrected."""
+
+    def hook(name: str) -> Any:
+        def watch(module: nn.Module, args: Any, result: Tensor) -> Tensor | None:
+            axis = 1 if isinstance(module, CONVOLUTIONS) and result.dim() > module.weight.dim() - 1 else -1
+            sums[name].add(result.movedim(axis, -1).flatten(0, -2))
+            if targets is None:
+                return None
+            factor, offset = _correction(sums[name], targets[name])
+            moved = result.movedim(axis, -1).double() * factor + offset
+            return moved.to(result.dtype).movedim(-1, axis)
+
+        return watch
+
+    handles = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _modes(models: Iterable[nn.Module], norms: Iterable[_BatchNorm]) -> Iterator[None]:
+    """Everything in eval mode but these BatchNorms, which average the statistics of all batches alike."""
+    flags = [(m, m.training) for model in models for m in model.modules()]
+    norms = list(norms)
+    momenta, counts = [n.momentum for n in norms], [n.num_batches_tracked for n in norms]
+    for model in models:
+        model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.num_batches_tracked = (
+            None if norm.num_batches_tracked is None else torch.zeros_like(norm.num_batches_tracked)
+        )
+        norm.momentum = None  # in torch: a cumulative average
+        norm.train()
+    try:
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+        for norm, momentum, tracked in zip(norms, momenta, counts, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, tracked
+
+
+def _run(model: nn.Module, inputs: Any) -> None:
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    args = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+    model(*(a.to(device) if isinstance(a, Tensor) else a for a in args))
+
+
+def _fold(name: str, layer: nn.Module, now: Sums, target: Target) -> float:
+    """Write the correction into weight and bias. Returns the mean factor. Raises MatchError."""
+    if not now.n:
+        return 1.0  # never called
+    factor, offset = _correction(now, target)
+    if not bool(torch.isfinite(factor).all() and torch.isfinite(offset).all()):
+        raise MatchError(
+            f"{name}: its activations are not finite, so it cannot be repaired. Check the weights."
+        )
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
+    shape = (-1, *[1] * (weight.dim() - 1))
+    weight.copy_(weight.double() * factor.reshape(shape))
+    bias.copy_(bias.double() * factor + offset)
+    return float(factor.mean())

@@ -1,0 +1,92 @@
+"""Compound ops are taken apart by torch, but for those with a row in the rule table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from permgraph.axes.rules import RULES
+from permgraph.frontend.capture import capture
+from permgraph.frontend.decomposition import ALSO, WHOLE, composed, makes_tensors
+from permgraph.symmetry.infer import infer
+from permgraph.verification.function_check import verify
+
+
+def overloads(name: str) -> list[Any]:
+    packet = getattr(torch.ops.aten, name, None)
+    return [getattr(packet, o) for o in packet.overloads()] if packet else []
+
+
+def is_compound(name: str) -> bool:
+    return any(composed(op) and makes_tensors(op) for op in overloads(name))
+
+
+def test_what_stays_whole_has_a_rule_and_what_has_a_rule_stays_whole() -> None:
+    ruled = {n for n in RULES if any(composed(o) for o in overloads(n))}
+    assert sorted(WHOLE - set(RULES)) == []
+    assert sorted({n for n in ruled if is_compound(n)} - WHOLE) == []
+
+
+def test_what_is_listed_besides_has_no_rule_and_a_decomposition() -> None:
+    known = {op for op in torch.export.default_decompositions()}
+    assert sorted(ALSO & set(RULES)) == []
+    assert [name for name in sorted(ALSO) if not any(op in known for op in overloads(name))] == []
+
+
+class Pair(nn.Module):
+    """Two layers whose units meet in a compound op; what comes out is read without an order."""
+
+    def __init__(self, meet: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.one, self.two, self.meet = nn.Linear(4, 6), nn.Linear(4, 6), meet
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.meet(self.one(x), self.two(x)).sum()
+
+
+MEETINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cosine_similarity": functional.cosine_similarity,
+    "mse_loss": functional.mse_loss,
+    "pairwise_distance": functional.pairwise_distance,
+    "cross_entropy_loss": lambda a, b: functional.cross_entropy(a, b.softmax(-1)),
+    "triplet_margin_loss": lambda a, b: functional.triplet_margin_loss(a, b, a * b),
+    "absolute": lambda a, b: torch.absolute(a) * torch.arctan2(a, b),
+    "tensordot": lambda a, b: torch.tensordot(a, b, dims=([1], [1])).tanh(),
+    "isclose": lambda a, b: torch.where(torch.greater(a, b), a, b),
+}
+
+
+@pytest.mark.parametrize("name", MEETINGS)
+def test_the_units_of_a_compound_op_move_together(name: str) -> None:
+    torch.manual_seed(0)
+    net, x = Pair(MEETINGS[name]).double().eval(), (torch.randn(3, 4).double(),)
+    found = infer(capture(net, x))
+    assert not found.unknown_ops
+    assert [(g.size, len(g.places)) for g in found.groups] == [(6, 4)]
+    assert verify(net, x, found) < 1e-12
+
+
+def test_a_cell_taken_apart_has_the_units_of_its_state() -> None:
+    torch.manual_seed(0)
+
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.out = nn.LSTMCell(3, 5), nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = c = x.new_zeros(x.shape[1], 5)
+            for step in x:
+                h, c = self.cell(step, (h, c))
+            return self.out(h)  # type: ignore[no-any-return]
+
+    net, x = Cell().double().eval(), (torch.randn(4, 2, 3).double(),)
+    found = infer(capture(net, x))
+    assert not found.unknown_ops
+    assert [g.size for g in found.groups] == [5]
+    assert verify(net, x, found) < 1e-12

@@ -1,0 +1,179 @@
+"""The law of repair: afterwards every unit has the weighted mean of A's and B's mean and deviation."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import permgraph as pg
+from permgraph.errors import MatchError
+from permgraph.weights.interpolate import merge
+from permgraph.weights.repair import Sums, repair
+
+SHARES = [(0.5, 0.5), (0.9, 0.1)]
+
+
+class Plain(nn.Module):
+    """No norm: a convolution, a hidden layer with a bias, one without, and a read-out."""
+
+    def __init__(self, seed: int, norm: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.conv = nn.Conv1d(2, 6, 3)
+        self.norm = nn.BatchNorm1d(6) if norm else nn.Identity()
+        self.hidden = nn.Linear(6, 9)
+        self.bare = nn.Linear(9, 5, bias=False)
+        self.out = nn.Linear(5, 3)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.conv(x)))
+        x = torch.relu(self.hidden(x.transpose(1, 2)))
+        return self.out(torch.relu(self.bare(x)))
+
+
+def inputs(count: int = 4, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(8, 2, 30, generator=generator) + 0.5 for _ in range(count)]
+
+
+def made(norm: bool, shares: tuple[float, float]) -> tuple[pg.Plan, nn.Module, nn.Module, nn.Module]:
+    a, b = Plain(0, norm), Plain(1, norm)
+    if norm:
+        with torch.no_grad():
+            for model, generator in ((a, 2), (b, 3)):
+                noise = torch.Generator().manual_seed(generator)
+                model.norm.running_mean.copy_(torch.randn(6, generator=noise))
+                model.norm.running_var.copy_(0.5 + torch.rand(6, generator=noise))
+    result = copy.deepcopy(a)
+    result.load_state_dict(merge(a.state_dict(), b.state_dict(), shares))
+    return pg.plan(pg.infer(pg.trace(a, (inputs()[0][:1],)))), result, a, b
+
+
+def statistics(model: nn.Module, name: str, batches: list[Tensor]) -> tuple[Tensor, Tensor]:
+    seen: list[Tensor] = []
+    layer = model.get_submodule(name)
+    axis = 1 if isinstance(layer, nn.Conv1d) else -1
+    handle = layer.register_forward_hook(lambda m, args, y: seen.append(y.movedim(axis, -1).flatten(0, -2)))
+    with torch.no_grad():
+        for batch in batches:
+            model(batch)
+    handle.remove()
+    return torch.cat(seen).double().mean(0), torch.cat(seen).double().std(0, correction=0)
+
+
+@pytest.mark.parametrize("shares", SHARES)
+def test_every_unit_gets_the_weighted_mean_and_deviation(shares: tuple[float, float]) -> None:
+    plan, merged, a, b = made(False, shares)
+    batches = [torch.cat(inputs())]  # one batch: then the law is exact through all layers
+    before = {name: statistics(merged, name, batches) for name in ("conv", "hidden")}
+    report = repair(plan, merged, a, b, batches, shares)
+    assert list(report["layers"]) == ["conv", "hidden"] and report["batch_norm"] == []
+    for name in ("conv", "hidden"):
+        of_a, of_b = statistics(a, name, batches), statistics(b, name, batches)
+        want = [shares[0] * x + shares[1] * y for x, y in zip(of_a, of_b, strict=True)]
+        found = statistics(merged, name, batches)
+        for one, other in zip(found, want, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        assert float((before[name][1] / want[1]).mean()) < 0.99  # there was something to repair
+
+
+def test_several_batches_come_close_and_order_hardly_matters() -> None:
+    plan, merged, a, b = made(False, (0.5, 0.5))
+    other = copy.deepcopy(merged)
+    repair(plan, merged, a, b, inputs())
+    repair(plan, other, a, b, inputs()[::-1])
+    for name in ("conv", "hidden"):
+        of_a, of_b = (statistics(m, name, inputs())[1] for m in (a, b))
+        torch.testing.assert_close(
+            statistics(merged, name, inputs())[1], (of_a + of_b) / 2, rtol=0.05, atol=0.01
+        )
+    for one, two in zip(merged.state_dict().values(), other.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_what_cannot_be_folded_is_named_and_untouched() -> None:
+    plan, merged, a, b = made(False, (0.5, 0.5))
+    before = {k: t.clone() for k, t in merged.state_dict().items()}
+    report = repair(plan, merged, a, b, inputs())
+    assert report["skipped"] == {"bare": "it has no bias to take up the shift"}
+    changed = {k for k, t in merged.state_dict().items() if not torch.equal(t, before[k])}
+    assert changed == {"conv.weight", "conv.bias", "hidden.weight", "hidden.bias"}
+
+
+def test_equal_models_need_no_repair() -> None:
+    plan, _, a, _ = made(False, (0.5, 0.5))
+    merged = copy.deepcopy(a)
+    report = repair(plan, merged, a, copy.deepcopy(a), inputs())
+    assert all(abs(factor - 1) < 1e-6 for factor in report["layers"].values())
+    for one, two in zip(merged.state_dict().values(), a.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+
+
+def test_batch_norm_gets_the_average_over_batches_of_what_it_sees() -> None:
+    plan, merged, a, b = made(True, (0.5, 0.5))
+    batches = inputs()
+    conv = {k: t.clone() for k, t in merged.conv.state_dict().items()}
+    report = repair(plan, merged, a, b, batches)
+    assert report["batch_norm"] == ["norm"] and list(report["layers"]) == ["hidden"]
+    assert all(torch.equal(t, conv[k]) for k, t in merged.conv.state_dict().items())
+    with torch.no_grad():
+        seen = [merged.conv(x).transpose(0, 1).flatten(1) for x in batches]
+    torch.testing.assert_close(merged.norm.running_mean, torch.stack([s.mean(1) for s in seen]).mean(0))
+    torch.testing.assert_close(merged.norm.running_var, torch.stack([s.var(1) for s in seen]).mean(0))
+    assert merged.norm.momentum == a.norm.momentum
+    assert not merged.training and not merged.norm.training
+
+
+def test_the_other_models_and_dropout_are_left_alone() -> None:
+    plan, merged, a, b = made(True, (0.5, 0.5))
+    states = [{k: t.clone() for k, t in m.state_dict().items()} for m in (a, b)]
+    merged.train()
+    repair(plan, merged, a, b, inputs())
+    assert merged.training and merged.norm.training
+    for model, state in zip((a, b), states, strict=True):
+        assert all(torch.equal(t, state[k]) for k, t in model.state_dict().items())
+
+
+def test_a_dead_unit_is_moved_and_not_blown_up() -> None:
+    plan, merged, a, b = made(False, (0.5, 0.5))
+    with torch.no_grad():
+        merged.conv.weight[2] = 0
+    repair(plan, merged, a, b, inputs())
+    assert not merged.conv.weight[2].any() and all(
+        torch.isfinite(t).all() for t in merged.state_dict().values()
+    )
+
+
+def test_same_inputs_same_weights_and_pairs_feed_b_its_own() -> None:
+    plan, merged, a, b = made(False, (0.5, 0.5))
+    one, two, three = (copy.deepcopy(merged) for _ in range(3))
+    repair(plan, one, a, b, inputs())
+    repair(plan, two, a, b, ((x, x) for x in inputs()))  # a generator, read once
+    repair(plan, three, a, b, [(x, 2 * x) for x in inputs()])
+    assert all(
+        torch.equal(s, t) for s, t in zip(one.state_dict().values(), two.state_dict().values(), strict=True)
+    )
+    assert not torch.equal(one.conv.weight, three.conv.weight)
+
+
+def test_no_batch_is_an_error() -> None:
+    plan, merged, a, b = made(False, (0.5, 0.5))
+    with pytest.raises(MatchError, match="no batch to repair on"):
+        repair(plan, merged, a, b, [])
+
+
+def test_sums_of_parts_are_those_of_the_whole() -> None:
+    x = 1e3 + torch.randn(300, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole, parts = Sums(), Sums()
+    whole.add(x)
+    for part in x.split([10, 200, 90]):
+        one = Sums()
+        one.add(part)
+        parts.merge(one)
+    for sums in (whole, parts):
+        torch.testing.assert_close(sums.moments()[0], x.mean(0))
+        torch.testing.assert_close(sums.moments()[1], x.std(0, correction=0))

@@ -1,0 +1,36 @@
+"""One capture and one inference per network, shared by every test that reads them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from torch import nn
+
+from networks import MODELS
+from permgraph.frontend.capture import capture
+from permgraph.frontend.sources import load_source
+from permgraph.ir.spec import PermSpec
+from permgraph.ir.trace import Trace
+from permgraph.symmetry.infer import infer
+
+
+@cache
+def network(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
+    """The network of that name and its example inputs. Not to be modified."""
+    return MODELS[name]()
+
+
+@cache
+def trace(name: str) -> Trace:
+    """Of a network in MODELS, or of an alias written "alias:hubert"."""
+    if name.startswith("alias:"):
+        source = load_source(name.removeprefix("alias:"))
+        return capture(source.module, source.args, source.kwargs, source.name)
+    module, inputs = network(name)
+    return capture(module, inputs, name=name)
+
+
+@cache
+def spec(name: str, free_output: bool = False) -> PermSpec:
+    return infer(trace(name), free_output)
