@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import networkx as nx
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
@@ -127,7 +128,7 @@ class _Relations:
             for i, kind in sorted(zip(first.tolist(), kinds, strict=True))
         ]
 
-    def _graph(self, edges: Labels) -> csr_matrix:
+    def _graph(self, edges: NDArray[np.bool_]) -> csr_matrix:
         ones = np.ones(int(edges.sum()), dtype=np.int8)
         size = self.points.count
         return coo_matrix((ones, (self.a[edges], self.b[edges])), shape=(size, size)).tocsr()
