@@ -78,7 +78,9 @@ def _library(name: str, versions: Any) -> Finding:
     except metadata.PackageNotFoundError:
         return Finding(name, False, "is not installed", repair)
     if not versions.contains(found, prereleases=True):
-        return Finding(name, False, f"{found}, {versions} is needed", f"{_FLOORS.get(name, '')} {repair}".strip())
+        return Finding(
+            name, False, f"{found}, {versions} is needed", f"{_FLOORS.get(name, '')} {repair}".strip()
+        )
     said, problem = _try(_TRIALS[name]) if name in _TRIALS else ("", "")
     if not problem:
         return Finding(name, True, f"{found}  {said}".rstrip())
