@@ -30,6 +30,8 @@ from permgraph.ir.trace import Trace
 if TYPE_CHECKING:
     from torch import nn
 
+    from permgraph.verification.check import Check
+
 __version__ = "0.1.0"
 
 
@@ -112,8 +114,11 @@ def verify(
     spec: PermSpec | Plan,
     kwargs: Mapping[str, Any] | None = None,
     seed: int = 0,
-) -> float:
-    """Largest relative change of any output under a random element of the groups, in float64."""
+) -> Check:
+    """The function check: how much the outputs change when the groups move, in float64. `check.kept`, `check.change`.
+
+    It compares with numbers by its change: `verify(…) < 1e-9`. Errors: `verification.function_check.verify`.
+    """
     from permgraph.verification.function_check import verify as run
 
     return run(model, example_inputs, spec, kwargs, seed)
