@@ -68,12 +68,11 @@ class Check:
     def __format__(self, form: str) -> str:
         return format(self.change, form) if form else str(self)
 
+    def __str__(self) -> str:
+        return f"{self.change:.1e} (limit {self.limit:.0e})"
+
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "kept": self.kept, "blind": self.blind}
-
-    def measured(self) -> str:
-        """`5e-15 (limit 1e-09)`."""
-        return f"{self.change:.1e} (limit {self.limit:.0e})"
 
     def remarks(self) -> list[str]:
         """What has to be said beside the number: whole sentences."""

@@ -65,7 +65,7 @@ def check_encoder(encoder: Encoder, plan: Plan, perms: Permutations) -> Checked:
     check = verify(encoder.module(), args, plan, kwargs, perms=perms.only(plan.selected))
     if not check.kept:
         raise VerificationError(
-            f"{encoder.name}: the permuted weights change the output by {check.measured()}, relative, in float64. "
+            f"{encoder.name}: the permuted weights change the output by {check}, relative, in float64. "
             f"Nothing was written. {' '.join(check.remarks())} If `permgraph plan` made this plan, it is a fault of "
             "permgraph: please report the architecture."
         )
