@@ -21,9 +21,8 @@ class Check:
     control   largest change with one tensor of every group left out of step: what this check can notice. None when
               no group can move
     groups    on failure: the smallest set of groups that was found to change the function by itself
-    tensors   on failure: the smallest set of tensors that was found to keep the function when they stay in order and
-              the rest of those groups moves; or the one that `missing` names
-    missing   on failure: an axis that the plan forgot ("tensor[axis]"): when it moves too, the function is kept
+    tensors   on failure: the smallest set of tensors that was found to be wrong
+    remedy    on failure: what would keep the function, in words: "a.weight stays in order", "a.weight[1] moves too"
     nan       share of the output values that are NaN before any unit moves, and so cannot be compared
 
     It compares with numbers by its change: `check < 1e-9`.
@@ -37,7 +36,7 @@ class Check:
     control: float | None = None
     groups: tuple[str, ...] = ()
     tensors: tuple[str, ...] = ()
-    missing: str = ""
+    remedy: str = ""
     nan: float = 0.0
 
     @property
@@ -79,10 +78,8 @@ class Check:
         lines = []
         if not self.kept and self.groups:
             lines.append(f"Moving {_some(self.groups)} alone changes the function.")
-        if not self.kept and self.missing:
-            lines.append(f"With {self.missing} moved too it is kept: the plan forgot it.")
-        elif not self.kept and self.tensors:
-            lines.append(f"With {_some(self.tensors)} left in order it is kept.")
+            if self.remedy:
+                lines.append(f"It is kept when {self.remedy}.")
         if self.noise == 0.0:
             lines.append("With noise on the weights the network gives NaN, so its own weights were used.")
         elif self.noise < 1.0:

@@ -19,32 +19,36 @@ class Culprit:
     """What is wrong with permutations that do not keep the function.
 
     groups    change the function by themselves; without any one of them it is kept
-    tensors   when they stay in order and the rest of those groups moves, the function is kept; no fewer do
-    missing   an axis that the plan forgot, as "tensor[axis]": when it moves too, the function is kept
+    tensors   the smallest set of tensors that was found to be wrong
+    remedy    what would keep the function, in words
 
     `groups` and `tensors` are minimal, not always the smallest there are.
     """
 
     groups: tuple[str, ...] = ()
     tensors: tuple[str, ...] = ()
-    missing: str = ""
+    remedy: str = ""
 
 
 def culprit(plan: Plan, perms: Permutations, keeps: Keeps) -> Culprit:
-    """Search by running the network (`keeps`) with some groups, tensors or further axes moved, at most `RUNS` times."""
+    """Search by running the network (`keeps`) with some groups or tensors moved, at most `RUNS` times.
+
+    Tried in turn: some tensors stay in order; one more axis moves; the units of one axis lie as those of another.
+    """
     search = _Search(keeps)
     chosen = [g.name for g in plan.groups if g.name in perms.arrays]
-    groups = search.smallest(chosen, lambda names: not search.keeps(plan, perms.only(names)))
+    groups = tuple(search.smallest(chosen, lambda names: not search.keeps(plan, perms.only(names))))
     alone = perms.only(groups)
-    moved = [s.tensor for s in plan.steps if set(groups) & set(s.layout)]
-    tensors = search.smallest(
-        list(dict.fromkeys(moved)), lambda names: search.keeps(without(plan, names), alone)
-    )
-    if len(tensors) > 1:
-        for place in _forgotten(plan, groups):
-            if search.left > 0 and search.keeps(with_place(plan, place), alone):
-                return Culprit(tuple(groups), (place.tensor,), f"{place.tensor}[{place.axis}]")
-    return Culprit(tuple(groups), tuple(tensors))
+    moved = list(dict.fromkeys(s.tensor for s in plan.steps if set(groups) & set(s.layout)))
+    tensors = tuple(search.smallest(moved, lambda names: search.keeps(without(plan, names), alone)))
+    if len(tensors) == 1 and len(moved) > 1:
+        return Culprit(groups, tensors, f"{tensors[0]} stays in order")
+    for tried, place, remedy in (*_forgotten(plan, groups), *_misplaced(plan, groups)):
+        if search.left > 0 and search.keeps(tried, alone):
+            return Culprit(groups, (place.tensor,), remedy)
+    if len(tensors) < len(moved):
+        return Culprit(groups, tensors, f"{', '.join(tensors)} stay in order")
+    return Culprit(groups, tensors)
 
 
 def without(plan: Plan, tensors: Sequence[str]) -> Plan:
@@ -58,21 +62,47 @@ def with_place(plan: Plan, place: Place) -> Plan:
     return replace(plan, spec=replace(plan.spec, places=(*plan.spec.places, place)))
 
 
-def _forgotten(plan: Plan, groups: Sequence[str]) -> Iterator[Place]:
-    """Axes that the groups do not move and that could hold their units: as long as one that they move."""
-    steps = [s for s in plan.steps if set(groups) & set(s.layout)]
+def _forgotten(plan: Plan, groups: Sequence[str]) -> Iterator[tuple[Plan, Place, str]]:
+    """Plans that also move an axis which could hold units of the groups: as long as one that they move."""
+    steps = _steps(plan, groups)
     taken = {(s.tensor, s.axis) for s in steps}
-    seen = set()
+    tried = set()
     for step in steps:
-        shape = plan.spec.tensors.get(step.tensor)
-        if shape is None or step.rows is not None:
-            continue
-        for tensor, other in plan.spec.tensors.items():
-            for axis, size in enumerate(other):
-                key = (tensor, axis, step.layout, step.positions)
-                if size == shape[step.axis] and (tensor, axis) not in taken and key not in seen:
-                    seen.add(key)
-                    yield replace(step, tensor=tensor, axis=axis)
+        size = plan.spec.tensors[step.tensor][step.axis]
+        for tensor, shape in plan.spec.tensors.items():
+            for axis in (axis for axis, n in enumerate(shape) if n == size and (tensor, axis) not in taken):
+                place = replace(step, tensor=tensor, axis=axis, node="")
+                if place not in tried:
+                    tried.add(place)
+                    yield (
+                        with_place(plan, place),
+                        place,
+                        f"{tensor}[{axis}] moves too, which the plan forgot",
+                    )
+
+
+def _misplaced(plan: Plan, groups: Sequence[str]) -> Iterator[tuple[Plan, Place, str]]:
+    """Plans in which the units of one axis lie where those of another lie."""
+    steps = _steps(plan, groups)
+    for step in steps:
+        size = plan.spec.tensors[step.tensor][step.axis]
+        alike = [s for s in steps if s.layout == step.layout and plan.spec.tensors[s.tensor][s.axis] == size]
+        for positions in {s.positions: None for s in alike if s.positions != step.positions}:
+            place = replace(step, positions=positions)
+            places = tuple(place if p is step else p for p in plan.spec.places)
+            yield (
+                replace(plan, spec=replace(plan.spec, places=places)),
+                place,
+                f"the units of {step.tensor}[{step.axis}] lie as in other places of {step.layout[-1]}",
+            )
+
+
+def _steps(plan: Plan, groups: Sequence[str]) -> list[Place]:
+    return [
+        s
+        for s in plan.steps
+        if set(groups) & set(s.layout) and s.rows is None and s.tensor in plan.spec.tensors
+    ]
 
 
 class _Search:

@@ -69,7 +69,7 @@ def verify(
         control=_control(experiment, plan, trials[0]) if trials and largest <= limit else None,
         groups=wrong.groups,
         tensors=wrong.tensors,
-        missing=wrong.missing,
+        remedy=wrong.remedy,
         nan=experiment.nan,
     )
 
