@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from permgraph.linter.report import LintReport
     from permgraph.symmetry.explain import Reason
+    from permgraph.verification.check import Check
 
 __version__ = "0.1.0"
 
@@ -233,13 +234,19 @@ def verify(
     spec: PermSpec | Plan,
     kwargs: Mapping[str, Any] | None = None,
     seed: int = 0,
-) -> float:
-    """Largest relative change of any output under a random element of the groups, in float64.
+) -> Check:
+    """The function check: how much the outputs change when every selected group moves, in float64.
 
     Norm scales, biases and running statistics are randomised first: at their initial values a wrong spec passes.
+    Random ops give constants, so that no draw decides.
+
+    Returns:
+        `.kept`, `.change` (largest relative change of any output), `.limit`; on failure `.groups` and
+        `.tensors` name what is wrong. It compares with numbers by its change: `verify(…) < 1e-9`.
 
     Raises:
         PlanError: the spec or plan does not fit the model.
+        VerificationError: nothing can be compared.
     """
     from permgraph.verification.function_check import verify as run
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,11 +69,14 @@ def apply_checkpoint(
     force: bool = False,
     prefix: str | None = None,
     ignore_unexpected: Sequence[str] = (),
+    function_check: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Path:
     """Permute a checkpoint file or folder into `out`, tensor by tensor, as safetensors. Returns `out`.
 
     Everything is checked before anything is written, and `out` appears whole or not at all. The result
     records what was applied; applying it again to the result is refused. Raises PlanError, FileError.
+
+    function_check   runs after all other checks; what it returns goes into the record
     """
     checkpoint = open_checkpoint(source)
     moves = find_moves(plan, perms, checkpoint.infos, str(source), prefix, ignore_unexpected)
@@ -82,6 +85,7 @@ def apply_checkpoint(
     checkpoint.verify()
     record = {
         **checkpoint.record,
+        **({"function_check": dict(function_check())} if function_check else {}),
         "made_by": "apply",
         "applied": [*checkpoint.record.get("applied", ()), step],
     }

@@ -74,12 +74,14 @@ def merge_checkpoints(
     allow_nonfinite: bool = False,
     force: bool = False,
     extra: Mapping[str, bytes] | None = None,
+    checked: Mapping[str, Any] | None = None,
 ) -> Path:
     """`merge` from disk to disk, permuting B on the way, one tensor at a time. Returns `out`.
 
     The result has A's layout, keys and small files, and is safetensors. With a plan, tensors that it does
     not know (a head) are merged when both files have them in one shape, and A's otherwise; without one, both
-    files must have the same tensors. `extra` adds small files to a folder (a model card).
+    files must have the same tensors. `extra` adds small files to a folder (a model card), `checked` says in the
+    record what became of the function check.
     Raises FileError, PlanError, UsageError; then `out` is as it was.
     """
     if (plan is None) != (perms is None):
@@ -93,6 +95,8 @@ def merge_checkpoints(
         step = applied_step(plan, perms)
         refuse_twice(b, step)
         record["b"] = step
+        if checked is not None:
+            record["function_check"] = dict(checked)
     else:
         refuse_quantised(a.infos, str(path_a))
         refuse_quantised(b.infos, str(path_b))
