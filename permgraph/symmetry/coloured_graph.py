@@ -29,6 +29,9 @@ class Edges:
     def select(self, mask: NDArray[np.bool_] | Labels) -> Edges:
         return Edges(self.a[mask], self.b[mask], self.kind[mask])
 
+    def same(self, other: Edges) -> bool:
+        return all(np.array_equal(getattr(self, f), getattr(other, f)) for f in ("a", "b", "kind"))
+
     def __len__(self) -> int:
         return int(self.a.size)
 
@@ -126,6 +129,10 @@ def components(size: int, a: Labels, b: Labels) -> tuple[int, Labels]:
     graph = coo_matrix((np.ones(a.size, dtype=np.int8), (a, b)), shape=(size, size))
     count, of = connected_components(graph, directed=False)
     return int(count), of.astype(np.int64)
+
+
+def joined(parts: list[Edges]) -> Edges:
+    return Edges(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("a", "b", "kind")))
 
 
 def unique_edges(edges: Edges) -> Edges:

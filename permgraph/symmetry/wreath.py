@@ -14,22 +14,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from permgraph.axes.points import Labels
 from permgraph.symmetry.coloured_graph import Edges, components, mix, rank, refine, scatter_sum
+from permgraph.symmetry.isomorphism import Undecided, isomorphism, orbit
 from permgraph.symmetry.product_vertices import find_products
 from permgraph.symmetry.reductions import (
     Product,
     Twins,
     falls_apart,
-    find_sets,
+    find_bicliques,
     find_twins,
-    hold_one,
+    fold_matchings,
     informative,
-    matched_cells,
 )
 
 _HOLDS = 200  # vertices of one unit held in place before all of it is
+_CELL = 16  # vertices of a cell whose orbits are looked for
 
 
 @dataclass
@@ -128,11 +130,11 @@ def _families(vertices: Labels, colour: Labels, edges: Edges) -> Iterator[tuple[
         column[chunk] = np.tile(np.arange(m), units.shape[0])
         mine = edge_order[starts[k] : starts[k + 1]]
         local = Edges(column[a[mine]], column[b[mine]], edges.kind[mine])
-        yield from _aligned(units, of, local, a[mine], vertices)
+        yield from _aligned(units, of, local, a[mine], vertices, colour)
 
 
 def _aligned(
-    units: Labels, of: Labels, local: Edges, a: Labels, vertices: Labels
+    units: Labels, of: Labels, local: Edges, a: Labels, vertices: Labels, colour: Labels
 ) -> Iterator[tuple[Labels, Edges]]:
     """Split a family into sub-families whose units are isomorphic column by column."""
     if not len(local):
@@ -147,9 +149,25 @@ def _aligned(
     shapes: dict[bytes, list[int]] = {}
     for unit, (start, stop) in enumerate(zip(stops - counts, stops, strict=True)):
         shapes.setdefault(rows[1:, start:stop].tobytes(), []).append(unit)
+    alike: list[tuple[Labels, Edges]] = []
     for members in shapes.values():
         start, stop = stops[members[0]] - counts[members[0]], stops[members[0]]
-        yield vertices[units[members]], Edges(*rows[1:, start:stop])
+        mine, inside = vertices[units[members]], Edges(*rows[1:, start:stop])
+        for i, (known, model) in enumerate(alike):
+            image = _in_order_of(model, inside, colour[known[0]], colour[mine[0]])
+            if image is not None:
+                alike[i] = np.concatenate([known, mine[:, image]]), model
+                break
+        else:
+            alike.append((mine, inside))
+    yield from alike
+
+
+def _in_order_of(model: Edges, edges: Edges, one: Labels, two: Labels) -> Labels | None:
+    try:
+        return isomorphism(one, two, model, edges)
+    except Undecided:
+        return None
 
 
 def _open(colour: Labels, edges: Edges) -> Reading:
@@ -158,41 +176,67 @@ def _open(colour: Labels, edges: Edges) -> Reading:
     derived: list[Product | Twins] = []
     cell = rank(colour.astype(np.uint64))
     frozen, holds = 0, 0
-    matched, edges = matched_cells(cell, informative(cell, alive, edges))
-    if matched is not None:
-        alive[matched.vertex] = False
-        derived.append(matched)
     while True:
-        edges = informative(cell, alive, edges)
-        found, edges = find_products(cell, alive, edges)
-        for product in found:
-            alive[product.vertex] = False
-        derived += found
-        if found:
-            continue
+        cell, edges = informative(cell, alive, edges)
         left = np.flatnonzero(alive)
-        if not len(edges) or falls_apart(left, edges):
+        if not len(edges):
             break
-        rows = find_twins(cell, left, edges)
-        if not rows:
-            if (sets := find_sets(cell, edges)) is not None:
-                cell, edges = sets
-                alive = np.concatenate([alive, np.ones(cell.size - alive.size, dtype=bool)])
-                continue
-            if (holds := holds + 1) > _HOLDS:
-                return Reading(frozen=int(colour.size))
-            cell, held = hold_one(cell, left, edges)
-            frozen += held
+        products, edges = _follow(cell, alive, edges)
+        for product in products:
+            alive[product.vertex] = False
+        derived += products
+        if products:
             continue
-        derived += [Twins(r) for r in rows]
-        for r in rows:
-            alive[r[:, 1:]] = False
-            cell[r[:, 0]] = int(cell.max()) + 1  # a representative is told apart by how many it stands for
-        edges = edges.select(alive[edges.a] & alive[edges.b])
-        cell = refine(cell, edges)
+        if falls_apart(left, edges):
+            break
+        if rows := find_twins(cell, left, edges):
+            derived += rows
+            for r in rows:
+                alive[r.vertex[:, 1:]] = False
+                cell[r.vertex[:, 0]] = int(cell.max()) + 1  # told apart by how many it stands for
+            edges = edges.select(alive[edges.a] & alive[edges.b])
+            cell = refine(cell, edges)
+        elif (bicliques := find_bicliques(cell, edges)) is not None:
+            cell, edges = bicliques
+            alive = np.concatenate([alive, np.ones(cell.size - alive.size, dtype=bool)])
+        elif (holds := holds + 1) > _HOLDS:
+            return Reading(frozen=int(colour.size))
+        else:
+            cell, held = _split(cell, left, edges)
+            frozen += held
     reading = read(left, cell, edges)
     reading.frozen += frozen
     reading.sets += cell.size - colour.size
     # what follows others is resolved after them: innermost first, later removals before earlier ones
     reading.derived = reading.derived + derived[::-1]
     return reading
+
+
+def _follow(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[list[Product], Edges]:
+    folded, edges = fold_matchings(cell, alive, edges)
+    return ([folded], edges) if folded else find_products(cell, alive, edges)
+
+
+def _split(cell: Labels, vertices: Labels, edges: Edges) -> tuple[Labels, int]:
+    """Split a cell that is not one orbit; where all are, hold one vertex in place.
+
+    What moves when a vertex is held is a subgroup, so it is true. Returns the refined cells, and how many vertices
+    are held in place now although they could move.
+    """
+    index = np.zeros(cell.size, dtype=np.int64)
+    index[vertices] = np.arange(vertices.size)
+    inside = Edges(index[edges.a], index[edges.b], edges.kind)
+    size = np.bincount(cell[vertices])
+    first = np.unique(cell[vertices], return_index=True)[1]
+    movable = sorted(first[size[cell[vertices[first]]] > 1], key=lambda v: size[cell[vertices[v]]])
+    cell = cell.copy()
+    for v in movable:
+        if size[cell[vertices[v]]] <= _CELL:
+            reached = orbit(v, rank(cell[vertices].astype(np.uint64)), inside)
+            if reached.size < size[cell[vertices[v]]]:
+                cell[vertices[reached]] = int(cell.max()) + 1
+                return refine(cell, edges), 0
+    moving = vertices[size[cell[vertices]] > 1]
+    cell[vertices[movable[0]]] = int(cell.max()) + 1
+    cell = refine(cell, edges)
+    return cell, int((np.bincount(cell[vertices])[cell[moving]] == 1).sum())

@@ -140,7 +140,7 @@ def _log10_automorphisms(colour: list[Hashable], edges: set[tuple[int, int, Hash
             colour += [("tail", kind), ("head", kind)]
         elif len(kinds[ends]) > 1:
             path = [a, len(colour), b]
-            colour.append(("edge", kind))
+            colour.append(("edge", kind, repr(colour[a])))
         for x, y in zip(path, path[1:], strict=False):
             near[x].append(y)
     if len(colour) > LARGEST:
