@@ -19,6 +19,9 @@ from permgraph.symmetry.names import name_blocks
 from permgraph.symmetry.wreath import read
 
 
+_ONE_BY_ONE = 16  # vertices held singly before all are that cannot be placed
+
+
 def infer(trace: Trace, free_output: bool = False) -> PermSpec:
     """Every group of channels of `trace` that may be re-ordered without changing the function.
 
@@ -53,7 +56,7 @@ def _read(classes: Classes, state: Labels) -> tuple[Addresses, int]:
             broken = found.vertices
         if not broken.size:
             return addresses, held + reading.frozen
-        broken = broken[broken < classes.count]
+        broken = broken[broken < classes.count][: 1 if held < _ONE_BY_ONE else None]
         held += broken.size
         colour = colour.copy()
         colour[broken] = int(colour.max()) + 1 + np.arange(broken.size)

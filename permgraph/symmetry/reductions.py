@@ -128,30 +128,29 @@ def find_twins(cell: Labels, vertices: Labels, edges: Edges) -> list[Twins]:
 
 
 def find_bicliques(cell: Labels, edges: Edges) -> tuple[Labels, Edges] | None:
-    """Give the bicliques of a kind of edge a vertex each, where its edges are nothing but disjoint bicliques.
+    """Give the cliques of a kind of edge a vertex each, where its edges are nothing but disjoint (bi)cliques.
 
     Grouped-query attention whose key heads nothing marks: every key channel is joined to the query heads that
-    share it. The new vertices are the key heads, and each key channel is a pair (key head, channel).
+    share it. The new vertices are the key heads, and each key channel is a pair (key head, channel). Channels
+    that are added to their mirror images: the new vertices are the pairs.
 
     Returns the cells, the new ones at the end, and the edges.
     """
     for kind in np.unique(edges.kind):
         chosen = edges.kind == kind
         a, b = edges.a[chosen], edges.b[chosen]
-        if cell[a[0]] == cell[b[0]]:
-            continue
         _, of = components(cell.size, a, b)
         left, right = np.unique(a), np.unique(b)
-        ends = np.concatenate([left, right])
-        bicliques, which = np.unique(of[ends], return_inverse=True)
-        n, m = (np.bincount(w, minlength=bicliques.size) for w in np.split(which, [left.size]))
-        count = np.bincount(np.searchsorted(bicliques, of[a]), minlength=bicliques.size)
-        if bicliques.size < 2 or max(n.min(), m.min()) < 2 or min(n.max(), m.max()) < 2:
-            continue  # one biclique says nothing; one vertex on a side stands for it already
-        if np.array_equal(count, n * m):
+        inside = bool(cell[a[0]] == cell[b[0]])
+        ends = left if inside else np.concatenate([left, right])
+        cliques, which = np.unique(of[ends], return_inverse=True)
+        n = np.bincount(which[: left.size], minlength=cliques.size)
+        m = n - 1 if inside else np.bincount(which[left.size :], minlength=cliques.size)
+        if cliques.size < 2 or not inside and (max(n.min(), m.min()) < 2 or min(n.max(), m.max()) < 2):
+            continue  # one clique says nothing; one vertex on a side stands for it already
+        if np.array_equal(np.bincount(np.searchsorted(cliques, of[a]), minlength=cliques.size), n * m):
             fresh = int(edges.kind.max()) + 1 + (np.arange(ends.size) >= left.size)
-            kept = edges.select(~chosen)
-            joins = joined([kept, Edges(ends, cell.size + which, fresh)])
-            grown = np.concatenate([cell, np.full(bicliques.size, int(cell.max()) + 1)])
+            joins = joined([edges.select(~chosen), Edges(ends, cell.size + which, fresh)])
+            grown = np.concatenate([cell, np.full(cliques.size, int(cell.max()) + 1)])
             return refine(grown, joins), joins
     return None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from permgraph.axes.points import Labels
 from permgraph.symmetry.coloured_graph import Edges, components, mix, rank, refine, scatter_sum
-from permgraph.symmetry.isomorphism import Undecided, isomorphism, orbit
+from permgraph.symmetry.orbits import Undecided, exchange, hold, isomorphism, split_cells
 from permgraph.symmetry.product_vertices import find_products
 from permgraph.symmetry.reductions import (
     Product,
@@ -31,7 +31,6 @@ from permgraph.symmetry.reductions import (
 )
 
 _HOLDS = 200  # vertices of one unit held in place before all of it is
-_CELL = 16  # vertices of a cell whose orbits are looked for
 
 
 @dataclass
@@ -170,12 +169,11 @@ def _in_order_of(model: Edges, edges: Edges, one: Labels, two: Labels) -> Labels
         return None
 
 
-def _open(colour: Labels, edges: Edges) -> Reading:
+def _open(colour: Labels, edges: Edges, depth: int = 0) -> Reading:
     """Read the inside of one connected unit, given in terms of its columns."""
     alive = np.ones(colour.size, dtype=bool)
     derived: list[Product | Twins] = []
     cell = rank(colour.astype(np.uint64))
-    frozen, holds = 0, 0
     while True:
         cell, edges = informative(cell, alive, edges)
         left = np.flatnonzero(alive)
@@ -199,15 +197,16 @@ def _open(colour: Labels, edges: Edges) -> Reading:
         elif (bicliques := find_bicliques(cell, edges)) is not None:
             cell, edges = bicliques
             alive = np.concatenate([alive, np.ones(cell.size - alive.size, dtype=bool)])
-        elif (holds := holds + 1) > _HOLDS:
-            return Reading(frozen=int(colour.size))
+        elif (split := _split(cell, left, edges)) is not None:
+            cell = split
         else:
-            cell, held = _split(cell, left, edges)
-            frozen += held
-    reading = read(left, cell, edges)
-    reading.frozen += frozen
-    reading.sets += cell.size - colour.size
-    # what follows others is resolved after them: innermost first, later removals before earlier ones
+            return _finish(_stuck(cell, left, edges, depth), colour.size, cell.size, derived)
+    return _finish(read(left, cell, edges), colour.size, cell.size, derived)
+
+
+def _finish(reading: Reading, given: int, grown: int, derived: list[Product | Twins]) -> Reading:
+    """What follows others is resolved after them: innermost first, later removals before earlier ones."""
+    reading.sets += grown - given
     reading.derived = reading.derived + derived[::-1]
     return reading
 
@@ -217,26 +216,39 @@ def _follow(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[list[
     return ([folded], edges) if folded else find_products(cell, alive, edges)
 
 
-def _split(cell: Labels, vertices: Labels, edges: Edges) -> tuple[Labels, int]:
-    """Split a cell that is not one orbit; where all are, hold one vertex in place.
-
-    What moves when a vertex is held is a subgroup, so it is true. Returns the refined cells, and how many vertices
-    are held in place now although they could move.
-    """
+def _alone(cell: Labels, vertices: Labels, edges: Edges) -> tuple[Labels, Edges]:
+    """The graph of some vertices, numbered anew."""
     index = np.zeros(cell.size, dtype=np.int64)
     index[vertices] = np.arange(vertices.size)
-    inside = Edges(index[edges.a], index[edges.b], edges.kind)
-    size = np.bincount(cell[vertices])
-    first = np.unique(cell[vertices], return_index=True)[1]
-    movable = sorted(first[size[cell[vertices[first]]] > 1], key=lambda v: size[cell[vertices[v]]])
+    return rank(cell[vertices].astype(np.uint64)), Edges(index[edges.a], index[edges.b], edges.kind)
+
+
+def _split(cell: Labels, vertices: Labels, edges: Edges) -> Labels | None:
+    split = split_cells(*_alone(cell, vertices, edges))
+    if split is None:
+        return None
     cell = cell.copy()
-    for v in movable:
-        if size[cell[vertices[v]]] <= _CELL:
-            reached = orbit(v, rank(cell[vertices].astype(np.uint64)), inside)
-            if reached.size < size[cell[vertices[v]]]:
-                cell[vertices[reached]] = int(cell.max()) + 1
-                return refine(cell, edges), 0
-    moving = vertices[size[cell[vertices]] > 1]
-    cell[vertices[movable[0]]] = int(cell.max()) + 1
-    cell = refine(cell, edges)
-    return cell, int((np.bincount(cell[vertices])[cell[moving]] == 1).sum())
+    cell[vertices] = split
+    return cell
+
+
+def _stuck(cell: Labels, vertices: Labels, edges: Edges, depth: int) -> Reading:
+    """Hold one vertex in place: what moves then is a subgroup, so it is true. A reflection is added to it.
+
+    `frozen` counts the vertices that are held now, unless the reflection is all that was lost.
+    """
+    if depth > _HOLDS:
+        return Reading(frozen=int(vertices.size))
+    known, local = _alone(cell, vertices, edges)
+    v, held = hold(known, local)
+    reading = _open(held, local, depth + 1)
+    pairs = exchange(v, known, local)
+    if pairs is not None:
+        reading.families.append(Family(pairs))
+    size = np.bincount(known)[known]
+    if pairs is None or size[v] > 2:
+        reading.frozen += int(((size > 1) & (np.bincount(held)[held] == 1)).sum())
+    row = np.concatenate([vertices, cell.size + np.arange(reading.sets)])
+    reading.families = [_relabel(f, row) for f in reading.families]
+    reading.derived = [_renumber(d, row) for d in reading.derived]
+    return reading

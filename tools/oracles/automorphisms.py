@@ -59,7 +59,8 @@ def graph_of(points: Points) -> ColouredGraph:
     shared = Counter(zip(of.tolist(), run.tolist(), strict=True))
     crossed = {c for (c, _), times in shared.items() if times > 1}  # ties relate coordinates of one axis
     loose = np.isin(of, list(crossed)) & ~pinned
-    vertex = np.where(pinned, -1 - of, np.where(loose, points.count + np.arange(points.count), of)).tolist()
+    own = np.arange(points.count)
+    vertex = np.where(pinned, -1 - own, np.where(loose, points.count + own, of)).tolist()
     runs = defaultdict(list)
     for v, r in zip(vertex, run.tolist(), strict=True):
         runs[v].append(r)
