@@ -170,17 +170,10 @@ class Addresses:
         model = np.zeros(int(sort.max(initial=0)) + 1, dtype=np.int64)
         model[sort[mine][first]] = colour[first]
         bad[mine] |= colour != model[sort[mine]]
-        sizes = np.array([self._places(chain) for chain in self.chains])
+        sizes = np.array([np.prod([float(self.blocks[k].size) for k in keys]) for keys in self.chains])
         unfilled = np.bincount(sort)[sort] != sizes[self.chain_of]
         bad[state] |= unfilled[state]
         return np.flatnonzero(bad)
-
-    def _places(self, chain: tuple[int, ...]) -> float:
-        """How many vertices fill a layout; none do where a group stands twice and another lives within it."""
-        twice = {key for key in chain if chain.count(key) > 1}
-        if any(twice & set(self.blocks[key].under) for key in chain):
-            return -1
-        return float(np.prod([float(self.blocks[key].size) for key in chain]))
 
     def _coincidences(self, a: Labels, b: Labels) -> tuple[Hash, NDArray[np.float64]]:
         """For edges between two layouts: which coordinates of the ends are one, and how many edges have the same."""
