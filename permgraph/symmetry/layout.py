@@ -115,13 +115,19 @@ class Addresses:
         found: list[Labels] = []
         for factor in factors.T:
             for axis, key in enumerate(self.chains[int(self.chain_of[factor[0]])]):
-                mine = self.coordinates[factor, axis]  # an ancestor that factors share is one key
-                if not any(k == key and np.array_equal(c, mine) for k, c in zip(layout, found, strict=True)):
+                mine = self.coordinates[factor, axis]
+                told = (c for k, c in zip(layout, found, strict=True) if k == key)
+                if not any(self._tells(key, c, mine) for c in told):
                     layout.append(key)
                     found.append(mine)
         self.chain_of[vertex] = self._chain(tuple(layout), vertex)
         for axis, coordinate in enumerate(found):
             self.coordinates[vertex, axis] = coordinate
+
+    def _tells(self, key: int, known: Labels, other: Labels) -> bool:
+        """Whether one coordinate tells the other: always the same unit, or always the other one of two."""
+        same = known == other
+        return bool(same.all() or (self.blocks[key].size == 2 and not same.any()))
 
     def _twins(self, vertex: Labels) -> None:
         """Twins form a group under the layout of the one that stands for them."""
