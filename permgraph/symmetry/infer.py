@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from permgraph.axes.points import Labels
 from permgraph.axes.propagation import propagate
@@ -39,7 +40,7 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
     return _spec(trace, context, classes, blocks, places, names, frozen, free_output)
 
 
-def _read(classes: Classes, state: Labels) -> tuple[Addresses, int]:
+def _read(classes: Classes, state: NDArray[np.bool_]) -> tuple[Addresses, int]:
     """The groups of the coloured graph, and how many vertices had to be held for want of a way to read them.
 
     What was read is checked against the graph. Where it would not keep it, vertices are held and it is read again.
@@ -63,11 +64,16 @@ def _read(classes: Classes, state: Labels) -> tuple[Addresses, int]:
         colour = refine(colour, edges)
 
 
-def _state(context: Context, classes: Classes) -> Labels:
-    """Vertices that hold a coordinate of a state tensor or of an output."""
-    runs = [np.arange(o.start, o.stop) for o in context.points.origins if o.tensor]
-    seen = [array.labels.ravel() for _, value in context.outputs for array in value.arrays]
-    return np.unique(classes.of[np.concatenate([np.zeros(0, dtype=np.int64), *runs, *seen])])
+def _state(context: Context, classes: Classes) -> NDArray[np.bool_]:
+    """Which vertices hold a coordinate of a state tensor or of an output."""
+    state = np.zeros(classes.count, dtype=bool)
+    for run in context.points.origins:
+        if run.tensor:
+            state[classes.of[run.start : run.stop]] = True
+    for _, value in context.outputs:
+        for array in value.arrays:
+            state[classes.of[array.labels]] = True
+    return state
 
 
 def _by_position(classes: Classes, chosen: Labels) -> Labels:

@@ -144,7 +144,7 @@ class Addresses:
             self.column[mine] = self._columns
             self._columns += 1
 
-    def broken(self, colour: Labels, edges: Edges, state: Labels) -> Labels:
+    def broken(self, colour: Labels, edges: Edges, state: NDArray[np.bool_]) -> Labels:
         """Vertices to hold, because a group as it was read would not keep a colour or an edge, or has no place.
 
         Empty where all is right: among the edges of one kind between two sorts of vertices, those whose
@@ -163,7 +163,7 @@ class Addresses:
         uneven = np.bincount(key, minlength=1)[key] != orbit
         return np.unique(np.concatenate([*held, edges.a[uneven], edges.b[uneven]]))
 
-    def _misplaced(self, sort: Labels, colour: Labels, state: Labels) -> Labels:
+    def _misplaced(self, sort: Labels, colour: Labels, state: NDArray[np.bool_]) -> Labels:
         """Vertices of one sort that differ in colour, share an address, or (of the state) leave addresses empty."""
         address = sort.astype(np.uint64)
         for axis in range(max(map(len, self.chains))):
@@ -178,7 +178,7 @@ class Addresses:
         bad[mine] |= colour != model[sort[mine]]
         sizes = np.array([np.prod([float(self.blocks[k].size) for k in keys]) for keys in self.chains])
         unfilled = np.bincount(sort)[sort] != sizes[self.chain_of]
-        bad[state] |= unfilled[state]
+        bad[mine] |= unfilled[mine] & state
         return np.flatnonzero(bad)
 
     def _coincidences(self, a: Labels, b: Labels) -> tuple[Hash, NDArray[np.float64]]:

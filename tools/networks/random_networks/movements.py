@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from networks.random_networks.stage import SIZES, Family, Stage, divisor, weight
+from networks.random_networks.stage import Family, Stage, divisor, weight
 
 
 def pointwise(rng: Random, c: int) -> Stage:
@@ -56,15 +56,11 @@ def interleave(rng: Random, c: int) -> Stage:
     n = c // 2
     if rng.random() < 0.5:
         return Stage(lambda _, x: torch.stack([x[..., :n], x[..., n : 2 * n]], -1).flatten(2), 2 * n)
-    return Stage(lambda _, x: torch.stack([x[..., :n], x[..., n : 2 * n]], 2).flatten(2).sin(), 2 * n)
+    return Stage(lambda _, x: torch.stack([x[..., :n].sin(), x[..., n : 2 * n]], 2).flatten(2), 2 * n)
 
 
 def self_concatenation(rng: Random, c: int) -> Stage:
-    return Stage(lambda _, x: torch.cat([x, rng_function(x)], 2), 2 * c) if c <= 6 else flip(rng, c)
-
-
-def rng_function(x: Tensor) -> Tensor:
-    return torch.tanh(x)
+    return Stage(lambda _, x: torch.cat([x, torch.tanh(x)], 2), 2 * c) if c <= 6 else flip(rng, c)
 
 
 def table(rng: Random, c: int) -> Stage:
@@ -206,4 +202,3 @@ MOVEMENTS: dict[str, Family] = {
         pool_channels,
     )
 }
-assert max(SIZES) < 12
