@@ -161,7 +161,12 @@ class Walk:
 
 def table_of(value: torch.Tensor) -> Any:
     """Contents of an integer or boolean table; a bare number when a constant has one value throughout."""
-    if value.is_meta or value.numel() == 0 or isinstance(value, torch._subclasses.FakeTensor):
+    if (
+        value.is_meta
+        or value.layout != torch.strided
+        or value.numel() == 0
+        or isinstance(value, torch._subclasses.FakeTensor)
+    ):
         return None
     if value.is_floating_point() or value.is_complex():
         value = value.detach()

@@ -60,8 +60,6 @@ class Recorder(TorchDispatchMode):
     results  the results of these, after the run
     """
 
-    supports_higher_order_operators = True
-
     def __init__(self, keep: frozenset[str] = frozenset()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.nodes: list[Node] = []
@@ -110,8 +108,6 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if isinstance(func, torch._ops.HigherOrderOperator):
-            raise TraceError(f"the branch or loop torch.ops.higher_order.{func.__name__} cannot be recorded")
         if func._schema.is_mutable:
             return self._mutated(func, args, kwargs)
         result = func(*args, **kwargs)
@@ -151,10 +147,7 @@ class Recorder(TorchDispatchMode):
     def _mutated(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Functionalization left this write: it goes to a tensor that the network holds outside its state."""
         if any(t in self._known for t in _tensors((args, kwargs))):
-            raise TraceError(
-                f"{func} writes into a tensor that is neither a parameter nor a registered buffer"
-                f" ({self._where()['source']}): register it with register_buffer"
-            )
+            raise TraceError(writes_outside(call_site()))
         return func(*args, **kwargs)
 
     def _where(self) -> dict[str, Any]:
@@ -165,6 +158,8 @@ class Recorder(TorchDispatchMode):
 class Functional(FunctionalTensorMode):  # type: ignore[no-untyped-call]
     """The upper mode: hands functional ops to a recorder, compound ops whole unless they are to be taken apart."""
 
+    supports_higher_order_operators = True  # to refuse them
+
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self.recorder = recorder
@@ -174,7 +169,12 @@ class Functional(FunctionalTensorMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in FunctionalTensor.metadata_fns or isinstance(func, torch._ops.HigherOrderOperator):
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            raise TraceError(
+                f"it has both {func.__name__}, which only torch.export follows, and code that reads values of tensors,"
+                f" which it cannot follow ({call_site()}): write one without the other"
+            )
+        if func in FunctionalTensor.metadata_fns:
             return super().__torch_dispatch__(func, types, args, kwargs)
         if composed(func):
             if func._schema.name == f"aten::{_PAD}" or not (_writes_or_views(func) or comes_apart(func)):
@@ -254,6 +254,13 @@ _ADDRESS = {
     torch.Tensor.untyped_storage,
     torch.Tensor.storage,
 }
+
+
+def writes_outside(place: str) -> str:
+    return (
+        f"the code writes into a tensor that its modules do not hold ({place or 'place unknown'}): make that tensor a"
+        " buffer (register_buffer) or an argument"
+    )
 
 
 def _writes_or_views(func: Any) -> bool:

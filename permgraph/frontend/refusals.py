@@ -12,6 +12,7 @@ from permgraph.errors import TraceError
 from permgraph.frontend.arguments import Call, tensors_in
 from permgraph.frontend.call_site import raised_at
 from permgraph.frontend.flatten import FRAME, short
+from permgraph.frontend.recorder import writes_outside
 
 
 def without_values(module: nn.Module, call: Call) -> bool:
@@ -31,6 +32,13 @@ def refusal(
         )
     if isinstance(second, TraceError):
         return f"{title}: {_ended(str(second))}"
+    if "non-functional tensor" in str(second):
+        return f"{title}: {writes_outside(raised_at(second))}."
+    if "NestedTensor" in str(second) or "_nested_" in str(error):
+        return (
+            f"{title}: nested tensors{_at(error)} have no sizes that axes could be read from. Give a wrapper whose"
+            " forward uses padded tensors."
+        )
     if problem := _own_failure(module, call):
         return (
             f"{title}: the network itself fails on these example inputs{_at(problem)}: {type(problem).__name__}:"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.functional_tensor import FunctionalTensor
 
+from permgraph.errors import TraceError
 from permgraph.frontend.arguments import Call, input_names, tensors_in, with_tensors
 from permgraph.frontend.flatten import table_of
 from permgraph.frontend.recorder import Functional, Reads, Recorder, inner_of, state_name
@@ -43,6 +44,9 @@ def record(
         recorder.name(tensor, recorder.add(name, "input", (), tensor))
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
+        stack.enter_context(
+            torch.compiler.set_stance("force_eager")
+        )  # code inside torch.compile runs as it is
         stack.enter_context(torch._C._AutoDispatchBelowAutograd())
         stack.enter_context(_paths(module, recorder))
         stack.enter_context(Functional(recorder))
@@ -60,7 +64,13 @@ def record(
 def _shell(module: nn.Module) -> nn.Module:
     """A copy that shares the tensors, since a module may keep what it computed in its attributes."""
     memo: dict[int, Any] = {id(t): t for t in _all_tensors(module)}
-    return copy.deepcopy(module, memo)
+    try:
+        return copy.deepcopy(module, memo)
+    except Exception as error:  # locks, open files, generators: whatever a module holds
+        raise TraceError(
+            f"its code reads values of tensors, so a copy of it has to run, and it cannot be copied ({error}): leave"
+            " what cannot be copied out of its attributes"
+        ) from error
 
 
 def _all_tensors(module: nn.Module) -> list[Tensor]:

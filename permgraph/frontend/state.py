@@ -27,7 +27,9 @@ def state_of(module: nn.Module, names: dict[str, str]) -> dict[str, StateTensor]
             state[first] = replace(state[first], aliases=(*state[first].aliases, name))
             continue
         kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
-        state[name] = StateTensor(name, tuple(tensor.shape), dtype_of(tensor.dtype), kind)
+        # what is sparse has no axes to permute: by its type it is a table, in order as one of integers
+        dtype = dtype_of(tensor.dtype) if tensor.layout == torch.strided else "sparse"
+        state[name] = StateTensor(name, tuple(tensor.shape), dtype, kind)
     return state
 
 

@@ -173,13 +173,9 @@ class Packed(nn.Module):
         self.down = nn.Linear(10 if both_ways else 5, 3)
 
     def forward(self, x: Tensor, lengths: Any) -> tuple[Tensor, Tensor]:
-        packed = pack_padded_sequence(
-            self.up(x), lengths, batch_first=self.batch_first, enforce_sorted=False
-        )
+        packed = pack_padded_sequence(self.up(x), lengths, batch_first=self.batch_first, enforce_sorted=False)
         out, last = self.cell(packed)
-        padded, _ = pad_packed_sequence(
-            out, batch_first=self.batch_first, padding_value=2.0, total_length=8
-        )
+        padded, _ = pad_packed_sequence(out, batch_first=self.batch_first, padding_value=2.0, total_length=8)
         return self.down(padded), (last[0] if isinstance(last, tuple) else last).sum(-1)
 
 
@@ -242,7 +238,7 @@ def test_a_number_read_later_makes_no_constant() -> None:
 
     class Table(Layers):
         def forward(self, x: Tensor) -> Tensor:
-            h, g = self.hidden(x)
+            _, g = self.hidden(x)
             table = torch.tensor([float(v > 2) for v in x[0, :1].tolist() * 5])
             return self.three(g + table)  # type: ignore[no-any-return]
 
