@@ -22,6 +22,7 @@ from permgraph.frontend.arguments import Call, call_of, exportable
 from permgraph.frontend.decomposition import taken_apart
 from permgraph.frontend.export import program_of
 from permgraph.frontend.flatten import Walk
+from permgraph.frontend.functional import made_functional
 from permgraph.frontend.modules import for_capture, network_of, unwrapped
 from permgraph.frontend.outputs import plain_outputs
 from permgraph.frontend.refusals import refusal, without_values
@@ -107,7 +108,8 @@ def inner_names(network: nn.Module) -> dict[str, str]:
 def _exported(network: nn.Module, call: Call) -> ExportedProgram:
     inner = unwrapped(network)[0]
     with exportable(inner, call) as (args, kwargs):
-        return taken_apart(program_of(inner, args, kwargs))
+        program = program_of(inner, args, kwargs)
+        return program if made_functional(program) else taken_apart(program)
 
 
 def _walked(program: ExportedProgram, network: nn.Module) -> list[Node]:
