@@ -244,6 +244,7 @@ class PermSpec:
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
     frozen: int = 0
     free_output: bool = False
+    notes: tuple[str, ...] = ()  # how the network was captured, as in the trace
 
     @property
     def log10_order(self) -> float:
@@ -263,6 +264,7 @@ class PermSpec:
             "model": self.model,
             "fingerprint": self.fingerprint,
             "free_output": self.free_output,
+            **({"notes": list(self.notes)} if self.notes else {}),
             "log10_order": round(self.log10_order, 6),
             "groups": groups,
             "places": [p.to_json() for p in self.places],
@@ -289,6 +291,7 @@ class PermSpec:
             aliases={k: tuple(v) for k, v in data["aliases"].items()},
             frozen=data["frozen"],
             free_output=data["free_output"],
+            notes=tuple(data.get("notes", ())),
         )
 
     def save(self, path: str | Path) -> None:

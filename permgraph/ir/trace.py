@@ -98,6 +98,7 @@ class Trace:
     state    every parameter and persistent buffer, by first name
     unused   state tensors that no node reads (for example `masked_spec_embed` in eval mode)
     free_output   traced with --free-output: the channels of the outputs may move
+    notes    what a reader must know of how it was captured, one sentence each without a full stop
     """
 
     model: str
@@ -105,6 +106,7 @@ class Trace:
     state: dict[str, StateTensor]
     unused: tuple[str, ...] = ()
     free_output: bool = False
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -131,6 +133,7 @@ class Trace:
             "state": [_state_to_json(t) for t in self.state.values()],
             "unused": list(self.unused),
             "free_output": self.free_output,
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
     @classmethod
@@ -140,9 +143,8 @@ class Trace:
             for t in data["state"]
         ]
         nodes = tuple(_node_from_json(n) for n in data["nodes"])
-        return cls(
-            data["model"], nodes, {t.name: t for t in state}, tuple(data["unused"]), data["free_output"]
-        )
+        unused, notes = tuple(data["unused"]), tuple(data.get("notes", ()))
+        return cls(data["model"], nodes, {t.name: t for t in state}, unused, data["free_output"], notes)
 
     def save(self, path: str | Path) -> None:
         write_json(self.to_json(), path)

@@ -175,6 +175,7 @@ def _spec(
         aliases={t.name: t.aliases for t in trace.state.values() if t.aliases},
         frozen=frozen,
         free_output=free_output,
+        notes=trace.notes,
     )
 
 
