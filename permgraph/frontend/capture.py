@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +21,7 @@ from permgraph.frontend.decomposition import taken_apart
 from permgraph.frontend.export import program_of
 from permgraph.frontend.flatten import FRAME, Walk, dtype_of, short
 from permgraph.ir.trace import Node, StateTensor, Trace
+from permgraph.torch_modes import eval_mode
 
 _ASKED = ("aten.item.", "aten._local_scalar_dense.")
 
@@ -47,7 +47,7 @@ def capture(
 
 def export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> ExportedProgram:
     """The functional ATen program of a module at these inputs, in eval mode. Raises TraceError."""
-    with _eval_mode(module), warnings.catch_warnings():
+    with eval_mode(module), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own pytree, about itself
         try:
             program = taken_apart(program_of(module, tuple(args), kwargs or {}))
@@ -76,18 +76,6 @@ def _live(nodes: list[Node]) -> list[Node]:
             needed.update(node.refs())
             kept.append(node)
     return kept[::-1]
-
-
-@contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
-    """Dropout, SpecAugment and layerdrop off while tracing; flags are put back."""
-    flags = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, training in flags:
-            child.training = training
 
 
 def _state_names(module: nn.Module) -> dict[str, str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from permgraph.errors import MatchError, UsageError, nearest
 from permgraph.ir.moments import FloatArray, Moments, ProbeMoments
-from permgraph.ir.permutations import Permutations, random_permutations, shape_of
+from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Group
 from permgraph.matching.nested_assignment import align, evidence
@@ -67,10 +67,10 @@ def match(
         raise UsageError(
             f"no matcher {matcher!r}.{nearest(matcher, MATCHERS)} There are: {', '.join(MATCHERS)}."
         )
-    if moments is not None and moments.fingerprint.partition(":")[0] not in ("", plan.fingerprint):
+    if moments is not None and moments.origin.plan not in ("", plan.digest):
         raise MatchError(
-            f"these moments were calibrated for another plan (fingerprint {moments.fingerprint[:12]}, "
-            f"this plan has {plan.fingerprint[:12]}). Calibrate again."
+            f"these moments were calibrated for another plan ({moments.origin.plan[:12]}…, this is {plan.digest[:12]}…). "
+            "Calibrate again."
         )
     score = MATCHERS[matcher].score
     if score is not None:
@@ -81,10 +81,10 @@ def match(
         arrays = random_permutations(plan, seed).arrays
     else:
         arrays = {g.name: _in_order(plan, g) for g in plan.groups}
-    perms = Permutations(arrays)
+    perms = Permutations(arrays, origin=moments.origin if moments and moments.origin.plan else plan.origin)
     probes = {} if moments is None else measure_probes(plan, perms, moments, seed)
     rows = measure(plan, perms, moments, probes)
-    return Permutations(arrays, {"matcher": matcher, "seed": seed, "groups": rows, "probes": probes})
+    return replace(perms, report={"matcher": matcher, "seed": seed, "groups": rows, "probes": probes})
 
 
 def _aligned(
@@ -137,4 +137,4 @@ def _deciding_keys(
 
 
 def _in_order(plan: Plan, group: Group) -> Any:
-    return np.broadcast_to(np.arange(group.size), shape_of(plan.spec, group)).copy()
+    return np.broadcast_to(np.arange(group.size), plan.spec.shape_of(group)).copy()

@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from permgraph.errors import PlanError
 from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import PermSpec
-from permgraph.planning.gather import Gather, apply_numpy, gathers
+from permgraph.planning.gather import Gather, apply_gathers, gathers
 
 if TYPE_CHECKING:
     import torch
@@ -123,7 +121,6 @@ def _noisy_float64(model: nn.Module, seed: int) -> dict[str, torch.Tensor]:
 
 def permute_state(state: dict[str, torch.Tensor], moves: list[Gather]) -> dict[str, torch.Tensor]:
     """A new state with the gathers applied. Raises PlanError when a tensor is missing."""
-    import torch
 
     moved = dict(state)
     for move in moves:
@@ -131,8 +128,7 @@ def permute_state(state: dict[str, torch.Tensor], moves: list[Gather]) -> dict[s
             raise PlanError(
                 f"the model has no tensor {move.tensor!r}: the plan was made for another architecture."
             )
-        array = apply_numpy(moved[move.tensor].cpu().numpy(), [move])
-        moved[move.tensor] = torch.from_numpy(np.ascontiguousarray(array)).to(state[move.tensor].device)
+        moved[move.tensor] = apply_gathers(moved[move.tensor], [move])
     return moved
 
 
@@ -217,10 +213,9 @@ def _double(value: Any) -> Any:
 
 
 def _put_back(tensor: torch.Tensor, index: int, back: list[Gather]) -> torch.Tensor:
-    import torch
 
     mine = [g for g in back if g.tensor == f"output:{index}"]
-    return torch.from_numpy(np.ascontiguousarray(apply_numpy(tensor.cpu().numpy(), mine))) if mine else tensor
+    return apply_gathers(tensor, mine) if mine else tensor
 
 
 def _change(before: torch.Tensor, after: torch.Tensor) -> float:

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from permgraph.errors import PermgraphError, PlanError
+from permgraph.errors import PlanError
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import PermSpec
-from permgraph.ir.trace import Trace
 from permgraph.symmetry.infer import infer
+from permgraph.torch_modes import seeded
 from permgraph.verification.function_check import TOLERANCE, tolerated, verify
 
 if TYPE_CHECKING:
@@ -92,23 +92,18 @@ def measure(
     return changes[worst], TOLERANCE if kept else tolerated(module, inputs, kwargs, worst)
 
 
-def measured_change(plan: Plan, trace: Trace) -> Plan:
-    """The plan with the change it makes to the function, when its model can be built; else as it is."""
-    try:
-        source, _ = with_weights(trace.model)
-    except PermgraphError:
-        return plan
+def measured_change(plan: Plan, model: str) -> Plan:
+    """The plan with the change it makes to the function of MODEL, which it was made for."""
+    source, _ = with_weights(model)
     return replace(plan, change=verify(source.module, random_inputs(source), plan, source.kwargs))
 
 
 def with_weights(model: str) -> tuple[Source, str]:
     """The model on the CPU: a folder's weights, a factory's own, or random ones."""
-    import torch
-
     from permgraph.frontend.sources import load_source
 
-    torch.manual_seed(0)
-    source = load_source(model, device="cpu")
+    with seeded(0):
+        source = load_source(model, device="cpu")
     folder = Path(model)
     if folder.is_dir() and any((*folder.glob("*.safetensors*"), *folder.glob("pytorch_model*.bin*"))):
         from permgraph.weights.encoder import open_encoder

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from permgraph.errors import FileError, UsageError
+from permgraph.ir.names import canonical
 from permgraph.ir.plan import Plan
 from permgraph.weights.apply import apply
-from permgraph.weights.names import canonical, match_names
+from permgraph.weights.names import match_names
 
 from .nets import Net, attention, mlp, shifted
 
