@@ -48,8 +48,9 @@ def trace(
     Args:
         model: a module, or anything the command line takes as MODEL: an alias ("hubert"), a Hugging Face
             folder or id, "file.py:factory".
-        example_inputs, kwargs: arguments of the module's forward. Batch 1 and a short input do. Not needed
-            when `model` is a string.
+        example_inputs: arguments of the module's forward. Batch 1 and a short input do. Not needed when
+            `model` is a string.
+        kwargs: further arguments, by name.
         name: what to call the network in reports (default: its class, or the string).
 
     Returns:
@@ -251,7 +252,8 @@ def why(trace: Trace, axis: str, other: str | None = None, free_output: bool = F
     """The chain of operations that ties `axis` to `other`, pins it, or ties it to its neighbours.
 
     Args:
-        axis, other: written "encoder.layers.3.attention.q_proj.weight[0]".
+        axis: written "encoder.layers.3.attention.q_proj.weight[0]".
+        other: another axis, written so.
 
     Returns:
         One reason per step; empty when nothing relates the two.

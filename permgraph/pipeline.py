@@ -82,7 +82,7 @@ def align(
     Raises MatchError when the matcher needs audio and there is none, VerificationError when the function of B
     would change.
     """
-    from permgraph.matching.matchers import MATCHERS, match
+    from permgraph.matching.matchers import find_matcher, match
 
     if not plan.groups:
         return Aligned(plan, Permutations({}, {"matcher": matcher, "seed": seed, "groups": {}}, plan.origin))
@@ -90,7 +90,7 @@ def align(
     notes: tuple[str, ...] = ()
     if calibration is not None and calibration.audio:
         moments, notes = listen(a, b, plan, calibration, checkpoint, bar)
-    elif matcher in MATCHERS and MATCHERS[matcher].score is not None:
+    elif find_matcher(matcher).score is not None:
         raise MatchError(f"--matcher {matcher} matches activations: give calibration audio with --audio.")
     with (bar or _silent)("matching") as step:
         step(0, 1)

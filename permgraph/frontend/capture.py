@@ -48,7 +48,7 @@ def capture(
 def export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> ExportedProgram:
     """The functional ATen program of a module at these inputs, in eval mode. Raises TraceError."""
     with eval_mode(module), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's own pytree, about itself
+        warnings.simplefilter("ignore")  # torch's remarks about its own tracing; what fails is an exception
         try:
             program = taken_apart(program_of(module, tuple(args), kwargs or {}))
         except Exception as error:

@@ -74,8 +74,8 @@ class Permutations:
         return self if len(arrays) == len(self) else Permutations(arrays, self.report)
 
     def to_bytes(self) -> bytes:
-        """A safetensors file with one int64 tensor per group; equal permutations give equal bytes."""
-        arrays = {name: array.astype(np.int64, copy=False) for name, array in self.arrays.items()}
+        """A safetensors file with one int64 array per group; equal permutations give equal bytes."""
+        arrays = {n: a.astype(np.int64) if a.dtype.kind in "iu" else a for n, a in self.arrays.items()}
         return save_arrays("permutations", FORMAT, self._header(), arrays)
 
     def save(self, path: str | Path) -> None:
@@ -87,8 +87,11 @@ class Permutations:
         """Read what `save` wrote. Raises FileError."""
         header, arrays = load_arrays(path, "permutations", FORMAT, Header, "match")
         perms = cls(arrays, header.report, header.origin)
-        if any(array.dtype != np.int64 for array in arrays.values()):
-            raise FileError(f"{path}: its arrays are not of 64-bit integers.")
+        for name, array in arrays.items():
+            if array.dtype != np.int64:
+                raise FileError(
+                    f"{path}: {name!r} is not an array of integers of 64 bits, but of {array.dtype}."
+                )
         if perms._header() != header:
             raise FileError(
                 f"{path}: changed after permgraph wrote it. Make it again with `permgraph match`."

@@ -41,6 +41,39 @@ MATCHERS: dict[str, Matcher] = {
     "random": Matcher("a random element of the group: the floor", "https://arxiv.org/abs/2110.06296"),
 }
 
+
+def register(name: str, what: str, paper: str, score: Callable[[ProbeMoments], FloatArray]) -> None:
+    """Add a matcher to the menu.
+
+    Args:
+        name: what is typed after --matcher.
+        what: one sentence for the menu.
+        paper: a link to where it is described.
+        score: from the moments of one probe to scores, shape (A's units, B's units), larger is better.
+
+    Raises:
+        UsageError: the name is taken, or cannot be typed (it holds a colon or a space).
+    """
+    if name in MATCHERS:
+        raise UsageError(f"matcher {name!r} exists: {MATCHERS[name].what}. Choose another name.")
+    if not name or set(name) & set(": "):
+        raise UsageError(f"matcher {name!r}: a name has neither colons nor spaces.")
+    MATCHERS[name] = Matcher(what, paper, score)
+
+
+def find_matcher(name: str) -> Matcher:
+    """The matcher of that name, or the user's own function `file.py:function`. Raises UsageError."""
+    if name in MATCHERS:
+        return MATCHERS[name]
+    if ":" in name:
+        from permgraph.frontend.factory import user_function
+
+        return Matcher(f"the function {name}", "", user_function(name))
+    raise UsageError(
+        f"no matcher {name!r}.{nearest(name, MATCHERS)} There are: {', '.join(MATCHERS)}; or file.py:function."
+    )
+
+
 # whose evidence decides the order of a parent, by role: the paper orders heads by the features entering W_O
 # (III-C); the q and k channels follow inside the heads so aligned
 DECIDING = {"heads": "heads/v"}
@@ -63,16 +96,13 @@ def match(
 
     Raises UsageError for an unknown matcher, MatchError when the moments do not fit the plan.
     """
-    if matcher not in MATCHERS:
-        raise UsageError(
-            f"no matcher {matcher!r}.{nearest(matcher, MATCHERS)} There are: {', '.join(MATCHERS)}."
-        )
+    row = find_matcher(matcher)
     if moments is not None and moments.origin.plan not in ("", plan.digest):
         raise MatchError(
             f"these moments were calibrated for another plan ({moments.origin.plan[:12]}…, this is {plan.digest[:12]}…). "
             "Calibrate again."
         )
-    score = MATCHERS[matcher].score
+    score = row.score
     if score is not None:
         if moments is None:
             raise MatchError(f"matcher {matcher!r} needs moments. Calibrate first, or use 'identity'.")

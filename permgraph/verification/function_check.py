@@ -12,13 +12,12 @@ from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import PermSpec
 from permgraph.planning.gather import Gather, apply_gathers, gathers
+from permgraph.tolerances import MARGIN, MOST, TOLERANCE
+from permgraph.torch_modes import eval_mode
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-TOLERANCE = 1e-9  # relative, in float64
-_MARGIN, _MOST = 100, 1e-4  # times what rounding alone does; a forgotten step changes far more than the most
 
 
 def verify(
@@ -82,7 +81,7 @@ def tolerated(
             tensor.mul_(1 + torch.finfo(torch.float64).eps * noise)
     after = _run(model, state, inputs)
     floor = max((_change(a, b) for a, b in zip(before, after, strict=True)), default=0.0)
-    return max(TOLERANCE, min(_MARGIN * floor, _MOST))
+    return max(TOLERANCE, min(MARGIN * floor, MOST))
 
 
 def whole(spec: PermSpec) -> Plan:
@@ -139,17 +138,13 @@ def _run(model: nn.Module, state: dict[str, torch.Tensor], inputs: tuple[Any, An
     from torch.utils._pytree import tree_leaves
 
     model = _shell(model)
-    flags = [(m, m.training) for m in model.modules()]
     usual = torch.get_default_dtype()
-    model.eval()
     try:
         torch.set_default_dtype(torch.float64)
-        with torch.no_grad(), _float64_mode():
+        with torch.no_grad(), eval_mode(model), _float64_mode():
             made = functional_call(model, state, inputs[0], inputs[1])
     finally:
         torch.set_default_dtype(usual)
-        for child, training in flags:
-            child.training = training
     return [leaf for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor)]
 
 
@@ -236,4 +231,4 @@ def left_out(plan: Plan, place: int) -> Plan:
     """The plan with one of its steps forgotten: what the law must notice."""
     dropped = plan.steps[place]
     spec = replace(plan.spec, places=tuple(p for p in plan.spec.places if p is not dropped))
-    return replace(plan, spec=spec)
+    return replace(plan, spec=spec.completed())

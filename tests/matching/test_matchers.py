@@ -14,7 +14,7 @@ from permgraph.ir.moments import Layout, Moments
 from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Origin
 from permgraph.matching.accumulation import MomentsBuilder
-from permgraph.matching.matchers import MATCHERS, match
+from permgraph.matching.matchers import MATCHERS, match, register
 from tests.matching.planted import (
     GROUPED_QUERY_PROBES,
     TRANSFORMER_PROBES,
@@ -175,3 +175,24 @@ def test_report_survives_the_permutation_file(tmp_path):
     found = match(plan, moments)
     found.save(tmp_path / "p.safetensors")
     assert Permutations.load(tmp_path / "p.safetensors").report == found.report
+
+
+def test_a_function_of_the_user_is_a_matcher(tmp_path, monkeypatch):
+    """By name in a file, and as a row of the menu; both as good as the row it copies."""
+    (tmp_path / "scores.py").write_text("def pearson(moments):\n    return moments.correlation()\n")
+    plan = plan_of(transformer(), "ffn.0")
+    moments = moments_of(
+        plan, {"ffn.0": ("ffn.0",)}, planted(plan, {"ffn.0": ("ffn.0",)}, random_permutations(plan, 1))
+    )
+    want = match(plan, moments)["ffn.0"]
+    found = match(plan, moments, f"{tmp_path}/scores.py:pearson")
+    np.testing.assert_array_equal(found["ffn.0"], want)
+    with pytest.raises(UsageError, match=r"no function 'spearman'"):
+        match(plan, moments, f"{tmp_path}/scores.py:spearman")
+    monkeypatch.setattr("permgraph.matching.matchers.MATCHERS", dict(MATCHERS))
+    register("mine", "as the paper's", "", lambda m: m.correlation())
+    np.testing.assert_array_equal(match(plan, moments, "mine")["ffn.0"], want)
+    with pytest.raises(UsageError, match=r"matcher 'mine' exists"):
+        register("mine", "", "", lambda m: m.correlation())
+    with pytest.raises(UsageError, match=r"neither colons nor spaces"):
+        register("a:b", "", "", lambda m: m.correlation())
