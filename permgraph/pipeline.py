@@ -17,7 +17,7 @@ from permgraph.ir.plan import Plan
 from permgraph.planning.compile import compile_plan
 from permgraph.planning.selection import select
 from permgraph.symmetry.infer import infer
-from permgraph.tolerances import PAIR
+from permgraph.tolerances import PAIR, TOLERANCE
 
 if TYPE_CHECKING:
     from permgraph.inputs.audio import AudioPairs
@@ -127,7 +127,7 @@ def listen(
 
 def keep_function(b: Encoder, plan: Plan, perms: Permutations, bar: Bar | None = None) -> str:
     """The law, on B's own weights and these very permutations. Raises VerificationError; returns a note."""
-    from permgraph.verification.function_check import TOLERANCE, tolerated, verify
+    from permgraph.verification.function_check import tolerated, verify
     from permgraph.verification.verdict import random_inputs
 
     with (bar or _silent)("verifying") as step:

@@ -11,8 +11,9 @@ from permgraph.errors import PlanError
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import PermSpec
 from permgraph.symmetry.infer import infer
+from permgraph.tolerances import TOLERANCE
 from permgraph.torch_modes import seeded
-from permgraph.verification.function_check import TOLERANCE, tolerated, verify
+from permgraph.verification.function_check import tolerated, verify
 
 if TYPE_CHECKING:
     from torch import nn

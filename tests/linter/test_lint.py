@@ -15,6 +15,7 @@ from torch import nn
 
 from permgraph.errors import FileError, UsageError
 from permgraph.frontend.capture import capture
+from permgraph.ir.codec import decode, encode
 from permgraph.linter.judge import Lint
 from permgraph.linter.notations import read_foreign
 from permgraph.linter.report import LintReport, Summary, lint_files, lint_trace, measured

@@ -32,7 +32,7 @@ def calibrated(plan, probes, data, order=None, batch=250) -> Moments:
     """The moments as calibration builds them: float32 batches, in some order."""
     sizes = {g.name: g.size for g in plan.spec.groups}
     builder = MomentsBuilder(
-        {k: Layout(v, tuple(sizes[g] for g in v)) for k, v in probes.items()}, plan.fingerprint
+        {k: Layout(v, tuple(sizes[g] for g in v)) for k, v in probes.items()}, plan.origin
     )
     count = len(next(iter(data.values()))[0]) // batch
     for i in range(count) if order is None else order:
