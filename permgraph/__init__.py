@@ -210,7 +210,7 @@ def merge(
     weights: tuple[float, float] = (0.9, 0.1),
     *,
     dtype: torch.dtype | None = None,
-    overrides: Mapping[str, tuple[float, float]] | None = None,
+    tensor_weights: Mapping[str, tuple[float, float]] | None = None,
     allow_nonfinite: bool = False,
 ) -> dict[str, torch.Tensor]:
     """`w_A · A + w_B · B` of two state dicts with the same tensors, computed in float32.
@@ -218,7 +218,7 @@ def merge(
     Args:
         weights: of A and of B.
         dtype: of the floating-point results; A's, tensor by tensor, when not given.
-        overrides: glob on A's keys → weights of the tensors it matches; the last match wins.
+        tensor_weights: glob on A's keys → weights of the tensors it matches; the last match wins.
         allow_nonfinite: merge NaN and infinity instead of refusing them.
 
     Raises:
@@ -227,7 +227,9 @@ def merge(
     """
     from permgraph.weights.interpolate import merge as run
 
-    return run(state_a, state_b, weights, dtype=dtype, overrides=overrides, allow_nonfinite=allow_nonfinite)
+    return run(
+        state_a, state_b, weights, dtype=dtype, tensor_weights=tensor_weights, allow_nonfinite=allow_nonfinite
+    )
 
 
 def verify(

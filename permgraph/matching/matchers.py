@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from permgraph.errors import MatchError, UsageError, nearest
 from permgraph.ir.moments import FloatArray, Moments, ProbeMoments
-from permgraph.ir.permutations import Permutations, random_permutations, shape_of
+from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Group
 from permgraph.matching.nested_assignment import align, evidence
@@ -93,10 +93,10 @@ def match(
     Raises UsageError for an unknown matcher, MatchError when the moments do not fit the plan.
     """
     row = find_matcher(matcher)
-    if moments is not None and moments.fingerprint.partition(":")[0] not in ("", plan.fingerprint):
+    if moments is not None and moments.origin.plan not in ("", plan.digest):
         raise MatchError(
-            f"these moments were calibrated for another plan (fingerprint {moments.fingerprint[:12]}, "
-            f"this plan has {plan.fingerprint[:12]}). Calibrate again."
+            f"these moments were calibrated for another plan ({moments.origin.plan[:12]}…, this is {plan.digest[:12]}…). "
+            "Calibrate again."
         )
     score, by = row.score, DECIDING if deciding is None else deciding
     if score is not None:
@@ -107,10 +107,10 @@ def match(
         arrays = random_permutations(plan, seed).arrays
     else:
         arrays = {g.name: _in_order(plan, g) for g in plan.groups}
-    perms = Permutations(arrays)
+    perms = Permutations(arrays, origin=moments.origin if moments and moments.origin.plan else plan.origin)
     probes = {} if moments is None else measure_probes(plan, perms, moments, seed)
     rows = measure(plan, perms, moments, probes, by)
-    return Permutations(arrays, {"matcher": matcher, "seed": seed, "groups": rows, "probes": probes})
+    return replace(perms, report={"matcher": matcher, "seed": seed, "groups": rows, "probes": probes})
 
 
 def _aligned(
@@ -163,4 +163,4 @@ def _deciding_keys(
 
 
 def _in_order(plan: Plan, group: Group) -> Any:
-    return np.broadcast_to(np.arange(group.size), shape_of(plan.spec, group)).copy()
+    return np.broadcast_to(np.arange(group.size), plan.spec.shape_of(group)).copy()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from permgraph.ir.moments import Moments, ProbeMoments
-from permgraph.ir.permutations import Permutations, ancestors, random_permutations, source_slots
+from permgraph.ir.permutations import Permutations, random_permutations, source_slots
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Group, IntArray, PermSpec
 from permgraph.matching.assignment import solve
@@ -61,7 +61,7 @@ def measure(
     """
     rows: dict[str, Row] = {}
     for group in plan.groups:
-        chain = tuple(g.name for g in (*ancestors(plan.spec, group), group))
+        chain = tuple(g.name for g in (*plan.spec.ancestors(group), group))
         source = flat_source(plan.spec, chain, perms)
         moved = 100 * float((source != np.arange(len(source))).mean())
         rows[group.name] = {"role": group.role, "units": len(source), "moved": moved}
@@ -83,7 +83,7 @@ def _own(spec: PermSpec, group: Group, moments: Moments, deciding: Mapping[str, 
 
     def inside(key: str) -> bool:
         others = (spec.by_name[name] for name in moments[key].layout.groups)
-        return any(group.name in (a.name for a in ancestors(spec, other)) for other in others)
+        return any(group.name in (a.name for a in spec.ancestors(other)) for other in others)
 
     def decides(key: str) -> bool:
         return any(spec.by_name[name].role == deciding.get(group.role) for name in moments[key].layout.groups)

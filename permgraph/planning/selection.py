@@ -9,21 +9,14 @@ cnn+ffn+attn          a preset (specs/presets/*.toml)
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
-from permgraph.data_files import specs
+from permgraph.data_files import read_toml, specs
 from permgraph.errors import SelectionError, nearest
-from permgraph.ir.permutations import ancestors
 from permgraph.ir.spec import PermSpec
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _RANGE = re.compile(r"(?P<role>[\w/]+)\.(?P<first>\d+)-(?P<last>\d+)(?P<inner>/.+)?")
 
@@ -43,17 +36,14 @@ class Selection:
 @cache
 def words() -> dict[str, dict[str, Any]]:
     """The table of words: {word: {roles, tap, about}}."""
-    table: dict[str, dict[str, Any]] = tomllib.loads(
-        (specs() / "presets" / "words.toml").read_text(encoding="utf-8")
-    )
-    return table
+    return read_toml(specs() / "presets" / "words.toml")
 
 
 @cache
 def presets() -> dict[str, dict[str, str]]:
     """The presets by name: {name: {groups, about}}."""
     files = sorted((specs() / "presets").glob("*.toml"))
-    return {f.stem: tomllib.loads(f.read_text(encoding="utf-8")) for f in files if f.stem != "words"}
+    return {f.stem: read_toml(f) for f in files if f.stem != "words"}
 
 
 def select(spec: PermSpec, groups: str, exclude: str = "") -> Selection:
@@ -95,7 +85,7 @@ def _with_inner(spec: PermSpec, names: list[str]) -> list[str]:
     """
     brought = dict.fromkeys(names)
     for group in spec.groups:
-        for parent in ancestors(spec, group):
+        for parent in spec.ancestors(group):
             roles = words().get(parent.role, {"roles": ["*"]})["roles"]
             if parent.name in names and any(fnmatchcase(group.role, role) for role in roles):
                 brought[group.name] = None

@@ -60,7 +60,7 @@ def why(trace: Trace, axis: str, other: str | None = None, free_output: bool = F
     Raises:
         UsageError: no such tensor or axis.
     """
-    relations = _Relations(trace, propagate(trace, free_output or trace.free_output).points)
+    relations = _Relations(trace, propagate(trace, free_output).points)
     here = relations.axis(axis)
     if other is not None:
         return relations.chain(here, relations.axis(other))

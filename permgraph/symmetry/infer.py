@@ -12,13 +12,13 @@ from permgraph.axes.points import Labels
 from permgraph.axes.propagation import propagate
 from permgraph.axes.rules.suggest import suggest_row
 from permgraph.axes.workspace import Context
+from permgraph.ir.check_trace import check_trace
 from permgraph.ir.spec import Group, PermSpec, Pin, Place, Positions, Probe, UnknownOp
 from permgraph.ir.trace import Trace
 from permgraph.symmetry.coloured_graph import Classes, classify, refine
 from permgraph.symmetry.layout import Addresses, Block, Unreadable
 from permgraph.symmetry.names import name_blocks
 from permgraph.symmetry.wreath import read
-
 
 _ONE_BY_ONE = 16  # vertices held singly before all are that cannot be placed
 
@@ -30,7 +30,7 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
         free_output: let the channels of the network's outputs move too (they are then part of the places,
             as "output:0", and a caller has to put the outputs back in order).
     """
-    free_output = free_output or trace.free_output
+    check_trace(trace)
     context = propagate(trace, free_output)
     classes = classify(context.points)
     addresses, frozen = _read(classes, _state(context, classes))
@@ -154,13 +154,9 @@ def _spec(
     groups = []
     for block in blocks:
         name, role, module = names[block.key]
-        under = tuple(names[key][0] for key in block.under)
+        within = tuple(names[key][0] for key in block.under)
         mine, seen = tuple(dict.fromkeys(by_group[name])), tuple(probes.get(name, ()))
-        groups.append(
-            Group(
-                name, role, block.size, under[-1] if under else None, block.copies, module, mine, seen, under
-            )
-        )
+        groups.append(Group(name, role, block.size, within, block.copies, module, mine, seen))
     return PermSpec(
         model=trace.model,
         fingerprint=trace.fingerprint,

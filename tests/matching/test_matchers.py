@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from permgraph.errors import MatchError, UsageError
+from permgraph.ir.check_plan import check_permutations
 from permgraph.ir.moments import Layout, Moments
-from permgraph.ir.permutations import Permutations, check, random_permutations
+from permgraph.ir.permutations import Permutations, random_permutations
+from permgraph.ir.plan import Origin
 from permgraph.matching.accumulation import MomentsBuilder
 from permgraph.matching.matchers import MATCHERS, match, register
 from tests.matching.planted import (
@@ -30,7 +32,7 @@ def calibrated(plan, probes, data, order=None, batch=250) -> Moments:
     """The moments as calibration builds them: float32 batches, in some order."""
     sizes = {g.name: g.size for g in plan.spec.groups}
     builder = MomentsBuilder(
-        {k: Layout(v, tuple(sizes[g] for g in v)) for k, v in probes.items()}, plan.fingerprint
+        {k: Layout(v, tuple(sizes[g] for g in v)) for k, v in probes.items()}, plan.origin
     )
     count = len(next(iter(data.values()))[0]) // batch
     for i in range(count) if order is None else order:
@@ -48,7 +50,7 @@ def test_planted_permutations_are_recovered_whole(case, matcher, seed):
     plan = plan_of(spec, *(g for g in spec.by_name if any(g in layout for layout in probes.values())))
     want = random_permutations(plan, seed)
     found = match(plan, calibrated(plan, probes, planted(plan, probes, want, seed=seed)), matcher)
-    check(spec, found)
+    check_permutations(plan, found)
     assert set(found) == set(plan.selected)
     for name in want:
         np.testing.assert_array_equal(found[name], want[name], err_msg=name)
@@ -160,7 +162,7 @@ def test_wrong_things_are_refused_in_words():
     with pytest.raises(UsageError, match=r"no matcher 'corelation'. Did you mean correlation"):
         match(plan, None, "corelation")
     with pytest.raises(MatchError, match="calibrated for another plan"):
-        match(plan, Moments({}, "other"))
+        match(plan, Moments({}, Origin("other")))
     part = {"ffn.0": ("ffn.0",)}
     moments = moments_of(plan, part, planted(plan, part, Permutations({})))
     with pytest.raises(MatchError, match="is selected, but no probe observed it"):

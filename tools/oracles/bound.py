@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import permgraph as pg
 from oracles.numbers import OnNumbers, State
-from permgraph.ir.permutations import Permutations, shape_of
+from permgraph.ir.permutations import Permutations
 from permgraph.ir.spec import IntArray
 from permgraph.planning.gather import Gather, gathers
 
@@ -104,7 +104,7 @@ def _generators(spec: pg.PermSpec) -> list[list[Gather]]:
     """What the exchange of two neighbours of one group does, in any slot of the groups around it."""
     plan, found = pg.plan(spec), []
     for group in plan.groups:
-        shape = shape_of(spec, group)
+        shape = spec.shape_of(group)
         for slot in np.ndindex(*shape[:-1]):
             for i in range(group.size - 1):
                 array = np.broadcast_to(np.arange(group.size), shape).copy()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import permgraph as pg
 from networks.random_networks import random_network
+
+import permgraph as pg
 from oracles.automorphisms import log10_order
 from oracles.bound import above
 from oracles.law import law
