@@ -142,14 +142,17 @@ def strict_json(text: bytes | str) -> Any:
     return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
-def save_arrays(kind: str, format: int, header: Any, arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """A safetensors file whose metadata is a document. Equal values give equal bytes."""
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def save_arrays(kind: str, format: int, header: Any, arrays: Arrays) -> bytes:
+    """A safetensors file whose metadata is a document. Its digest is of the arrays too. Equal values, equal bytes."""
     from safetensors.numpy import save
 
-    head = {"permgraph": kind, "format": format, **encode(header)}
+    fields, ordered = encode(header), {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    head = {"permgraph": kind, "format": format, "digest": digest_with_arrays(fields, ordered), **fields}
     # one metadata key: safetensors writes several in an order that changes from run to run
-    text = json.dumps(head, sort_keys=True, allow_nan=False)
-    return bytes(save({k: np.ascontiguousarray(arrays[k]) for k in sorted(arrays)}, {"permgraph": text}))
+    return bytes(save(ordered, {"permgraph": json.dumps(head, sort_keys=True, allow_nan=False)}))
 
 
 def load_arrays(
@@ -168,7 +171,23 @@ def load_arrays(
         raise FileError(f"{path}: not a {kind} file (safetensors): {_reason(error)}.") from error
     if text is None:
         raise FileError(f"{path}: not a permgraph {kind} file: its metadata has no entry 'permgraph'.")
-    return fitted(header, opened(text, kind, format, path), path), arrays
+    data = opened(text, kind, format, path)
+    written = data.pop("digest", None)
+    value = fitted(header, data, path)
+    if written != digest_with_arrays(encode(value), arrays):
+        raise FileError(
+            f"{path}: the {kind} were changed after permgraph wrote them. Make them again with `permgraph {written_by}`."
+        )
+    return value, arrays
+
+
+def digest_with_arrays(fields: dict[str, Any], arrays: Arrays) -> str:
+    """SHA-256 of JSON data and of arrays, 32 hex digits."""
+    digest = hashlib.sha256(digest_of(fields).encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()[:32]
 
 
 def _reason(error: BaseException) -> str:

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permgraph.errors import FileError, MatchError
-from permgraph.ir.codec import encode
-from permgraph.ir.files import digest_of, load_arrays, save_arrays, write_bytes
+from permgraph.ir.files import load_arrays, save_arrays, write_bytes
 from permgraph.ir.plan import UNKNOWN, Origin
 from permgraph.ir.sums import Sums
 
@@ -174,7 +173,9 @@ class Moments:
     def save(self, path: str | Path) -> None:
         """Write a safetensors file; equal moments give equal bytes. Raises FileError."""
         arrays = {f"{key}|{name}": a for key, p in self.probes.items() for name, a in _arrays(p).items()}
-        write_bytes(save_arrays("moments", FORMAT, self._header(), arrays), path)
+        rows = {key: ProbeHeader(p.layout, p.n, p.excluded) for key, p in self.probes.items()}
+        header = Header(self.origin, self.meta, rows)
+        write_bytes(save_arrays("moments", FORMAT, header, arrays), path)
 
     @classmethod
     def load(cls, path: str | Path) -> Moments:
@@ -190,15 +191,7 @@ class Moments:
                 probes[key] = _probe(row, *(arrays[f"{key}|{name}"] for name in ARRAYS))
             except ValueError as error:
                 raise FileError(f"{path}: probe {key[:100]!r}: {error}.") from error
-        moments = cls(probes, header.origin, header.meta)
-        if moments._header() != header:
-            raise FileError(f"{path}: changed after permgraph wrote it. Remove it and calibrate again.")
-        return moments
-
-    def _header(self) -> Header:
-        rows = {key: ProbeHeader(p.layout, p.n, p.excluded) for key, p in self.probes.items()}
-        bare = Header(self.origin, self.meta, rows, "")
-        return replace(bare, digest=digest_of(encode(bare)))
+        return cls(probes, header.origin, header.meta)
 
 
 @dataclass(frozen=True)
@@ -212,12 +205,11 @@ class ProbeHeader:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file of moments says beside its arrays. The digest is of these, not of the arrays: they are large."""
+    """What a file of moments says beside its arrays."""
 
     origin: Origin
     meta: dict[str, str]
     probes: dict[str, ProbeHeader]
-    digest: str
 
 
 ARRAYS = ("shift_a", "sum_a", "square_a", "shift_b", "sum_b", "square_b", "product")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from permgraph.errors import FileError
-from permgraph.ir.codec import encode
-from permgraph.ir.files import digest_of, load_arrays, save_arrays, write_bytes
+from permgraph.ir.files import load_arrays, save_arrays, write_bytes
 from permgraph.ir.plan import UNKNOWN, Origin, Plan
 from permgraph.ir.spec import IntArray, PermSpec
 
@@ -76,7 +75,7 @@ class Permutations:
     def to_bytes(self) -> bytes:
         """A safetensors file with one int64 array per group; equal permutations give equal bytes."""
         arrays = {n: a.astype(np.int64) if a.dtype.kind in "iu" else a for n, a in self.arrays.items()}
-        return save_arrays("permutations", FORMAT, self._header(), arrays)
+        return save_arrays("permutations", FORMAT, Header(self.report, self.origin), arrays)
 
     def save(self, path: str | Path) -> None:
         """Write `to_bytes` to a file, whole or not at all. Raises FileError."""
@@ -86,30 +85,20 @@ class Permutations:
     def load(cls, path: str | Path) -> Permutations:
         """Read what `save` wrote. Raises FileError."""
         header, arrays = load_arrays(path, "permutations", FORMAT, Header, "match")
-        perms = cls(arrays, header.report, header.origin)
         for name, array in arrays.items():
             if array.dtype != np.int64:
                 raise FileError(
                     f"{path}: {name!r} is not an array of integers of 64 bits, but of {array.dtype}."
                 )
-        if perms._header() != header:
-            raise FileError(
-                f"{path}: changed after permgraph wrote it. Make it again with `permgraph match`."
-            )
-        return perms
-
-    def _header(self) -> Header:
-        bare = Header(self.report, self.origin, self.digest)
-        return replace(bare, digest=digest_of(encode(bare)))
+        return cls(arrays, header.report, header.origin)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file of permutations says beside its arrays. The digest is of all these and of the arrays."""
+    """What a file of permutations says beside its arrays."""
 
     report: dict[str, Any]
     origin: Origin
-    digest: str
 
 
 def source_slots(
