@@ -32,24 +32,27 @@ if TYPE_CHECKING:
 
     from permgraph.linter.report import LintReport
     from permgraph.symmetry.explain import Reason
+    from permgraph.verification.check import Check
 
 __version__ = "0.1.0"
 
 
 def trace(
     model: nn.Module | str,
-    example_inputs: tuple[Any, ...] = (),
+    example_inputs: Any = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
     name: str | None = None,
 ) -> Trace:
     """Capture one path through a network, in eval mode. No weight is read; the meta device will do.
 
+    Where its code reads values of tensors, the network is run with its weights instead, and `notes` says so.
+
     Args:
         model: a module, or anything the command line takes as MODEL: an alias ("hubert"), a Hugging Face
             folder or id, "file.py:factory".
-        example_inputs: arguments of the module's forward. Batch 1 and a short input do. Not needed when
-            `model` is a string.
+        example_inputs: arguments of the module's forward: a tuple or list of them, a mapping of arguments by
+            name, or a single one. Batch 1 and a short input do. Not needed when `model` is a string.
         kwargs: further arguments, by name.
         name: what to call the network in reports (default: its class, or the string).
 
@@ -67,7 +70,7 @@ def trace(
 
         source = load_source(model)
         return capture(source.module, source.args, source.kwargs, name or source.name)
-    return capture(model, tuple(example_inputs), dict(kwargs or {}), name)
+    return capture(model, example_inputs, kwargs, name)
 
 
 def infer(trace: Trace, free_output: bool = False) -> PermSpec:
@@ -231,21 +234,29 @@ def merge(
 
 def verify(
     model: nn.Module,
-    example_inputs: tuple[Any, ...],
+    example_inputs: Any,
     spec: PermSpec | Plan,
     kwargs: Mapping[str, Any] | None = None,
     seed: int = 0,
-) -> float:
-    """Largest relative change of any output under a random element of the groups, in float64.
+) -> Check:
+    """The function check: how much the outputs change when every selected group moves, in float64.
 
     Norm scales, biases and running statistics are randomised first: at their initial values a wrong spec passes.
+    Random ops give constants, so that no draw decides.
+
+    Returns:
+        `.kept`, `.change` (largest relative change of any output), `.limit`; on failure `.groups` and
+        `.tensors` name what is wrong. It compares with numbers by its change: `verify(…) < 1e-9`.
 
     Raises:
         PlanError: the spec or plan does not fit the model.
+        VerificationError: nothing can be compared.
     """
+    from permgraph.frontend.arguments import call_of
     from permgraph.verification.function_check import verify as run
 
-    return run(model, example_inputs, spec, kwargs, seed)
+    args, named = call_of(example_inputs, kwargs)
+    return run(model, args, spec, named, seed)
 
 
 def why(trace: Trace, axis: str, other: str | None = None, free_output: bool = False) -> list[Reason]:

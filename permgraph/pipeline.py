@@ -11,13 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from permgraph.errors import MatchError, PlanError, UsageError, VerificationError
+from permgraph.errors import MatchError, PlanError, UsageError
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.planning.compile import compile_plan
 from permgraph.planning.selection import select
 from permgraph.symmetry.infer import infer
-from permgraph.tolerances import PAIR, TOLERANCE
+from permgraph.tolerances import PAIR
+from permgraph.verification.checkpoints import SKIPPED, Checked
 
 if TYPE_CHECKING:
     from permgraph.inputs.audio import AudioPairs
@@ -49,11 +50,13 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Aligned:
-    """B's units brought to A's: the plan, the permutations (with their report) and notes on the audio."""
+    """B's units brought to A's: the plan, the permutations (with their report), notes on the audio, and what became
+    of the function check."""
 
     plan: Plan
     perms: Permutations
     notes: tuple[str, ...] = ()
+    checked: Checked | None = None
 
 
 def plan_for(encoder: Encoder, groups: str, exclude: str = "", mode: str = "exact") -> Plan:
@@ -96,15 +99,14 @@ def align(
         step(0, 1)
         perms = match(plan, moments, matcher, seed)
         step(1, 1)
-    if verify and plan.mode == "exact":
-        notes = (*notes, keep_function(b, plan, perms, bar))
+    checked = check_function(b, plan, perms, bar) if verify else Checked(b.name, why=SKIPPED)
     report = {**perms.report, "selection": plan.selection, "a": a.name, "b": b.name}
     if calibration is not None:
         report["calibration"] = {
             "audio": [Path(p).name for p in calibration.audio],
             "seconds": calibration.seconds,
         }
-    return Aligned(plan, replace(perms, report=report), notes)
+    return Aligned(plan, replace(perms, report=report), (*notes, checked.text()), checked)
 
 
 def listen(
@@ -125,36 +127,23 @@ def listen(
     return moments, tuple(pairs.report.notes())
 
 
-def keep_function(b: Encoder, plan: Plan, perms: Permutations, bar: Bar | None = None) -> str:
-    """The law, on B's own weights and these very permutations. Raises VerificationError; returns a note."""
-    from permgraph.verification.function_check import tolerated, verify
-    from permgraph.verification.verdict import random_inputs
+def aligned(
+    b: Encoder, plan: Plan, perms: Permutations, *, bar: Bar | None = None, check: bool = True
+) -> Aligned:
+    """Permutations that were matched before, with the function check. Raises VerificationError."""
+    checked = check_function(b, plan, perms, bar) if check else Checked(b.name, why=SKIPPED)
+    return Aligned(plan, perms, (checked.text(),), checked)
+
+
+def check_function(b: Encoder, plan: Plan, perms: Permutations, bar: Bar | None = None) -> Checked:
+    """The function check, on B's own weights and these very permutations. Raises VerificationError."""
+    from permgraph.verification.checkpoints import check_encoder
 
     with (bar or _silent)("verifying") as step:
         step(0, 1)
-        example = replace(b.source, args=on_cpu(b.source.args))
-        inputs = random_inputs(example)
-        change, limit = verify(b.module(), inputs, plan, b.source.kwargs, perms=perms), TOLERANCE
-        if change > limit:
-            limit = tolerated(b.module(), inputs, b.source.kwargs)
+        checked = check_encoder(b, plan, perms)
         step(1, 1)
-    if change > limit:
-        raise VerificationError(
-            f"{b.name}: the permuted weights change the output by {change:.1e} (relative, float64; limit "
-            f"{limit:.0e}). Nothing was written. This is a fault of permgraph: please report the architecture."
-        )
-    return f"the permuted {b.name} computes what {b.name} computes: largest relative change {change:.1e} in float64"
-
-
-def on_cpu(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Example inputs of a meta-device source, as zeros on the CPU."""
-    import torch
-    from torch.utils._pytree import tree_map_only
-
-    moved: tuple[Any, ...] = tree_map_only(
-        torch.Tensor, lambda t: torch.zeros(t.shape, dtype=t.dtype) if t.is_meta else t, args
-    )
-    return moved
+    return checked
 
 
 def audio_pairs(a: Encoder, b: Encoder, calibration: Calibration) -> AudioPairs:
@@ -285,6 +274,7 @@ def merge_all(
             "perms": aligned.perms,
             "tensor_weights": of_key or None,
             "other_weights": other_weights,
+            "checked": aligned.checked.record() if aligned.checked else None,
         }
         if repair is None:
             merge_checkpoints(a.path, b.path, target, pair, force=force, extra=extra, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from permgraph.cli.options import (
     Json,
     Mode,
     Model,
+    NoCheck,
     OtherWeights,
     Strict,
     Target,
@@ -112,20 +113,30 @@ def apply(
     ignore_unexpected: Annotated[
         list[str], typer.Option(help="Glob of extra tensors to carry through.")
     ] = [],  # noqa: B006
+    no_check: NoCheck = False,
     other_weights: OtherWeights = False,
 ) -> None:
-    """Permute a checkpoint, tensor by tensor."""
+    """Check that the function is kept, and permute a checkpoint, tensor by tensor."""
     from permgraph.ir.permutations import Permutations
     from permgraph.ir.plan import Plan
+    from permgraph.verification.checkpoints import SKIPPED, Checked, check_checkpoint
     from permgraph.weights.apply import apply_checkpoint
 
+    plan, perms = Plan.load(plan_file), Permutations.load(perms_file)
+
+    def function_check() -> dict[str, Any]:
+        checked = Checked(source.name, why=SKIPPED) if no_check else check_checkpoint(source, plan, perms)
+        say(checked.text())
+        return checked.record()
+
     written = apply_checkpoint(
-        Plan.load(plan_file),
-        Permutations.load(perms_file),
+        plan,
+        perms,
         source,
         out,
         force,
         ignore_unexpected=ignore_unexpected,
+        function_check=function_check,
         other_weights=other_weights,
     )
     say(f"Permuted weights written to {written}.")
@@ -137,11 +148,13 @@ def verify(
     plan_file: Annotated[
         Path | None, typer.Option("--plan", help="Verify this plan instead of all groups.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many random elements to try.")] = 2,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="How often to check, each time with other noise and permutations.")
+    ] = 1,
     free_output: Free = False,
     json_: Json = False,
 ) -> None:
-    """Measure, in float64, that permuted weights compute the same."""
+    """The function check: measure, in float64, that permuted weights compute the same."""
     from permgraph.ir.plan import Plan
     from permgraph.verification.verdict import check_model
 

@@ -20,6 +20,7 @@ from permgraph.cli.options import (
     Matcher,
     MaxBad,
     Mode,
+    NoCheck,
     OtherWeights,
     Seconds,
     Where,
@@ -106,6 +107,7 @@ def merge(
     where: Where = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="Of the random matcher and the shuffled baseline.")] = 0,
     checkpoint: Checkpoint = None,
+    no_check: NoCheck = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="Mend activation statistics after the merge (REPAIR).")
     ] = False,
@@ -129,10 +131,18 @@ def merge(
     plan = Plan.load(plan_file) if plan_file else line.plan_for(one, groups, exclude, mode)
     calibration = calibration_of(audio, seconds, clips, batch, max_bad, where)
     if perms_file is not None:
-        done = line.Aligned(plan, Permutations.load(perms_file))
+        done = line.aligned(other, plan, Permutations.load(perms_file), bar=progress_bar, check=not no_check)
     else:
         done = line.align(
-            one, other, plan, calibration, matcher=matcher, seed=seed, checkpoint=checkpoint, bar=progress_bar
+            one,
+            other,
+            plan,
+            calibration,
+            matcher=matcher,
+            seed=seed,
+            checkpoint=checkpoint,
+            bar=progress_bar,
+            verify=not no_check,
         )
     if done.perms.report.get("groups"):
         print(matching_text(done.perms.report))

@@ -38,6 +38,10 @@ Strict = Annotated[bool, typer.Option("--strict", help="An op without a rule is 
 AudioArg = Annotated[
     list[str], typer.Option("--audio", help="Folder, glob, file or manifest (csv/tsv); repeat for more.")
 ]
+NoCheck = Annotated[
+    bool,
+    typer.Option("--no-check", help="Write without the function check; the record of the result says so."),
+]
 Seconds = Annotated[float, typer.Option(min=0.1, help="Length of every clip.")]
 Clips = Annotated[
     int | None, typer.Option(min=1, help="At most so many clips, evenly spread over the files.")

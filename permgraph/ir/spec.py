@@ -212,6 +212,7 @@ class PermSpec(Document):
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
     frozen: int = 0
     free_output: bool = False
+    notes: tuple[str, ...] = ()  # how the network was captured, as in the trace
 
     @property
     def log10_order(self) -> float:

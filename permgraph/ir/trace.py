@@ -94,6 +94,7 @@ class Trace(Document):
     nodes    in execution order; the last one is the single "output" node
     state    every parameter and persistent buffer, by first name
     unused   state tensors that no node reads (for example `masked_spec_embed` in eval mode)
+    notes    what a reader must know of how it was captured, one sentence each without a full stop
     """
 
     kind: ClassVar[str] = "trace"
@@ -104,6 +105,7 @@ class Trace(Document):
     nodes: tuple[Node, ...]
     state: dict[str, StateTensor]
     unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, Node]:

@@ -107,13 +107,14 @@ def lint_files(
         return LintReport(str(specification), trace.model, found)
     from permgraph.frontend.capture import capture
     from permgraph.frontend.sources import load_source
-    from permgraph.verification.verdict import random_inputs, with_weights
+    from permgraph.verification.inputs import random_inputs
+    from permgraph.verification.verdict import with_weights
 
     source = with_weights(target)[0] if measure else load_source(target)
     trace = capture(source.module, source.args, source.kwargs, source.name)
     found = lint_trace(specification, trace, free_output)
     if measure and not free_output:
-        found = measured(found, source.module, random_inputs(source), source.kwargs)
+        found = measured(found, source.module, *random_inputs(source, trace))
     return LintReport(str(specification), source.name, found)
 
 
@@ -135,7 +136,8 @@ def measured(
     changes = {}
     for name in list(claims)[:MEASURED]:
         try:
-            changes[name] = verify(module, inputs, claim_spec(claims[name], module), kwargs)
+            claimed = claim_spec(claims[name], module)
+            changes[name] = verify(module, inputs, claimed, kwargs, explain=False).change
         except PlanError:  # its places overlap: there is no such permutation of the weights
             continue
     findings = []
@@ -146,7 +148,7 @@ def measured(
 
 
 def claim_spec(claim: Claim, module: nn.Module) -> PermSpec:
-    """A claim as if it were ours, one group per copy, so that the law can be tried on it."""
+    """A claim as if it were ours, one group per copy, so that its function check can be made."""
     shapes = {name: tuple(t.shape) for name, t in module.state_dict().items()}
     groups: list[Group] = []
     places: list[Place] = []

@@ -14,6 +14,7 @@ from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Group
 from permgraph.matching.nested_assignment import align, evidence
+from permgraph.matching.probes import DECIDING
 from permgraph.matching.scores import measure, measure_probes
 
 
@@ -74,11 +75,6 @@ def find_matcher(name: str) -> Matcher:
     )
 
 
-# whose evidence decides the order of a parent, by role: the paper orders heads by the features entering W_O
-# (III-C); the q and k channels follow inside the heads so aligned
-DECIDING = {"heads": "heads/v"}
-
-
 def match(
     plan: Plan,
     moments: Moments | None,
@@ -102,18 +98,18 @@ def match(
             f"these moments were calibrated for another plan ({moments.origin.plan[:12]}…, this is {plan.digest[:12]}…). "
             "Calibrate again."
         )
-    score = row.score
+    score, by = row.score, DECIDING if deciding is None else deciding
     if score is not None:
         if moments is None:
             raise MatchError(f"matcher {matcher!r} needs moments. Calibrate first, or use 'identity'.")
-        arrays = _aligned(plan, moments, score, DECIDING if deciding is None else deciding)
+        arrays = _aligned(plan, moments, score, by)
     elif matcher == "random":
         arrays = random_permutations(plan, seed).arrays
     else:
         arrays = {g.name: _in_order(plan, g) for g in plan.groups}
     perms = Permutations(arrays, origin=moments.origin if moments and moments.origin.plan else plan.origin)
     probes = {} if moments is None else measure_probes(plan, perms, moments, seed)
-    rows = measure(plan, perms, moments, probes)
+    rows = measure(plan, perms, moments, probes, by)
     return replace(perms, report={"matcher": matcher, "seed": seed, "groups": rows, "probes": probes})
 
 

@@ -60,7 +60,7 @@ def select(spec: PermSpec, groups: str, exclude: str = "") -> Selection:
     if not terms and groups.strip() not in presets():
         raise SelectionError(f"--groups {groups!r}: nothing is selected. {_menu(spec)}")
     for term in terms:
-        names = _resolve(spec, term)
+        names = _with_inner(spec, _resolve(spec, term))
         tap = words().get(term, {}).get("tap")
         for name in names:
             if tap and taps.setdefault(name, tap) != tap:
@@ -75,6 +75,21 @@ def select(spec: PermSpec, groups: str, exclude: str = "") -> Selection:
             chosen.pop(name, None)
     order = tuple(g.name for g in spec.groups if g.name in chosen)
     return Selection(order, {k: v for k, v in taps.items() if k in chosen}, tuple(notes))
+
+
+def _with_inner(spec: PermSpec, names: list[str]) -> list[str]:
+    """Groups with all that live within them: `residual` brings `residual/inner`.
+
+    Where a word has the name of a group's role it says what belongs together: `heads`, and so `heads.3`, brings the
+    value channels and not the queries and keys.
+    """
+    brought = dict.fromkeys(names)
+    for group in spec.groups:
+        for parent in spec.ancestors(group):
+            roles = words().get(parent.role, {"roles": ["*"]})["roles"]
+            if parent.name in names and any(fnmatchcase(group.role, role) for role in roles):
+                brought[group.name] = None
+    return list(brought)
 
 
 def _terms(text: str) -> list[str]:

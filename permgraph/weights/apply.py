@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,6 +71,7 @@ def apply_checkpoint(
     force: bool = False,
     prefix: str | None = None,
     ignore_unexpected: Sequence[str] = (),
+    function_check: Callable[[], Mapping[str, Any]] | None = None,
     other_weights: bool = False,
 ) -> Path:
     """Permute a checkpoint file or folder into `out`, tensor by tensor, as safetensors. Returns `out`.
@@ -78,6 +79,8 @@ def apply_checkpoint(
     `out` appears whole or not at all, and only when all checks have passed. The result records what was applied;
     applying it again to the result is refused, and so is a checkpoint with other weights than those that were matched,
     unless `other_weights`: a later state of that model, fine-tuned say. Raises PlanError, FileError.
+
+    function_check   runs after all other checks; what it returns goes into the record
     """
     checkpoint = open_checkpoint(source)
     names, moves = find_moves(plan, perms, checkpoint.infos, str(source), prefix, ignore_unexpected)
@@ -85,6 +88,7 @@ def apply_checkpoint(
     refuse_twice(checkpoint, step)
     checkpoint.verify()
     before = checkpoint.record or Record("apply")
+    checked = dict(function_check()) if function_check else None
     weights = Fingerprint(plan.spec)
 
     def read(key: str) -> torch.Tensor:
@@ -96,7 +100,7 @@ def apply_checkpoint(
         if not other_weights:
             refuse_other_weights("B", source, perms.origin.weights_b, weights)
 
-    record = replace(before, made_by="apply", applied=(*before.applied, step))
+    record = replace(before, made_by="apply", applied=(*before.applied, step), function_check=checked)
     return write_like(checkpoint, Path(out), checkpoint.infos, read, record, force=force, finish=finish)
 
 

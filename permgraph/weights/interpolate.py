@@ -80,12 +80,14 @@ def merge_checkpoints(
     force: bool = False,
     other_weights: bool = False,
     extra: Mapping[str, bytes] | None = None,
+    checked: Mapping[str, Any] | None = None,
 ) -> Path:
     """`merge` from disk to disk, permuting B on the way, one tensor at a time. Returns `out`.
 
     The result has A's layout, keys and small files, and is safetensors. With a plan, tensors that it does
     not know (a head) are merged when both files have them in one shape, and A's otherwise; without one, both
-    files must have the same tensors. `extra` adds small files to a folder (a model card).
+    files must have the same tensors. `extra` adds small files to a folder (a model card), `checked` says in the
+    record what became of the function check.
     Weights other than those that were matched are refused unless `other_weights`.
     Raises FileError, PlanError, UsageError; then `out` is as it was.
     """
@@ -118,7 +120,12 @@ def merge_checkpoints(
         key: Info(info.shape, _result_dtype(info.dtype, dtype) if key in pairs else info.dtype)
         for key, info in a.infos.items()
     }
-    record = Record("merge", weights=tuple(map(float, weights)), b=aligned.step if aligned else None)
+    record = Record(
+        "merge",
+        weights=tuple(map(float, weights)),
+        b=aligned.step if aligned else None,
+        function_check=None if checked is None else dict(checked),
+    )
     return write_like(
         a, Path(out), infos, read, record, force=force, inputs=(b.path,), extra=extra, finish=finish
     )

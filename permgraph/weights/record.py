@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from permgraph.ir.codec import encode
 from permgraph.ir.files import fitted, opened
@@ -31,6 +32,7 @@ class Record:
     weights   of A and of B, for a merge
     b         what was applied to B before it was merged
     repaired  whether activation statistics were corrected afterwards
+    function_check  what became of the function check, as `verification.checkpoints.Checked.record` says it
     """
 
     made_by: str
@@ -38,6 +40,7 @@ class Record:
     weights: tuple[float, ...] | None = None
     b: Applied | None = None
     repaired: bool = False
+    function_check: dict[str, Any] | None = None
 
     def text(self) -> str:
         """As JSON with one spelling."""

@@ -196,3 +196,19 @@ def test_a_function_of_the_user_is_a_matcher(tmp_path, monkeypatch):
         register("mine", "", "", lambda m: m.correlation())
     with pytest.raises(UsageError, match=r"neither colons nor spaces"):
         register("a:b", "", "", lambda m: m.correlation())
+
+
+def test_heads_are_judged_where_they_were_decided():
+    """The value channels decide the order of heads; queries and keys that match worse do not dilute the report."""
+    plan = plan_of(transformer())
+    want = random_permutations(plan, 3)
+    data = planted(plan, TRANSFORMER_PROBES, want)
+    noise = np.random.default_rng(5)
+    for key, layout in TRANSFORMER_PROBES.items():
+        if any(name.endswith("/qk") for name in layout):
+            a, b = data[key]
+            data[key] = (a, noise.normal(size=b.shape))  # nothing to be matched there
+    report = match(plan, moments_of(plan, TRANSFORMER_PROBES, data)).report
+    for name in (g.name for g in plan.groups if g.role == "heads"):
+        deciding = [r for r in report["probes"].values() if f"{name}/v" in r["groups"]]
+        assert report["groups"][name]["correlation"] == deciding[0]["correlation"] > 0.9

@@ -25,7 +25,7 @@ from permgraph.axes.tensor_labels import Value
 from permgraph.axes.workspace import Context
 from permgraph.ir.spec import PermSpec
 from permgraph.symmetry.infer import infer
-from permgraph.verification.function_check import _noisy_float64
+from permgraph.verification.state import State, Weights
 from tests.axes.exchanges import exchanged_units
 
 AXES = 9  # of one size; all their sets are tried
@@ -57,7 +57,8 @@ class Tried:
     def __init__(self, name: str) -> None:
         self.net, inputs = network(name)
         self.inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs)
-        self.state = _noisy_float64(self.net, seed=0)
+        state = State(Weights(self.net), noise=1.0)
+        self.state = {name: state[name] for name in state.weights.tensors}
         self.before = self.outputs(self.state)
 
     def outputs(self, state: dict[str, Tensor]) -> list[Tensor]:
