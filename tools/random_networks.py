@@ -41,7 +41,11 @@ def summary(verdicts: list[Verdict]) -> str:
         f"frozen: {len(frozen):,} (reported; smaller than nauty's order, and sound)",
         f"a tensor put back is noticed: {sum(v.moves for v in moving):,} of {len(moving):,} with groups",
     ]
-    lines += [f"  seed {v.seed}: {', '.join(v.faults)} {v.error} {'+'.join(v.families)}" for v in verdicts if v.faults]
+    lines += [
+        f"  seed {v.seed}: {', '.join(v.faults)} {v.error} {'+'.join(v.families)}"
+        for v in verdicts
+        if v.faults
+    ]
     return "\n".join(lines)
 
 

@@ -109,7 +109,9 @@ def _choices(maps: Maps) -> Iterator[list[tuple[int, int]]]:
     """
     size = {name: np.unique(targets).size for name, targets in maps.items()}
     chosen: list[tuple[int, int]] = []
-    for name in sorted(maps, key=lambda k: (-size[k], -int(maps[k][0]))):  # leave out a coarser block of the same thing
+    for name in sorted(
+        maps, key=lambda k: (-size[k], -int(maps[k][0]))
+    ):  # leave out a coarser block of the same thing
         if all(_different(np.stack([maps[c], maps[name]], axis=1)) > size[c] for c in chosen):
             chosen.append(name)
     yield chosen

@@ -48,7 +48,9 @@ class OnNumbers:
         """The gradient of a random combination of the outputs. Running statistics have none: torch cannot."""
         wanted = {k for k, v in state.items() if v.is_floating_point() and "running_" not in k}
         leaves = {k: v.detach().clone().requires_grad_(k in wanted) for k, v in state.items()}
-        mix = torch.randn(self.before.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        mix = torch.randn(
+            self.before.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+        )
         names = [k for k, v in leaves.items() if v.requires_grad]
         found = torch.autograd.grad(
             (self._run(leaves) * mix).sum(), [leaves[k] for k in names], allow_unused=True

@@ -63,7 +63,9 @@ def per_block_weights(rng: Random, c: int) -> Stage:
     w = weight(g, c // g, n)
     if rng.random() < 0.5:
         return Stage(
-            lambda s, x: torch.einsum("bthd,hde->bthe", x.unflatten(2, (g, c // g)), s.w).flatten(2), g * n, w=w
+            lambda s, x: torch.einsum("bthd,hde->bthe", x.unflatten(2, (g, c // g)), s.w).flatten(2),
+            g * n,
+            w=w,
         )
     return Stage(
         lambda s, x: (x.unflatten(2, (g, c // g)).unsqueeze(3) @ s.w).squeeze(3).flatten(2), g * n, w=w
@@ -158,7 +160,9 @@ def attention(rng: Random, c: int) -> Stage:
         if rng.random() < 0.5:
             return Stage(lambda s, x: _attend(*s.f(x).chunk(3, 2), h), h * d, f=f)
         return Stage(
-            lambda s, x: _attend(*(p.flatten(2) for p in s.f(x).unflatten(2, (h, 3, d)).unbind(3)), h), h * d, f=f
+            lambda s, x: _attend(*(p.flatten(2) for p in s.f(x).unflatten(2, (h, 3, d)).unbind(3)), h),
+            h * d,
+            f=f,
         )
     q, k, v = nn.Linear(c, h * d), nn.Linear(c, h * d), nn.Linear(c, h * e)
     return Stage(lambda s, x: _attend(s.q(x), s.k(x), s.v(x), h), h * e, q=q, k=k, v=v)
@@ -172,7 +176,9 @@ def grouped_query(rng: Random, c: int) -> Stage:
     def spread(x: Tensor) -> Tensor:
         return x.unflatten(2, (h, 1, d)).expand(-1, -1, -1, 2, -1).flatten(2)
 
-    return Stage(lambda s, x: _attend(s.q(x), spread(s.k(x)), spread(s.v(x)), 2 * h), 2 * h * d, q=q, k=k, v=v)
+    return Stage(
+        lambda s, x: _attend(s.q(x), spread(s.k(x)), spread(s.v(x)), 2 * h), 2 * h * d, q=q, k=k, v=v
+    )
 
 
 def multihead_attention(rng: Random, c: int) -> Stage:
