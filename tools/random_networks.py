@@ -17,7 +17,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-
 from oracles.judge import Verdict, judge
 
 

@@ -19,7 +19,6 @@ from permgraph.symmetry.layout import Addresses, Block, Unreadable
 from permgraph.symmetry.names import name_blocks
 from permgraph.symmetry.wreath import read
 
-
 _ONE_BY_ONE = 16  # vertices held singly before all are that cannot be placed
 
 

@@ -70,8 +70,8 @@ def informative(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[L
 def distinct_ends(edges: Edges) -> tuple[Labels, Labels, Labels]:
     """For every kind: how many edges, and how many different vertices at either end."""
     kinds = int(edges.kind.max()) + 1
-    ends = [np.unique(end * kinds + edges.kind) % kinds for end in (edges.a, edges.b)]
-    return np.bincount(edges.kind), *(np.bincount(e, minlength=kinds) for e in ends)
+    left, right = (np.unique(end * kinds + edges.kind) % kinds for end in (edges.a, edges.b))
+    return np.bincount(edges.kind), np.bincount(left, minlength=kinds), np.bincount(right, minlength=kinds)
 
 
 def fold_matchings(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[Product | None, Edges]:
@@ -146,7 +146,7 @@ def find_bicliques(cell: Labels, edges: Edges) -> tuple[Labels, Edges] | None:
         cliques, which = np.unique(of[ends], return_inverse=True)
         n = np.bincount(which[: left.size], minlength=cliques.size)
         m = n - 1 if inside else np.bincount(which[left.size :], minlength=cliques.size)
-        if cliques.size < 2 or not inside and (max(n.min(), m.min()) < 2 or min(n.max(), m.max()) < 2):
+        if cliques.size < 2 or (not inside and (max(n.min(), m.min()) < 2 or min(n.max(), m.max()) < 2)):
             continue  # one clique says nothing; one vertex on a side stands for it already
         if np.array_equal(np.bincount(np.searchsorted(cliques, of[a]), minlength=cliques.size), n * m):
             fresh = int(edges.kind.max()) + 1 + (np.arange(ends.size) >= left.size)

@@ -108,7 +108,7 @@ def _generators(spec: pg.PermSpec) -> list[list[Gather]]:
         for slot in np.ndindex(*shape[:-1]):
             for i in range(group.size - 1):
                 array = np.broadcast_to(np.arange(group.size), shape).copy()
-                array[(*slot, [i, i + 1])] = [i + 1, i]
+                array[slot][[i, i + 1]] = [i + 1, i]
                 found.append(gathers(plan, Permutations({group.name: array})))
     return found
 
