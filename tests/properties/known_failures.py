@@ -30,14 +30,4 @@ KNOWN: dict[str, tuple[nn.Module, str]] = {
         Between(lambda x: torch.cat([x[:, :3].sin(), x[:, 3:].sin()], 1), 6, 6),
         "parts of an axis are told apart by where they were cut, although the same is done to both",
     ),
-    "equal values in two places": (
-        Between(
-            lambda x: (
-                x.repeat_interleave(2, 1) - x.repeat_interleave(2, 1).view(-1, 3, 2).mean(1).repeat(1, 3)
-            ),
-            3,
-            6,
-        ),
-        "the graph sees two means, and not that they are equal because their terms are copies",
-    ),
 }

@@ -102,6 +102,8 @@ def _same(gradient: Tensor | None, axis: int, order: tuple[int, ...]) -> bool:
 
 def _generators(spec: pg.PermSpec) -> list[list[Gather]]:
     """What the exchange of two neighbours of one group does, in any slot of the groups around it."""
+    if not spec.groups:
+        return []
     plan, found = pg.plan(spec), []
     for group in plan.groups:
         shape = shape_of(spec, group)
