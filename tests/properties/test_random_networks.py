@@ -50,7 +50,8 @@ def test_the_law_notices_a_place_that_is_forgotten() -> None:
     module = randomise(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)))
     inputs = (noise(2, 3),)
     spec = pg.infer(pg.trace(module, inputs))
-    forgotten = replace(spec, places=spec.places[1:])
+    (group,) = spec.groups
+    forgotten = replace(spec, places=spec.places[1:], groups=(replace(group, places=group.places[1:]),))
     assert law(module, inputs, spec)[0] < 1e-9 < 1e-3 < law(module, inputs, forgotten)[0]
 
 
