@@ -21,6 +21,7 @@ from permgraph.cli.options import (
     MaxBad,
     Mode,
     NoCheck,
+    OtherWeights,
     Seconds,
     Where,
 )
@@ -91,10 +92,10 @@ def merge(
     mode: Mode = "exact",
     audio: AudioArg = [],  # noqa: B006
     weights: Annotated[
-        str, typer.Option(help="A,B as in 0.9,0.1; or shares of A for a sweep: 0.9,0.8,0.5.")
+        str, typer.Option(help="A,B as in 0.9,0.1; or weights of A for a sweep: 0.9,0.8,0.5.")
     ] = "0.9,0.1",
     group_weights: Annotated[
-        list[str], typer.Option(help="Share of A for the tensors of some groups: ffn=0.5.")
+        list[str], typer.Option(help="Weight of A for the tensors of some groups: ffn=0.5.")
     ] = [],  # noqa: B006
     plan_file: Annotated[Path | None, typer.Option("--plan", help="A plan made before.")] = None,
     perms_file: Annotated[Path | None, typer.Option("--perms", help="Permutations matched before.")] = None,
@@ -114,6 +115,7 @@ def merge(
     per_model_rate: Annotated[
         bool, typer.Option("--per-model-rate", help="Let A and B hear different sampling rates.")
     ] = False,
+    other_weights: OtherWeights = False,
 ) -> None:
     """Align B to A and average: the whole line in one command."""
     from permgraph import pipeline as line
@@ -122,7 +124,7 @@ def merge(
     from permgraph.ir.plan import Plan
     from permgraph.reporting.card import matching_text
 
-    shares = line.parse_weights(weights)
+    pairs = line.parse_weights(weights)
     if perms_file is not None and plan_file is None:
         raise UsageError("--perms needs the --plan it was matched for.")
     one, other = pair_of(a, b, per_model_rate)
@@ -145,7 +147,6 @@ def merge(
     if done.perms.report.get("groups"):
         print(matching_text(done.perms.report))
     command = "permgraph " + " ".join(sys.argv[1:])
-    per_group = line.group_weights(plan, group_weights)
     if repair and not audio:
         raise UsageError("--repair mends statistics measured on audio: give some with --audio.")
     written, notes = line.merge_all(
@@ -153,8 +154,9 @@ def merge(
         other,
         done,
         out,
-        shares,
-        shares=per_group,
+        pairs,
+        tensor_weights=line.group_weights(plan, group_weights),
+        other_weights=other_weights,
         command=command,
         force=force,
         repair=calibration if repair else None,
@@ -177,12 +179,10 @@ def report(
     json_: Json = False,
 ) -> None:
     """Print how well units matched and what share of them moved (the paper's Table II)."""
-    from permgraph.ir.permutations import Permutations
-    from permgraph.pipeline import PERMUTATIONS
+    from permgraph.pipeline import matching_of
     from permgraph.reporting.card import matching_text
 
-    files = {str(path): path / PERMUTATIONS if path.is_dir() else path for path in perms_files}
-    loaded = {name: Permutations.load(path).report for name, path in files.items()}
+    loaded = {str(path): matching_of(path).report for path in perms_files}
     if json_:
         print_json(loaded)
         return

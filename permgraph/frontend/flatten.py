@@ -63,7 +63,7 @@ class Walk:
         return self.nodes
 
     def placeholder(self, node: fx.Node, spec: Any, seen: dict[str, Ref]) -> Any:
-        meta = _metas(node.meta.get("val"))
+        meta = metas_of(node.meta.get("val"))
         if not meta or meta[0] is None:
             return node.meta.get("val")  # a plain number or None baked into the call
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and spec.target in self.names:
@@ -98,18 +98,18 @@ class Walk:
     def attribute(self, graph: fx.GraphModule, node: fx.Node) -> Any:
         value = operator.attrgetter(str(node.target))(graph)
         if isinstance(value, torch.Tensor):
-            return self.add(node.name, "constant", (), _metas(value), value=_table(value))
+            return self.add(node.name, "constant", (), metas_of(value), value=table_of(value))
         return value
 
     def call(self, node: fx.Node, env: dict[fx.Node, Any]) -> Any:
-        args = _plain(fx.map_arg(node.args, lambda n: env[n]))
-        kwargs = _plain(fx.map_arg(dict(node.kwargs), lambda n: env[n]))
+        args = plain(fx.map_arg(node.args, lambda n: env[n]))
+        kwargs = plain(fx.map_arg(dict(node.kwargs), lambda n: env[n]))
         if node.target is operator.getitem:
             source, index = args
             if isinstance(source, tuple):  # the result of an inlined sub-graph
                 return source[index]
             return self.add(
-                node.name, "getitem", (source, index), _metas(node.meta.get("val")), **_where(node)
+                node.name, "getitem", (source, index), metas_of(node.meta.get("val")), **_where(node)
             )
         if inlined(node.target):
             position = next(i for i, a in enumerate(args) if isinstance(a, fx.GraphModule))
@@ -128,7 +128,7 @@ class Walk:
             node.name,
             name,
             tuple("<graph>" if isinstance(a, fx.GraphModule) else a for a in args),
-            _metas(value),
+            metas_of(value),
             kwargs=kwargs,
             multiple=isinstance(value, (tuple, list)),
             pointwise=torch.Tag.pointwise in tags,
@@ -152,16 +152,21 @@ class Walk:
         several = isinstance(value, (tuple, list))
         pointwise = op == "aten.where.self"
         rest = {"multiple": several, "pointwise": pointwise, **_where(node)}
-        return self.add(f"{node.name}.{name}", op, args, _metas(value), **rest)
+        return self.add(f"{node.name}.{name}", op, args, metas_of(value), **rest)
 
     def table(self, target: str | None) -> Any:
         value = self.values.get(target or "")
-        return _table(value) if isinstance(value, torch.Tensor) else None
+        return table_of(value) if isinstance(value, torch.Tensor) else None
 
 
-def _table(value: torch.Tensor) -> Any:
+def table_of(value: torch.Tensor) -> Any:
     """Contents of an integer or boolean table; a bare number when a constant has one value throughout."""
-    if value.is_meta or value.numel() == 0 or isinstance(value, torch._subclasses.FakeTensor):
+    if (
+        value.is_meta
+        or value.layout != torch.strided
+        or value.numel() == 0
+        or isinstance(value, torch._subclasses.FakeTensor)
+    ):
         return None
     if value.is_floating_point() or value.is_complex():
         value = value.detach()
@@ -171,18 +176,18 @@ def _table(value: torch.Tensor) -> Any:
     return value.tolist() if value.numel() <= MAX_CONSTANT else None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Arguments as literals, tuples and Refs; dtypes, devices and layouts become text."""
     if isinstance(value, (tuple, list)):
-        return tuple(_plain(v) for v in value)
+        return tuple(plain(v) for v in value)
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
     if value is None or isinstance(value, (bool, int, float, str, Ref, fx.GraphModule)):
         return value
     return str(value)
 
 
-def _metas(value: Any) -> tuple[TensorMeta | None, ...]:
+def metas_of(value: Any) -> tuple[TensorMeta | None, ...]:
     values = value if isinstance(value, (tuple, list)) else (value,)
     return tuple(
         TensorMeta(tuple(map(_size, v.shape)), dtype_of(v.dtype)) if isinstance(v, torch.Tensor) else None

@@ -10,10 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from permgraph.errors import UsageError, nearest
-from permgraph.ir.plan import Plan
+from permgraph.ir.plan import MODES, Plan
 from permgraph.ir.spec import Group, PermSpec, Place, Positions
-
-MODES = ("exact", "one-sided", "untied")
 
 
 def with_mode(plan: Plan, mode: str) -> Plan:
@@ -86,16 +84,9 @@ def _split(spec: PermSpec, group: Group, parts: list[list[Place]]) -> tuple[Perm
             for probe in group.probes
             if probe.node in {p.node for p in part}
         )
-        added.append(replace(group, name=name, places=tuple(mine), probes=seen))
+        added.append(replace(group, name=name, probes=seen))
         places += mine
     order = {p.tensor: i for i, p in reversed(list(enumerate(spec.places)))}
     places.sort(key=lambda p: order[p.tensor])
-    groups: list[Group] = []
-    for g in spec.groups:
-        if g.name == group.name:
-            groups += added
-            continue
-        kept = [p for p in g.places if group.name not in p.layout]
-        moved = [p for a in added for p in a.places if g.name in p.layout]
-        groups.append(replace(g, places=tuple(kept + moved)))
-    return replace(spec, groups=tuple(groups), places=tuple(places)), names
+    groups = [one for g in spec.groups for one in (added if g.name == group.name else [g])]
+    return replace(spec, groups=tuple(groups), places=tuple(places)).completed(), names

@@ -29,6 +29,9 @@ class Edges:
     def select(self, mask: NDArray[np.bool_] | Labels) -> Edges:
         return Edges(self.a[mask], self.b[mask], self.kind[mask])
 
+    def same(self, other: Edges) -> bool:
+        return all(np.array_equal(getattr(self, f), getattr(other, f)) for f in ("a", "b", "kind"))
+
     def __len__(self) -> int:
         return int(self.a.size)
 
@@ -66,10 +69,11 @@ def classify(points: Points) -> Classes:
         count, of = components(points.count, a[~loose], b[~loose])
     pinned = np.zeros(count, dtype=bool)
     pinned[of[points.pins()[0]]] = True
-    if part.any():  # a link to one coordinate of a class is not a link to another one
-        told = np.flatnonzero((part[x] > 0) | (part[y] > 0))
-        keys = [mix(v[told].astype(np.uint64)) for v in (kind, part[x], part[y])]
-        kind[told] = int(kind.max(initial=0)) + 1 + rank(mix(mix(keys[0] + np.uint64(3) * keys[1]) + keys[2]))
+    # a link to one coordinate of a class is not a link to another one: of another axis, or of another part
+    key = kind.astype(np.uint64)
+    for member in (_runs(points)[x], part[x], _runs(points)[y], part[y]):
+        key = mix(key) + member.astype(np.uint64)
+    kind = rank(key)
     edges = unique_edges(Edges(of[x], of[y], kind))
     colour = refine(_initial(points, of, count, pinned), edges)
     return Classes(of, count, pinned, colour, edges.select(edges.a != edges.b))
@@ -126,6 +130,10 @@ def components(size: int, a: Labels, b: Labels) -> tuple[int, Labels]:
     graph = coo_matrix((np.ones(a.size, dtype=np.int8), (a, b)), shape=(size, size))
     count, of = connected_components(graph, directed=False)
     return int(count), of.astype(np.int64)
+
+
+def joined(parts: list[Edges]) -> Edges:
+    return Edges(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("a", "b", "kind")))
 
 
 def unique_edges(edges: Edges) -> Edges:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-TOLERANCE = 1e-9  # relative, in float64
+from permgraph.tolerances import TOLERANCE
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from permgraph.ir.permutations import Permutations, shape_of
+from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import IntArray
 
@@ -25,7 +25,7 @@ from permgraph.ir.spec import IntArray
 def draws(plan: Plan, seed: int = 0) -> list[Permutations]:
     """The permutations to try, the same for the same seed. Empty when no group can move."""
     rng = np.random.default_rng(seed)
-    shapes = {g.name: shape_of(plan.spec, g) for g in plan.groups}
+    shapes = {g.name: plan.spec.shape_of(g) for g in plan.groups}
     cycles = {name: _cycles(shape, rng) for name, shape in shapes.items()}
     exchanges = {name: _exchange(cycle, rng) for name, cycle in cycles.items()}
     colours = _colours(plan)

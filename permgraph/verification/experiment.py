@@ -12,7 +12,7 @@ from permgraph.errors import CheckError
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.planning.gather import Gather, gathers
-from permgraph.verification.check import TOLERANCE
+from permgraph.tolerances import MARGIN, MOST, TOLERANCE
 from permgraph.verification.float64 import Run, run, wide
 from permgraph.verification.state import State, Weights, permuted
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 NOISE = (1.0, 0.1, 0.0)  # tried in this order, until the network is not NaN
-_MARGIN, _MOST = 100, 1e-4  # times what rounding alone does; a forgotten step changes far more than the most
 
 
 class Experiment:
@@ -62,7 +61,7 @@ class Experiment:
         if self._limit is None:
             after = run(self.model, State(self.weights, self.noise, nudge=1.0), self.inputs)
             floor = change(self.before.outputs, after.outputs)
-            self._limit = max(TOLERANCE, min(_MARGIN * floor, _MOST))
+            self._limit = max(TOLERANCE, min(MARGIN * floor, MOST))
         return self._limit
 
     @property

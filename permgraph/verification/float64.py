@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from permgraph.errors import CheckError
+from permgraph.torch_modes import eval_mode
 from permgraph.verification.random_values import Constants, is_random, same_generators
 from permgraph.verification.state import State
 
@@ -48,7 +49,7 @@ def run(module: nn.Module, state: State, inputs: tuple[tuple[Any, ...], dict[str
     try:
         with (
             _installed(shell, state),
-            _eval_mode(shell),
+            eval_mode(shell),
             _default_float64(),
             same_generators(),
             torch.no_grad(),
@@ -193,17 +194,6 @@ def _plain(value: Any, state: State, depth: int = _DEPTH) -> Any:
     if isinstance(value, list):
         return items
     return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-
-
-@contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
-    flags = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, training in flags:
-            child.training = training
 
 
 @contextmanager

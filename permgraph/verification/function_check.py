@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import PermSpec
-from permgraph.verification.check import TOLERANCE, Check
+from permgraph.tolerances import TOLERANCE
+from permgraph.verification.check import Check
 from permgraph.verification.culprit import Culprit, culprit
 from permgraph.verification.draws import draws
 
@@ -96,4 +97,4 @@ def left_out(plan: Plan, place: int) -> Plan:
     """The plan with one of its steps forgotten: what the function check must notice."""
     dropped = plan.steps[place]
     spec = replace(plan.spec, places=tuple(p for p in plan.spec.places if p is not dropped))
-    return replace(plan, spec=spec)
+    return replace(plan, spec=spec.completed())

@@ -18,7 +18,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from permgraph.errors import PlanError
-from permgraph.planning.gather import Gather, apply_numpy
+from permgraph.planning.gather import Gather, apply_gathers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -147,7 +147,7 @@ def permuted(tensor: torch.Tensor, moves: Sequence[Gather]) -> torch.Tensor:
     """A tensor with its gathers applied, on the device that it is on."""
     if not moves:
         return tensor
-    array = apply_numpy(tensor.cpu().numpy(), moves)
+    array = apply_gathers(tensor.cpu().numpy(), moves)
     return torch.from_numpy(np.ascontiguousarray(array)).to(tensor.device)
 
 

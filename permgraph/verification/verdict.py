@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from permgraph.errors import PermgraphError, PlanError
+from permgraph.errors import PlanError
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import PermSpec
-from permgraph.ir.trace import Trace
 from permgraph.symmetry.infer import infer
+from permgraph.torch_modes import seeded
 from permgraph.verification.check import Check
 from permgraph.verification.function_check import verify
 from permgraph.verification.inputs import random_inputs
@@ -102,24 +102,22 @@ def measure(
     return max(checks, key=lambda check: check.change / check.limit)
 
 
-def measured_change(plan: Plan, trace: Trace) -> Plan:
-    """The plan with the change it makes to the function, when its model can be built; else as it is."""
-    try:
-        source, _ = with_weights(trace.model)
-    except PermgraphError:
-        return plan
+def measured_change(plan: Plan, model: str) -> Plan:
+    """The plan with the change it makes to the function of MODEL, which it was made for."""
+    from permgraph.frontend.capture import capture
+
+    source, _ = with_weights(model)
+    trace = capture(source.module, source.args, source.kwargs, source.name)
     args, kwargs = random_inputs(source, trace)
     return replace(plan, change=verify(source.module, args, plan, kwargs).change)
 
 
 def with_weights(model: str) -> tuple[Source, str]:
     """The model on the CPU: a folder's weights, a factory's own, or random ones."""
-    import torch
-
     from permgraph.frontend.sources import load_source
 
-    torch.manual_seed(0)
-    source = load_source(model, device="cpu")
+    with seeded(0):
+        source = load_source(model, device="cpu")
     folder = Path(model)
     if folder.is_dir() and any((*folder.glob("*.safetensors*"), *folder.glob("pytorch_model*.bin*"))):
         from permgraph.weights.encoder import open_encoder

@@ -16,7 +16,7 @@ from networks import MODELS
 from networks.traced import network, spec
 from torch.utils._pytree import tree_leaves
 
-from permgraph.ir.permutations import Permutations, random_permutations, shape_of
+from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
 from permgraph.verification.function_check import TOLERANCE, left_out, verify, whole
 from permgraph.weights.apply import apply, unapply
@@ -40,7 +40,7 @@ def shifted(plan: Plan) -> Permutations:
     """Every group turned by one: leaves no unit where it was."""
     turned = {g.name: np.roll(np.arange(g.size), 1) for g in plan.groups}
     return Permutations(
-        {g.name: np.broadcast_to(turned[g.name], shape_of(plan.spec, g)).copy() for g in plan.groups}
+        {g.name: np.broadcast_to(turned[g.name], plan.spec.shape_of(g)).copy() for g in plan.groups}
     )
 
 

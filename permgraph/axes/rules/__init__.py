@@ -15,6 +15,7 @@ from permgraph.axes.rules import (
     normalise,
     pooling,
     position,
+    reading,
     recurrent,
     reduce,
 )
@@ -35,6 +36,7 @@ RULES: dict[str, Rule] = {
     **position.RULES,
     **recurrent.RULES,
     **control.RULES,
+    **reading.RULES,
 }
 
 
