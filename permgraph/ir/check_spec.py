@@ -32,9 +32,11 @@ def _check_tensors(spec: PermSpec) -> None:
     for name, shape in spec.tensors.items():
         if len(shape) > 64 or any(n < 0 for n in shape):
             raise PlanError(f"{name}: {shape} is not a shape.")
-    for name in (*spec.unused, *spec.aliases):
+    for name in (*spec.unused, *spec.aliases, *spec.values):
         if name not in spec.tensors:
-            raise PlanError(f"{name}: listed as unused or tied, and no tensor of the network.")
+            raise PlanError(
+                f"{name}: listed as unused, tied or of known values, and no tensor of the network."
+            )
     names = [*spec.tensors, *(alias for aliases in spec.aliases.values() for alias in aliases)]
     if len(set(names)) != len(names):
         raise PlanError(f"{_twice(names)}: two tensors have this name.")
