@@ -54,12 +54,12 @@ def culprit(plan: Plan, perms: Permutations, keeps: Keeps) -> Culprit:
 def without(plan: Plan, tensors: Sequence[str]) -> Plan:
     """The plan with all steps on some tensors forgotten."""
     places = tuple(p for p in plan.spec.places if p.tensor not in set(tensors))
-    return replace(plan, spec=replace(plan.spec, places=places))
+    return replace(plan, spec=replace(plan.spec, places=places).completed())
 
 
 def with_place(plan: Plan, place: Place) -> Plan:
     """The plan with one more step."""
-    return replace(plan, spec=replace(plan.spec, places=(*plan.spec.places, place)))
+    return replace(plan, spec=replace(plan.spec, places=(*plan.spec.places, place)).completed())
 
 
 def _forgotten(plan: Plan, groups: Sequence[str]) -> Iterator[tuple[Plan, Place, str]]:
@@ -91,7 +91,7 @@ def _misplaced(plan: Plan, groups: Sequence[str]) -> Iterator[tuple[Plan, Place,
             place = replace(step, positions=positions)
             places = tuple(place if p is step else p for p in plan.spec.places)
             yield (
-                replace(plan, spec=replace(plan.spec, places=places)),
+                replace(plan, spec=replace(plan.spec, places=places).completed()),
                 place,
                 f"the units of {step.tensor}[{step.axis}] lie as in other places of {step.layout[-1]}",
             )

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from permgraph.ir.check_plan import check_permutations, check_plan
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import PermSpec
@@ -46,12 +47,16 @@ def verify(
         explain: on failure, look for the groups and tensors that are wrong (some tens of runs).
 
     Raises:
-        PlanError: the model has no weights (meta device) or lacks a tensor of the plan.
+        PlanError: the plan contradicts itself, the permutations are not for it, or the model has no weights (meta
+            device) or lacks a tensor of the plan.
         CheckError: its outputs are all NaN, or a tensor of it cannot be brought to float64.
     """
     from permgraph.verification.experiment import Experiment
 
     plan = spec if isinstance(spec, Plan) else whole(spec)
+    check_plan(plan)
+    if perms is not None:
+        check_permutations(plan, perms)
     experiment = Experiment(model, example_inputs, kwargs, seed)
     trials = draws(plan, seed) if perms is None else [perms]
     changes = [experiment.change(plan, trial) for trial in trials]
