@@ -90,7 +90,7 @@ def _control(experiment: Experiment, plan: Plan, perms: Permutations) -> float |
     if not dropped:
         return None
     spec = replace(plan.spec, places=tuple(p for p in plan.spec.places if p not in dropped))
-    return experiment.change(replace(plan, spec=spec), perms)
+    return experiment.change(replace(plan, spec=spec.completed()), perms)
 
 
 def whole(spec: PermSpec) -> Plan:
