@@ -84,8 +84,8 @@ def _check_layout(spec: PermSpec, where: object, layout: Sequence[str], position
             raise PlanError(
                 f"{where}: units of {name} are placed without {missing[0]}, which they live within."
             )
-    if not layout or len(set(layout)) != len(layout):
-        raise PlanError(f"{where}: its layout {tuple(layout)} is not one of groups, each of them once.")
+    if not layout:  # a group may stand in it twice: units that are pairs of its units
+        raise PlanError(f"{where}: its layout names no group.")
     if positions.shape[:-1] != tuple(sizes):
         raise PlanError(f"{where}: positions of shape {positions.shape}, the groups need {(*sizes, '…')}.")
     _check_positions(where, positions)
