@@ -153,8 +153,7 @@ def wrong_specs() -> dict[str, tuple[Callable[[], PermSpec], str]]:
         ),
         "place of another size": (lambda: with_group("ffn.0", size=7), "the groups need (7, '…')."),
         "no such group": (lambda: with_place(at, layout=("x",)), f"{ordinary}: group 'x' is not defined."),
-        "no layout": (lambda: with_place(at, layout=()), "its layout () is not one of groups"),
-        "place without a group": (lambda: with_place(at, layout=()), "its layout names no group."),
+        "no layout": (lambda: with_place(at, layout=()), "its layout names no group."),
         "without its ancestor": (
             lambda: with_place(at, layout=("heads.0/v",)),
             "units of heads.0/v are placed without heads.0, which they live within.",
