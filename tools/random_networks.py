@@ -32,11 +32,13 @@ def summary(verdicts: list[Verdict]) -> str:
     """The counts, and the seeds that are at fault."""
     counts: Counter[str] = Counter(fault for v in verdicts for fault in v.faults)
     frozen = [v for v in verdicts if v.frozen]
+    known = sum(v.above > 0 and "above" not in v.faults for v in verdicts)
     moving = [v for v in verdicts if v.log10_ours > 0]
     lines = [
         f"judged {len(verdicts):,}: {counts['unsound']} unsound, {counts['order']} with another order than nauty's, "
         f"{counts['unplanned']} that cannot be planned",
-        f"above the bound: {counts['above']} of {sum(v.above >= 0 for v in verdicts):,} tried",
+        f"above the bound: {counts['above']} of {sum(v.above >= 0 for v in verdicts):,} tried, "
+        f"and {known} for a known limit (oracles/judge.py) or frozen",
         f"frozen: {len(frozen):,} (reported; smaller than nauty's order, and sound)",
         f"a tensor put back is noticed: {sum(v.moves for v in moving):,} of {len(moving):,} with groups",
     ]

@@ -61,7 +61,9 @@ def classify(points: Points) -> Classes:
     run = _runs(points)
     count, of = components(points.count, a, b)
     pinned = _pinned(points, of, count)
-    crossed = _crossed(of, run, count) & ~pinned
+    crossed = _crossed(of, run, count)
+    held = (crossed & pinned)[of]  # points that share a pinned class with another one of their axis
+    crossed &= ~pinned
     if crossed.any():
         ties = np.repeat(np.arange(len(points.tied)), [t.size for t, _, _ in points.tied])
         loose = crossed[of[a]]
@@ -69,14 +71,24 @@ def classify(points: Points) -> Classes:
         kind = np.concatenate([kind, len(points.linked) + ties[loose]])
         count, of = components(points.count, a[~loose], b[~loose])
         pinned = _pinned(points, of, count)
-    # a link to one member of a class is not a link to another one
-    member = np.where(pinned[of], int(run.max(initial=0)) + 1 + np.arange(points.count), run)
-    key = kind.astype(np.uint64)
-    for end in (x, y):
-        key = mix(key) + member[end].astype(np.uint64)
-    edges = unique_edges(Edges(of[x], of[y], rank(key)))
+    member = np.where(held, int(run.max(initial=0)) + 1 + np.arange(points.count), run)
+    edges = unique_edges(Edges(of[x], of[y], _told(kind, member[x], member[y])))
     colour = refine(_initial(run, of, count, pinned), edges)
     return Classes(of, count, pinned, colour, edges.select(edges.a != edges.b))
+
+
+def _told(kind: Labels, x: Labels, y: Labels) -> Labels:
+    """A link to one member of a class is not a link to another one: kinds told apart by the members they join."""
+    mixed = np.zeros(int(kind.max(initial=-1)) + 1, dtype=bool)
+    for end in (x, y):
+        first = np.zeros(mixed.size, dtype=np.int64)
+        first[kind[::-1]] = end[::-1]
+        mixed[kind[end != first[kind]]] = True
+    told = mixed[kind]
+    key = mix(kind[told].astype(np.uint64)) + x[told].astype(np.uint64)
+    kind = kind.copy()
+    kind[told] = mixed.size + rank(mix(key) + y[told].astype(np.uint64))
+    return kind
 
 
 def _pinned(points: Points, of: Labels, count: int) -> NDArray[np.bool_]:

@@ -58,7 +58,8 @@ def _read(classes: Classes, state: NDArray[np.bool_]) -> tuple[Addresses, int]:
             broken = found.vertices
         if not broken.size:
             return addresses, held + reading.frozen
-        broken = broken[broken < classes.count][: 1 if held < _ONE_BY_ONE else None]
+        broken = broken[broken < classes.count]  # a vertex that stands for a biclique cannot be held itself
+        broken = (broken if broken.size else free)[: 1 if held < _ONE_BY_ONE else None]
         held += broken.size
         colour = colour.copy()
         colour[broken] = int(colour.max()) + 1 + np.arange(broken.size)

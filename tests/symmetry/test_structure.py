@@ -236,14 +236,20 @@ def test_wavlm_ties_head_order_to_the_residual_stream() -> None:
     assert verify(module, inputs, freed) <= 1e-9
 
 
-def test_wavlm_with_groups_across_heads_is_held_where_it_must() -> None:
-    """4 groups of 6 across 3 heads of 8: the pairs of channels that no border parts may still be exchanged."""
+def test_wavlm_with_groups_across_heads_may_only_be_mirrored() -> None:
+    """4 groups of 6 across 3 heads of 8: pairs of channels that no border parts may be exchanged, and all mirrored.
+
+    A mirror image exchanges the first head with the last one, and the two pairs of each; the middle head stays.
+    """
     found = spec("wavlm", free_output=True)
-    assert 0 < found.frozen < 24
-    assert shapes(found, "residual", "qk", "v") == {
-        ("residual", 2, 1, ""): 4,
-        ("qk", 8, 1, ""): 6,
-        ("v", 8, 1, ""): 6,
+    assert found.frozen == 0
+    assert shapes(found, "heads", "heads/inner", "heads/qk", "heads/v", "qk", "v") == {
+        ("heads", 2, 1, ""): 1,
+        ("heads/inner", 2, 2, "heads"): 2,
+        ("heads/qk", 8, 2, "heads"): 2,  # one in each layer
+        ("heads/v", 8, 2, "heads"): 2,
+        ("qk", 8, 1, ""): 2,
+        ("v", 8, 1, ""): 2,
     }
 
 
