@@ -14,7 +14,7 @@ from permgraph.demo import demo_audio, demo_models, run_demo
 from permgraph.errors import UsageError, VerificationError
 from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
-from permgraph.pipeline import check_function, group_weights, parse_weights, plan_for
+from permgraph.pipeline import PERMUTATIONS, check_function, group_weights, parse_weights, plan_for
 from permgraph.verification.function_check import left_out
 from permgraph.weights.encoder import Encoder, open_encoder
 
@@ -184,3 +184,45 @@ def test_wrong_group_weights_are_refused(matched: Path) -> None:
     for text in ("ffn", "ffn=x", "ffn=2", "=1"):
         with pytest.raises(UsageError, match="--group-weights"):
             group_weights(plan, [text])
+
+
+def test_permutations_are_refused_for_other_weights_and_other_plans(
+    matched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = demo_models()
+    plan, perms = matched / "plan.json", matched / "perms.safetensors"
+    origin = Permutations.load(perms).origin
+    assert origin.plan == Plan.load(plan).digest and origin.weights_a != origin.weights_b and origin.weights_a
+    run("apply", plan, perms, b, "-o", tmp_path / "b")
+    run("apply", plan, perms, a, "-o", tmp_path / "a", code=3)
+    said = capsys.readouterr().err
+    assert "matched on other weights as B" in said and "--other-weights" in said
+    assert origin.weights_a[:12] in said and origin.weights_b[:12] in said
+    run("apply", plan, perms, a, "-o", tmp_path / "a", "--other-weights")
+    files = ("--plan", plan, "--perms", perms)
+    for pair, whose in (((b, b), "A"), ((a, a), "B")):
+        run("merge", *pair, *files, "-o", tmp_path / "m", code=3)
+        assert f"matched on other weights as {whose}" in capsys.readouterr().err
+    run("merge", b, a, *files, "-o", tmp_path / "m", "--other-weights")
+    other = tmp_path / "other.json"
+    plan_for(open_encoder(a), "ffn").save(other)
+    for verb in (("apply", other, perms, b), ("merge", a, b, "--plan", other, "--perms", perms)):
+        run(*verb, "-o", tmp_path / "x", code=3)
+        said = capsys.readouterr().err
+        assert origin.plan[:12] in said and Plan.load(other).digest[:12] in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "m", "other.json"]
+
+
+def test_a_merged_folder_with_permutations_of_another_run_is_not_reported(
+    matched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = demo_models()
+    files = ("--plan", matched / "plan.json", "--perms", matched / "perms.safetensors")
+    run("merge", a, b, *files, "-o", tmp_path / "m")
+    run("report", tmp_path / "m")
+    mine = Permutations.load(tmp_path / "m" / PERMUTATIONS)
+    other = random_permutations(Plan.load(matched / "plan.json"), 5)
+    other.save(tmp_path / "m" / PERMUTATIONS)
+    run("report", tmp_path / "m", code=3)
+    said = capsys.readouterr().err
+    assert mine.digest[:12] in said and other.digest[:12] in said

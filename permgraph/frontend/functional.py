@@ -79,7 +79,10 @@ def _contiguous(node: fx.Node) -> None:
 
 
 def _reshape(node: fx.Node) -> None:
+    """A view; torch leaves a size of -1 as it was written only where the operand is contiguous."""
     node.target = aten.view.default
+    if not _value(node.args[0]).is_contiguous():
+        node.args = (node.args[0], list(_value(node).shape))
 
 
 def _is_view(node: fx.Node) -> bool:

@@ -147,7 +147,7 @@ def _check_held(spec: PermSpec) -> None:
                     "change the function."
                 )
         if set(whole.places) != set(group.places):
-            other = next(iter(set(whole.places) ^ set(group.places)))
+            other = next(p for p in spec.places if (p in whole.places) != (p in group.places))
             raise PlanError(f"{other}: group {group.name} does not list it among its places.")
 
 

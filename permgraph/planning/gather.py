@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from permgraph.errors import PlanError
-from permgraph.ir.check_plan import check_permutations, check_plan
 from permgraph.ir.permutations import Permutations, source_slots
 from permgraph.ir.plan import Plan, Step
 from permgraph.ir.spec import IntArray
@@ -53,10 +52,9 @@ def gathers(plan: Plan, perms: Permutations, outputs: bool = False) -> list[Gath
     """One gather per moved tensor and axis, in an order in which they can be applied one after another.
 
     Places on outputs of the network ("output:0") are left out unless `outputs` asks for them alone.
-    Raises PlanError for a plan with a gap, and for permutations of another plan.
+    Both have been checked (`check_plan`, `check_permutations`); what `apply`, `merge` and `verify` are given is.
+    Raises PlanError when a place lies outside its tensor or places overlap.
     """
-    check_plan(plan)
-    check_permutations(plan, perms)
     chosen = [s for s in plan.steps if s.tensor.startswith("output:") == outputs]
     by_axis: dict[tuple[str, int], list[Step]] = {}
     for step in chosen:
@@ -126,7 +124,10 @@ def _gather(plan: Plan, steps: Sequence[Step], perms: Permutations) -> Gather:
         positions = step.positions.array()
         sources = positions[source_slots(plan.spec, step.layout, perms)]
         pieces.append((None if step.rows is None else step.rows.array(), positions, sources))
-    index = index_of(length, height, pieces)
+    try:
+        index = index_of(length, height, pieces)
+    except IndexError as error:
+        raise PlanError(f"{tensor}[{axis}]: a place lies outside the tensor: {error}.") from error
     if not np.array_equal(np.sort(index), np.broadcast_to(np.arange(length), index.shape)):
         raise PlanError(f"{tensor}[{axis}]: the places of the plan overlap; some units would be lost.")
     return Gather(tensor, axis, index, rows_axis)

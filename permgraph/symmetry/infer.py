@@ -121,18 +121,13 @@ def _placed(
         return [Place(tensor, axis, side, (), Positions.of(at), node=node)]
     height = shape[0] // (count // size)
     block, column = at // size, at % size
-    slots = block.reshape(-1, block.shape[-1])
-    per_slot = np.unique(slots[0]).size
-    order = np.argsort(at, axis=-1, kind="stable")
-    block, column = np.take_along_axis(block, order, -1), np.take_along_axis(column, order, -1)
-    wide = (*at.shape[:-1], per_slot, at.shape[-1] // per_slot)
-    block, column = block.reshape(wide), column.reshape(wide)
+    first = block.reshape(-1, at.shape[-1])[0]  # members correspond, so the first unit speaks for all
     places = []
-    for i in range(per_slot):
-        rows = block[..., i, :1] * height + np.arange(height)
-        places.append(
-            Place(tensor, axis, side, (), Positions.of(column[..., i, :]), Positions.of(rows), 0, node)
-        )
+    for b in np.unique(first):
+        mine = first == b
+        rows = block[..., mine][..., :1] * height + np.arange(height)
+        positions = Positions.of(column[..., mine])
+        places.append(Place(tensor, axis, side, (), positions, Positions.of(rows), 0, node))
     return places
 
 

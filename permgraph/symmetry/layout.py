@@ -159,8 +159,8 @@ class Addresses:
             key[rows], orbit[rows] = self._coincidences(edges.a[rows], edges.b[rows])
         for part in (edges.kind, sort[edges.a], sort[edges.b]):
             key = mix(key) + part.astype(np.uint64)
-        key = rank(key)
-        uneven = np.bincount(key, minlength=1)[key] != orbit
+        same = rank(key)
+        uneven = np.bincount(same, minlength=1)[same] != orbit
         return np.unique(np.concatenate([*held, edges.a[uneven], edges.b[uneven]]))
 
     def _misplaced(self, sort: Labels, colour: Labels, state: NDArray[np.bool_]) -> Labels:

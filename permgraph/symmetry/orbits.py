@@ -44,9 +44,9 @@ def isomorphism(one: Labels, two: Labels, first: Edges, second: Edges) -> Labels
             return None
         size = np.bincount(left)
         if size.max() == 1:
-            image = np.argsort(right)[np.argsort(np.argsort(left))]
-            moved = unique_edges(Edges(image[first.a], image[first.b], first.kind))
-            return image if moved.same(wanted) else None
+            order: Labels = np.argsort(right)[np.argsort(np.argsort(left))]
+            moved = unique_edges(Edges(order[first.a], order[first.b], first.kind))
+            return order if moved.same(wanted) else None
         v = np.flatnonzero(size[left] == size[size > 1].min())[0]
         for w in np.flatnonzero(right == left[v]):
             held = colour.copy()
@@ -62,8 +62,8 @@ def split_cells(cell: Labels, edges: Edges) -> Labels | None:
     """Split a cell that refinement cannot split although it is not one orbit; None where there is none."""
     size = np.bincount(cell)
     for v in _movable(cell):
-        members = np.flatnonzero(cell == cell[v])
-        if members.size <= _CELL:
+        members = np.flatnonzero(cell == cell[v]).tolist()
+        if len(members) <= _CELL:
             reached = [w for w in members if w == v or _joined(v, w, cell, edges)]
             if len(reached) < size[cell[v]]:
                 return refine(_told(cell, np.array(reached)), edges)

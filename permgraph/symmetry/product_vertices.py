@@ -95,7 +95,9 @@ def _factored(
         left = _hung(position, factors, around, names) if full or len(names) == 2 else None
         if left is not None:
             if not full:
-                pair = Edges(*factors.T, np.full(vertex.size, int(left.kind.max(initial=-1)) + 1))
+                pair = Edges(
+                    factors[:, 0], factors[:, 1], np.full(vertex.size, int(left.kind.max(initial=-1)) + 1)
+                )
                 left = joined([left, pair])
             return Product(vertex, factors, cell[vertex]), left
     return None

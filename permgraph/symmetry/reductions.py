@@ -70,8 +70,8 @@ def informative(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[L
 def distinct_ends(edges: Edges) -> tuple[Labels, Labels, Labels]:
     """For every kind: how many edges, and how many different vertices at either end."""
     kinds = int(edges.kind.max()) + 1
-    ends = [np.unique(end * kinds + edges.kind) % kinds for end in (edges.a, edges.b)]
-    return np.bincount(edges.kind), *(np.bincount(e, minlength=kinds) for e in ends)
+    left, right = (np.unique(end * kinds + edges.kind) % kinds for end in (edges.a, edges.b))
+    return np.bincount(edges.kind), np.bincount(left, minlength=kinds), np.bincount(right, minlength=kinds)
 
 
 def fold_matchings(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[Product | None, Edges]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from permgraph.ir.check_plan import check_permutations, check_plan
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import PermSpec
@@ -46,13 +47,16 @@ def verify(
         explain: on failure, look for the groups and tensors that are wrong (some tens of runs).
 
     Raises:
-        PlanError: the model has no weights (meta device), lacks a tensor of the plan, or holds other integers than the
-            plan follows.
+        PlanError: the plan contradicts itself, the permutations are not for it, the model has no weights (meta
+            device), lacks a tensor of the plan, or holds other integers than the plan follows.
         CheckError: its outputs are all NaN, or a tensor of it cannot be brought to float64.
     """
     from permgraph.verification.experiment import Experiment
 
     plan = spec if isinstance(spec, Plan) else whole(spec)
+    check_plan(plan)
+    if perms is not None:
+        check_permutations(plan, perms)
     refuse_other_values(plan.spec, model.state_dict(), type(model).__name__)
     experiment = Experiment(model, example_inputs, kwargs, seed)
     trials = draws(plan, seed) if perms is None else [perms]

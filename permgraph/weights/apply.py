@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from permgraph.errors import PlanError
-from permgraph.ir.check_plan import check_permutations
+from permgraph.ir.check_plan import check_permutations, check_plan
 from permgraph.ir.fingerprint import Fingerprint
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
@@ -119,6 +119,8 @@ def find_moves(
 
     `tensors` maps keys to anything with a shape and a dtype. Raises PlanError, FileError.
     """
+    check_plan(plan)
+    check_permutations(plan, perms)
     found = gathers(plan, perms)
     refuse_quantised(tensors, where)
     shapes = {key: tuple(t.shape) for key, t in tensors.items()}

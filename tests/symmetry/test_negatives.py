@@ -26,7 +26,7 @@ def change(name: str, tensors: Iterable[tuple[str, int]], positions: np.ndarray,
     group = Group("claim", "claim", len(positions))
     layout = (group.name,)
     placed = tuple(Place(t, a, "permute", layout, Positions.of(positions)) for t, a in tensors)
-    claim = PermSpec("", "", (group,), placed, tensors=found.tensors)
+    claim = PermSpec("", "", (group,), placed, tensors=found.tensors).completed()
     turned = Permutations({group.name: np.roll(np.arange(group.size), 1)})
     return verify(*network(name), Plan(claim, (group.name,)), perms=turned, explain=False).change
 

@@ -42,7 +42,7 @@ def plan_of(sizes: Sizes, layouts: list[tuple[str, ...]]) -> Plan:
         Group(name, "any", size, within, math.prod(sizes[g][0] for g in within))
         for name, (size, within) in sizes.items()
     )
-    return Plan(PermSpec("", "", groups, tuple(places)), tuple(sizes))
+    return Plan(PermSpec("", "", groups, tuple(places)).completed(), tuple(sizes))
 
 
 def order_of(sizes: Sizes, layout: tuple[str, ...]) -> int:

@@ -12,7 +12,7 @@ from permgraph.errors import FileError, PlanError
 from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Positions
-from permgraph.planning.gather import Gather, apply_gathers, gathers
+from permgraph.planning.gather import Gather, apply_gathers
 from permgraph.weights.apply import apply, unapply
 
 from .nets import NETS, Net, attention, grouped_conv, mlp, shifted
@@ -179,7 +179,7 @@ def test_places_that_contradict_each_other_or_lie_outside_are_refused() -> None:
     for place, words in [(second, "overlap"), (outside, "positions from 20 up to 43 on axis 0")]:
         spec = replace(net.spec, places=(*net.spec.places, place)).completed()
         with pytest.raises(PlanError, match=words):
-            gathers(Plan(spec, net.plan.selected), shifted(spec))
+            apply(Plan(spec, net.plan.selected), shifted(spec), net.state)
 
 
 def test_an_output_that_moves_is_not_given_to_a_head_the_plan_does_not_know() -> None:

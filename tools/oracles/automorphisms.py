@@ -11,11 +11,12 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from pynauty import Graph, autgrp
 
-from permgraph.axes.points import Points
+from permgraph.axes.points import Labels, Points
 from permgraph.axes.propagation import propagate
 from permgraph.ir.trace import Trace
 
@@ -76,7 +77,7 @@ def graph_of(points: Points) -> ColouredGraph:
     return _settled({v: tuple(r) for v, r in runs.items() if v >= 0}, edges, in_state)
 
 
-def _tied(points: Points) -> np.ndarray:
+def _tied(points: Points) -> Labels:
     """For every point the smallest one that ties join it to: union-find."""
     parent = list(range(points.count))
 
@@ -142,7 +143,7 @@ def _log10_automorphisms(colour: list[Hashable], edges: set[tuple[int, int, Hash
         elif len(kinds[ends]) > 1:
             path = [a, len(colour), b]
             colour.append(("edge", kind, repr(colour[a])))
-        for x, y in zip(path, path[1:], strict=False):
+        for x, y in pairwise(path):
             near[x].append(y)
     if len(colour) > LARGEST:
         raise TooLarge(f"{len(colour):,} vertices")

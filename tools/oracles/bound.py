@@ -102,13 +102,15 @@ def _same(gradient: Tensor | None, axis: int, order: tuple[int, ...]) -> bool:
 
 def _generators(spec: pg.PermSpec) -> list[list[Gather]]:
     """What the exchange of two neighbours of one group does, in any slot of the groups around it."""
+    if not spec.groups:
+        return []
     plan, found = pg.plan(spec), []
     for group in plan.groups:
         shape = spec.shape_of(group)
         for slot in np.ndindex(*shape[:-1]):
             for i in range(group.size - 1):
                 array = np.broadcast_to(np.arange(group.size), shape).copy()
-                array[(*slot, [i, i + 1])] = [i + 1, i]
+                array[slot][[i, i + 1]] = [i + 1, i]
                 found.append(gathers(plan, Permutations({group.name: array})))
     return found
 

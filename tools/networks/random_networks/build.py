@@ -25,26 +25,27 @@ class RandomNetwork(nn.Module):
         self.vocabulary = rng.choice([0, 0, 0, 5])
         c = wide(rng, rng.choice([1, 2, 3]))
         first = nn.Embedding(5, c) if self.vocabulary else nn.Linear(3, c)
-        self.first, self.names = first, []
+        self.first = first
+        self.names: list[str] = []
+        self.keeps: list[bool] = []
         stages: list[nn.Module] = []
         for _ in range(rng.randint(2, 6)):
-            name, stage = self._stage(rng, c)
+            name, stage, keeps = self._stage(rng, c)
+            self.keeps.append(keeps)
             self.names.append(name)
             stages.append(stage)
             c = stage.channels
         self.stages = nn.ModuleList(stages)
-        self.keeps = [s.keeps for s in stages]
         self.last = nn.Linear(c, 2)
         self.pooled = rng.random() < 0.5
 
-    def _stage(self, rng: Random, c: int) -> tuple[str, Stage]:
+    def _stage(self, rng: Random, c: int) -> tuple[str, Stage, bool]:
         table = rng.choice([LAYERS, MOVEMENTS])
         while True:
             name = rng.choice(list(table))
             stage = table[name](rng, c) if c > 1 else LAYERS["linear"](rng, c)
             if 1 <= stage.channels <= LARGEST:
-                stage.keeps = stage.channels == c and rng.random() < 0.3
-                return name, stage
+                return name, stage, stage.channels == c and rng.random() < 0.3
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)

@@ -148,8 +148,8 @@ def squeeze_excite(rng: Random, c: int) -> Stage:
     return Stage(lambda s, x: x * torch.sigmoid(s.b(torch.relu(s.a(x.mean(1)))))[:, None], c, a=a, b=b)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    q, k, v = (h.unflatten(2, (heads, -1)).transpose(1, 2) for h in (q, k, v))
+def _attend(heads: int, *parts: Tensor) -> Tensor:
+    q, k, v = (h.unflatten(2, (heads, -1)).transpose(1, 2) for h in parts)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
@@ -158,14 +158,14 @@ def attention(rng: Random, c: int) -> Stage:
     if rng.random() < 0.3:
         f = nn.Linear(c, 3 * h * d)
         if rng.random() < 0.5:
-            return Stage(lambda s, x: _attend(*s.f(x).chunk(3, 2), h), h * d, f=f)
+            return Stage(lambda s, x: _attend(h, *s.f(x).chunk(3, 2)), h * d, f=f)
         return Stage(
-            lambda s, x: _attend(*(p.flatten(2) for p in s.f(x).unflatten(2, (h, 3, d)).unbind(3)), h),
+            lambda s, x: _attend(h, *(p.flatten(2) for p in s.f(x).unflatten(2, (h, 3, d)).unbind(3))),
             h * d,
             f=f,
         )
     q, k, v = nn.Linear(c, h * d), nn.Linear(c, h * d), nn.Linear(c, h * e)
-    return Stage(lambda s, x: _attend(s.q(x), s.k(x), s.v(x), h), h * e, q=q, k=k, v=v)
+    return Stage(lambda s, x: _attend(h, s.q(x), s.k(x), s.v(x)), h * e, q=q, k=k, v=v)
 
 
 def grouped_query(rng: Random, c: int) -> Stage:
@@ -177,7 +177,7 @@ def grouped_query(rng: Random, c: int) -> Stage:
         return x.unflatten(2, (h, 1, d)).expand(-1, -1, -1, 2, -1).flatten(2)
 
     return Stage(
-        lambda s, x: _attend(s.q(x), spread(s.k(x)), spread(s.v(x)), 2 * h), 2 * h * d, q=q, k=k, v=v
+        lambda s, x: _attend(2 * h, s.q(x), spread(s.k(x)), spread(s.v(x))), 2 * h * d, q=q, k=k, v=v
     )
 
 

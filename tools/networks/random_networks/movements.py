@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import torch
@@ -97,8 +98,8 @@ def centre(rng: Random, c: int) -> Stage:
     return Stage(lambda _, x: _blocks(x, g, lambda h: h - h.mean(axis, keepdim=True)), c)
 
 
-def _blocks(x: Tensor, g: int, function: object) -> Tensor:
-    return function(x.unflatten(2, (g, -1))).flatten(2)  # type: ignore[operator]
+def _blocks(x: Tensor, g: int, function: Callable[[Tensor], Tensor]) -> Tensor:
+    return function(x.unflatten(2, (g, -1))).flatten(2)
 
 
 def centre_by_repeat(rng: Random, c: int) -> Stage:
