@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import permgraph as pg
 from permgraph.errors import CheckError
 from permgraph.frontend.capture import capture
 from permgraph.frontend.sources import Source
@@ -80,13 +79,13 @@ def test_an_output_that_becomes_zero_or_leaves_zero_is_a_change() -> None:
 
 @pytest.mark.parametrize(
     ("name", "noise"),
-    [("log mel", 1.0), ("square root of a buffer", 1.0), ("arc cosine of a buffer", (0.1, 0.0))],
+    [("log mel", 1.0), ("square root of a buffer", 1.0), ("arc cosine of a buffer", 0.0)],
 )
-def test_noise_is_as_strong_as_the_network_bears(name: str, noise: float | tuple[float, ...]) -> None:
+def test_noise_is_as_strong_as_the_network_bears(name: str, noise: float) -> None:
     module, inputs = ODD[name]()
     check = checked(module, inputs)
     assert check.kept and not check.blind
-    assert check.noise in (noise if isinstance(noise, tuple) else (noise,))
+    assert check.noise == noise
     said = " ".join(check.remarks())
     assert ("NaN" in said) == (check.noise < 1)
 
@@ -116,28 +115,23 @@ def test_a_network_that_nothing_reaches_is_called_blind() -> None:
     assert "cannot notice a wrong plan" in " ".join(check.remarks())
 
 
-HIDDEN = torch.tensor([0.5, 1.5, 2.5])
+HIDDEN, MEMORY = torch.tensor([0.5, 1.5, 2.5]), torch.zeros(5, 3)
 
 
-def test_a_tensor_out_of_sight_is_named_when_it_cannot_follow() -> None:
-    """A recurrent state in a global: torch compares its type with the input's before any op is seen."""
-    state = torch.zeros(1, 5, 6)
+def test_a_tensor_out_of_sight_is_cast_when_an_op_meets_it() -> None:
+    assert checked(Between(lambda m, h: torch.relu(h) * HIDDEN.repeat(2))).kept
 
-    class Recurrent(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.rnn = nn.GRU(4, 6, batch_first=True)
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.rnn(x[:, None], state)[0]  # type: ignore[no-any-return]
+def test_a_tensor_out_of_sight_that_is_written_to_is_refused() -> None:
+    def remember(net: nn.Module, y: Tensor) -> Tensor:
+        return MEMORY.index_put_((torch.arange(5),), y).clone()
 
-    net = Recurrent()
+    plan = whole(infer(capture(Plain(lambda m, y: y), X)))
     with pytest.raises(CheckError, match="holds a tensor of another type where the check cannot see it"):
-        verify(net, X, infer(capture(net, X)))
-    net = Between(lambda m, h: torch.relu(h) * HIDDEN.repeat(2))
-    assert checked(net).kept, "elsewhere it is cast when an op meets it"
+        verify(Plain(remember), X, plan)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*:DeprecationWarning")
 def test_a_script_module_is_checked() -> None:
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
     plan = whole(infer(capture(net, X)))
@@ -206,7 +200,3 @@ def test_memory_is_the_weights_own_and_little_more() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 1.5
-
-
-def test_verify_is_the_same_for_everyone() -> None:
-    assert isinstance(pg.verify(*(net := ODD["batch norm"]()), infer(capture(net[0].eval(), net[1]))), Check)
