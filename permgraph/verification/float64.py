@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -85,13 +86,18 @@ class _Float64(TorchDispatchMode):
         args = tuple(_WIDE.get(a, a) if isinstance(a, torch.dtype) else a for a in args)
         if isinstance(func, torch._ops.HigherOrderOperator):
             return func(*args, **kwargs)  # a branch or a loop
-        change = self.own if func._schema.is_mutable else self.widened
-        args, kwargs = tree_map_only(torch.Tensor, change, (args, kwargs))
+        written = _written(func) if func._schema.is_mutable else frozenset()
+        args = tuple(self.operand(a, i in written) for i, a in enumerate(args))
+        kwargs = {name: self.operand(a, name in written) for name, a in kwargs.items()}
         if func is torch.ops.aten._grouped_mm.default:
             return _grouped(*args[:3])
         if is_random(func):
             return self.constants.run(func, args, kwargs)
         return func(*args, **kwargs)
+
+    def operand(self, value: Any, written: bool) -> Any:
+        """An argument, tensors in lists included. One that is written to is the caller's, and stays."""
+        return tree_map_only(torch.Tensor, self.own if written else self.widened, value)
 
     def own(self, tensor: torch.Tensor) -> torch.Tensor:
         other = self.state.instead(tensor)
@@ -99,6 +105,16 @@ class _Float64(TorchDispatchMode):
 
     def widened(self, tensor: torch.Tensor) -> torch.Tensor:
         return wide(self.own(tensor))
+
+
+@cache
+def _written(op: Any) -> frozenset[int | str]:
+    """Positions and names of the arguments that an op writes to."""
+    written: set[int | str] = set()
+    for i, argument in enumerate(op._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            written |= {i, argument.name}
+    return frozenset(written)
 
 
 def _grouped(rows: torch.Tensor, matrices: torch.Tensor, stops: torch.Tensor) -> torch.Tensor:
