@@ -244,6 +244,7 @@ def merge_all(
     *,
     tensor_weights: Mapping[str, tuple[float, float]] | None = None,
     other_weights: bool = False,
+    integers_of_a: bool = False,
     command: str = "",
     force: bool = False,
     repair: Calibration | None = None,
@@ -253,6 +254,7 @@ def merge_all(
 
     tensor_weights  the plan's name of a tensor → its weights, where they are others.
     other_weights   accept weights other than those that were matched.
+    integers_of_a   take A's integers where B holds others.
 
     With `repair`, activation statistics are mended on that calibration audio. Returns the paths and notes.
     """
@@ -274,6 +276,7 @@ def merge_all(
             "perms": aligned.perms,
             "tensor_weights": of_key or None,
             "other_weights": other_weights,
+            "integers_of_a": integers_of_a,
             "checked": aligned.checked.record() if aligned.checked else None,
         }
         if repair is None:

@@ -124,10 +124,11 @@ def apply(
 
     plan, perms = Plan.load(plan_file), Permutations.load(perms_file)
 
+    made: list[Checked] = []
+
     def function_check() -> dict[str, Any]:
-        checked = Checked(source.name, why=SKIPPED) if no_check else check_checkpoint(source, plan, perms)
-        say(checked.text())
-        return checked.record()
+        made.append(Checked(source.name, why=SKIPPED) if no_check else check_checkpoint(source, plan, perms))
+        return made[-1].record()
 
     written = apply_checkpoint(
         plan,
@@ -139,6 +140,8 @@ def apply(
         function_check=function_check,
         other_weights=other_weights,
     )
+    for checked in made:
+        say(checked.text())
     say(f"Permuted weights written to {written}.")
 
 

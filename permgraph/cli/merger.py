@@ -16,6 +16,7 @@ from permgraph.cli.options import (
     Clips,
     Exclude,
     Groups,
+    IntegersOfA,
     Json,
     Matcher,
     MaxBad,
@@ -116,6 +117,7 @@ def merge(
         bool, typer.Option("--per-model-rate", help="Let A and B hear different sampling rates.")
     ] = False,
     other_weights: OtherWeights = False,
+    integers_of_a: IntegersOfA = False,
 ) -> None:
     """Align B to A and average: the whole line in one command."""
     from permgraph import pipeline as line
@@ -157,6 +159,7 @@ def merge(
         pairs,
         tensor_weights=line.group_weights(plan, group_weights),
         other_weights=other_weights,
+        integers_of_a=integers_of_a,
         command=command,
         force=force,
         repair=calibration if repair else None,

@@ -38,6 +38,9 @@ Strict = Annotated[bool, typer.Option("--strict", help="An op without a rule is 
 AudioArg = Annotated[
     list[str], typer.Option("--audio", help="Folder, glob, file or manifest (csv/tsv); repeat for more.")
 ]
+IntegersOfA = Annotated[
+    bool, typer.Option("--integers-of-a", help="Take A's integers and masks where B holds others.")
+]
 NoCheck = Annotated[
     bool,
     typer.Option("--no-check", help="Write without the function check; the record of the result says so."),

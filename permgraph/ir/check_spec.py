@@ -32,9 +32,11 @@ def _check_tensors(spec: PermSpec) -> None:
     for name, shape in spec.tensors.items():
         if len(shape) > 64 or any(n < 0 for n in shape):
             raise PlanError(f"{name}: {shape} is not a shape.")
-    for name in (*spec.unused, *spec.aliases):
+    for name in (*spec.unused, *spec.aliases, *spec.values):
         if name not in spec.tensors:
-            raise PlanError(f"{name}: listed as unused or tied, and no tensor of the network.")
+            raise PlanError(
+                f"{name}: listed as unused, tied or of known values, and no tensor of the network."
+            )
     names = [*spec.tensors, *(alias for aliases in spec.aliases.values() for alias in aliases)]
     if len(set(names)) != len(names):
         raise PlanError(f"{_twice(names)}: two tensors have this name.")
@@ -82,8 +84,8 @@ def _check_layout(spec: PermSpec, where: object, layout: Sequence[str], position
             raise PlanError(
                 f"{where}: units of {name} are placed without {missing[0]}, which they live within."
             )
-    if not layout or len(set(layout)) != len(layout):
-        raise PlanError(f"{where}: its layout {tuple(layout)} is not one of groups, each of them once.")
+    if not layout:  # a group may stand in it twice: units that are pairs of its units
+        raise PlanError(f"{where}: its layout names no group.")
     if positions.shape[:-1] != tuple(sizes):
         raise PlanError(f"{where}: positions of shape {positions.shape}, the groups need {(*sizes, '…')}.")
     _check_positions(where, positions)

@@ -194,6 +194,7 @@ class PermSpec(Document):
     unused               state tensors that the network never reads
     tensors              name → shape of every state tensor
     aliases              first name → further names, of tied tensors
+    values               tensor → digest of its values, of integer and boolean tensors that the groups depend on
     frozen               points whose freedom could not be read as nested symmetric groups (held in place)
     """
 
@@ -210,6 +211,7 @@ class PermSpec(Document):
     unused: tuple[str, ...] = ()
     tensors: dict[str, tuple[int, ...]] = field(default_factory=dict)
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
     frozen: int = 0
     free_output: bool = False
     notes: tuple[str, ...] = ()  # how the network was captured, as in the trace

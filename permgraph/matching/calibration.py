@@ -19,6 +19,7 @@ from permgraph.ir.fingerprint import Fingerprint
 from permgraph.ir.moments import Moments
 from permgraph.ir.plan import Origin, Plan
 from permgraph.ir.spec import PermSpec, Probe
+from permgraph.ir.values import refuse_other_values
 from permgraph.matching.accumulation import MomentsBuilder
 from permgraph.matching.observation import Runner
 from permgraph.matching.probes import choose_probes, layout_of
@@ -52,10 +53,13 @@ def calibrate(
         progress: called with the number of batches done.
 
     Raises:
+        PlanError: a model holds other integers than the plan follows.
         MatchError: a model takes another path at an input's length, A and B give different frames, or the
             checkpoint is of another calibration.
         KeyboardInterrupt: interrupted; the checkpoint holds all that was done.
     """
+    for whose, model in (("model A", model_a), ("model B", model_b)):
+        refuse_other_values(plan.spec, model.state_dict(), whose)
     both = Observers(plan, model_a, model_b)
     origin = replace(
         plan.origin, weights_a=_fingerprint(plan, model_a), weights_b=_fingerprint(plan, model_b)

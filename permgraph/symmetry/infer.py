@@ -18,6 +18,7 @@ from permgraph.ir.trace import Trace
 from permgraph.symmetry.coloured_graph import Classes, classify, refine
 from permgraph.symmetry.layout import Addresses, Block, Unreadable
 from permgraph.symmetry.names import name_blocks
+from permgraph.symmetry.values import followed_values
 from permgraph.symmetry.wreath import read
 
 _ONE_BY_ONE = 16  # vertices held singly before all are that cannot be placed
@@ -164,6 +165,7 @@ def _spec(
         unused=trace.unused,
         tensors={t.name: t.shape for t in trace.state.values()},
         aliases={t.name: t.aliases for t in trace.state.values() if t.aliases},
+        values=followed_values(trace, places),
         frozen=frozen,
         free_output=free_output,
         notes=trace.notes,

@@ -45,9 +45,19 @@ def name_blocks(
             suffix = f".{index[name + role]}" if index[name + role] else ""
             names[block.key] = (f"{name}/{role.rsplit('/', 1)[1]}{suffix}", role, module)
             index[name + role] += 1
-    order = sorted(blocks, key=lambda b: _order(b, first))
-    blocks[:] = order
+    blocks[:] = _parents_first(sorted(blocks, key=lambda b: _order(b, first)))
     return names
+
+
+def _parents_first(blocks: list[Block]) -> list[Block]:
+    """In this order, but every block after all those it lives within: it may live at the crossing of two."""
+    waiting, done = list(blocks), set[int]()
+    ordered = []
+    while waiting:
+        at = next(i for i, block in enumerate(waiting) if done.issuperset(block.under))
+        ordered.append(waiting.pop(at))
+        done.add(ordered[-1].key)
+    return ordered
 
 
 def _order(block: Block, first: dict[int, int]) -> list[tuple[int, int]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from permgraph.errors import PlanError
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Place
@@ -35,7 +36,10 @@ def culprit(plan: Plan, perms: Permutations, keeps: Keeps) -> Culprit:
 
     Tried in turn: some tensors stay in order; one more axis moves; the units of one axis lie as those of another.
     """
-    search = _Search(keeps)
+    search, perms = (
+        _Search(keeps),
+        Permutations(perms.arrays),
+    )  # they are tried with other plans than their own
     chosen = [g.name for g in plan.groups if g.name in perms.arrays]
     groups = tuple(search.smallest(chosen, lambda names: not search.keeps(plan, perms.only(names))))
     alone = perms.only(groups)
@@ -53,13 +57,12 @@ def culprit(plan: Plan, perms: Permutations, keeps: Keeps) -> Culprit:
 
 def without(plan: Plan, tensors: Sequence[str]) -> Plan:
     """The plan with all steps on some tensors forgotten."""
-    places = tuple(p for p in plan.spec.places if p.tensor not in set(tensors))
-    return replace(plan, spec=replace(plan.spec, places=places).completed())
+    return with_places(plan, [p for p in plan.spec.places if p.tensor not in set(tensors)])
 
 
-def with_place(plan: Plan, place: Place) -> Plan:
-    """The plan with one more step."""
-    return replace(plan, spec=replace(plan.spec, places=(*plan.spec.places, place)).completed())
+def with_places(plan: Plan, places: Iterable[Place]) -> Plan:
+    """The plan with other places. It may no longer keep the function."""
+    return replace(plan, spec=replace(plan.spec, places=tuple(places)).completed())
 
 
 def _forgotten(plan: Plan, groups: Sequence[str]) -> Iterator[tuple[Plan, Place, str]]:
@@ -75,7 +78,7 @@ def _forgotten(plan: Plan, groups: Sequence[str]) -> Iterator[tuple[Plan, Place,
                 if place not in tried:
                     tried.add(place)
                     yield (
-                        with_place(plan, place),
+                        with_places(plan, (*plan.spec.places, place)),
                         place,
                         f"{tensor}[{axis}] moves too, which the plan forgot",
                     )
@@ -89,9 +92,8 @@ def _misplaced(plan: Plan, groups: Sequence[str]) -> Iterator[tuple[Plan, Place,
         alike = [s for s in steps if s.layout == step.layout and plan.spec.tensors[s.tensor][s.axis] == size]
         for positions in {s.positions: None for s in alike if s.positions != step.positions}:
             place = replace(step, positions=positions)
-            places = tuple(place if p is step else p for p in plan.spec.places)
             yield (
-                replace(plan, spec=replace(plan.spec, places=places).completed()),
+                with_places(plan, (place if p == step else p for p in plan.spec.places)),
                 place,
                 f"the units of {step.tensor}[{step.axis}] lie as in other places of {step.layout[-1]}",
             )
@@ -114,7 +116,10 @@ class _Search:
 
     def keeps(self, plan: Plan, perms: Permutations) -> bool:
         self.left -= 1
-        return self._keeps(plan, perms)
+        try:
+            return self._keeps(plan, perms)
+        except PlanError:  # two steps move one coordinate: no such plan
+            return False
 
     def smallest(self, items: list[str], holds: Callable[[Sequence[str]], bool]) -> list[str]:
         """A minimal part of `items` for which `holds` is true, as it is for all of them (delta debugging).

@@ -8,16 +8,16 @@ that changes nothing, the check says that it cannot notice a wrong plan.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from permgraph.ir.check_plan import check_permutations, check_plan
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import PermSpec
+from permgraph.ir.values import refuse_other_values
 from permgraph.tolerances import TOLERANCE
 from permgraph.verification.check import Check
-from permgraph.verification.culprit import Culprit, culprit
+from permgraph.verification.culprit import Culprit, culprit, with_places
 from permgraph.verification.draws import draws
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def verify(
         explain: on failure, look for the groups and tensors that are wrong (some tens of runs).
 
     Raises:
-        PlanError: the plan contradicts itself, the permutations are not for it, or the model has no weights (meta
-            device) or lacks a tensor of the plan.
+        PlanError: the plan contradicts itself, the permutations are not for it, the model has no weights (meta
+            device), lacks a tensor of the plan, or holds other integers than the plan follows.
         CheckError: its outputs are all NaN, or a tensor of it cannot be brought to float64.
     """
     from permgraph.verification.experiment import Experiment
@@ -57,6 +57,7 @@ def verify(
     check_plan(plan)
     if perms is not None:
         check_permutations(plan, perms)
+    refuse_other_values(plan.spec, model.state_dict(), type(model).__name__)
     experiment = Experiment(model, example_inputs, kwargs, seed)
     trials = draws(plan, seed) if perms is None else [perms]
     changes = [experiment.change(plan, trial) for trial in trials]
@@ -89,8 +90,8 @@ def _control(experiment: Experiment, plan: Plan, perms: Permutations) -> float |
             dropped.add(max(steps, key=lambda step: len(plan.spec.tensors.get(step.tensor, ()))))
     if not dropped:
         return None
-    spec = replace(plan.spec, places=tuple(p for p in plan.spec.places if p not in dropped))
-    return experiment.change(replace(plan, spec=spec.completed()), perms)
+    partial = with_places(plan, (p for p in plan.spec.places if p not in dropped))
+    return experiment.change(partial, Permutations(perms.arrays))
 
 
 def whole(spec: PermSpec) -> Plan:
@@ -101,5 +102,4 @@ def whole(spec: PermSpec) -> Plan:
 def left_out(plan: Plan, place: int) -> Plan:
     """The plan with one of its steps forgotten: what the function check must notice."""
     dropped = plan.steps[place]
-    spec = replace(plan.spec, places=tuple(p for p in plan.spec.places if p is not dropped))
-    return replace(plan, spec=spec.completed())
+    return with_places(plan, (p for p in plan.spec.places if p is not dropped))

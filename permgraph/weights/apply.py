@@ -16,6 +16,7 @@ from permgraph.ir.check_plan import check_permutations, check_plan
 from permgraph.ir.fingerprint import Fingerprint
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
+from permgraph.ir.values import refuse_other_values
 from permgraph.planning.gather import Gather, apply_gathers, gathers
 from permgraph.weights.checkpoint import Checkpoint, open_checkpoint, refuse_quantised
 from permgraph.weights.names import first, match_names
@@ -37,7 +38,8 @@ def apply(
     Keys stay as they are named (see `match_names` for the spellings that are understood). Tensors that were
     tied, one storage under two keys, are tied in the result. Raises PlanError, FileError.
     """
-    _, moves = find_moves(plan, perms, state_dict, "state dict", prefix, ignore_unexpected)
+    names, moves = find_moves(plan, perms, state_dict, "state dict", prefix, ignore_unexpected)
+    refuse_other_values(plan.spec, {name: state_dict[key] for key, name in names.items()}, "state dict")
     done: dict[Any, T] = {}
     result: dict[str, T] = {}
     for key in state_dict:
@@ -87,6 +89,7 @@ def apply_checkpoint(
     step = applied_step(plan, perms)
     refuse_twice(checkpoint, step)
     checkpoint.verify()
+    refuse_other_stored(plan, checkpoint, names)
     before = checkpoint.record or Record("apply")
     checked = dict(function_check()) if function_check else None
     weights = Fingerprint(plan.spec)
@@ -140,6 +143,15 @@ def find_moves(
 def applied_step(plan: Plan, perms: Permutations) -> Applied:
     """The digests that a result records: of the plan, and of the permutations it uses."""
     return Applied(plan.digest, perms.digest)
+
+
+def refuse_other_stored(plan: Plan, checkpoint: Checkpoint, names: Mapping[str, str]) -> None:
+    """Refuse a checkpoint whose integer state is not the one that the plan follows. Raises PlanError.
+
+    names   stored key → the plan's name
+    """
+    tables = {name: checkpoint.read(key) for key, name in names.items() if name in plan.spec.values}
+    refuse_other_values(plan.spec, tables, str(checkpoint.path))
 
 
 def refuse_other_weights(whose: str, where: object, matched: str, weights: Fingerprint) -> None:

@@ -1,7 +1,7 @@
 """Weighted averages of two models, `w_A · A + w_B · B` (Wortsman et al., Model soups, 2022).
 
 The sum is taken in float32 (float64 where a tensor is float64) and written in A's dtype. Buffers of integers
-and booleans are A's.
+and booleans are A's, and have to hold the same values in B.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from permgraph.ir.names import canonical
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.planning.gather import Gather, apply_gathers
-from permgraph.weights.apply import applied_step, find_moves, refuse_other_weights, refuse_twice
+from permgraph.weights.apply import (
+    applied_step,
+    find_moves,
+    refuse_other_stored,
+    refuse_other_weights,
+    refuse_twice,
+)
 from permgraph.weights.checkpoint import Checkpoint, open_checkpoint, refuse_quantised
 from permgraph.weights.names import first, match_names
 from permgraph.weights.output import write_like
@@ -39,13 +45,15 @@ def merge(
     dtype: torch.dtype | None = None,
     tensor_weights: Mapping[str, Weights] | None = None,
     allow_nonfinite: bool = False,
+    integers_of_a: bool = False,
 ) -> dict[str, torch.Tensor]:
     """The weighted sum of two state dicts with the same tensors; keys as A names them, a new dict.
 
     weights         of A and of B
     dtype           of the floating-point results; A's, tensor by tensor, when not given
     tensor_weights  glob on A's keys → weights of the tensors it matches; the last match wins
-    Raises FileError for differing keys or shapes and for NaN or inf, UsageError for weights.
+    integers_of_a   take A's integers and booleans where B holds others, instead of refusing
+    Raises FileError for differing keys, shapes or integers and for NaN or inf, UsageError for weights.
     """
     of_key = _weights_of(state_a, weights, tensor_weights)
     pairs = _same_names(state_a, state_b)
@@ -56,7 +64,7 @@ def merge(
         b = state_b[pairs[key]]
         identity = (a.data_ptr(), b.data_ptr(), of_key[key]) if a.numel() else None
         if identity is None or identity not in done or done[identity].shape != a.shape:
-            merged = interpolate(key, a, b, of_key[key], dtype, allow_nonfinite)
+            merged = interpolate(key, a, b, of_key[key], dtype, allow_nonfinite, integers_of_a)
             if identity is not None:
                 done[identity] = merged
             result[key] = merged
@@ -79,6 +87,7 @@ def merge_checkpoints(
     allow_nonfinite: bool = False,
     force: bool = False,
     other_weights: bool = False,
+    integers_of_a: bool = False,
     extra: Mapping[str, bytes] | None = None,
     checked: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -88,7 +97,8 @@ def merge_checkpoints(
     not know (a head) are merged when both files have them in one shape, and A's otherwise; without one, both
     files must have the same tensors. `extra` adds small files to a folder (a model card), `checked` says in the
     record what became of the function check.
-    Weights other than those that were matched are refused unless `other_weights`.
+    Weights other than those that were matched are refused unless `other_weights`, integers and booleans that differ
+    unless `integers_of_a`.
     Raises FileError, PlanError, UsageError; then `out` is as it was.
     """
     if (plan is None) != (perms is None):
@@ -104,13 +114,18 @@ def merge_checkpoints(
     of_key = _weights_of(a.infos, weights, tensor_weights)
     for checkpoint in (a, b):
         checkpoint.verify()
+    if plan is not None and aligned is not None:
+        for checkpoint, names in zip((a, b), aligned.names, strict=True):
+            refuse_other_stored(plan, checkpoint, names)
 
     def read(key: str) -> torch.Tensor:
         of_a = a.read(key)
         of_b = b.read(pairs[key]) if key in pairs else None
         if aligned is not None:
             of_b = aligned.moved(key, of_a, of_b)
-        return of_a if of_b is None else interpolate(key, of_a, of_b, of_key[key], dtype, allow_nonfinite)
+        if of_b is None:
+            return of_a
+        return interpolate(key, of_a, of_b, of_key[key], dtype, allow_nonfinite, integers_of_a)
 
     def finish() -> None:
         if aligned is not None and not other_weights:
@@ -178,10 +193,14 @@ def interpolate(
     weights: Weights,
     dtype: torch.dtype | None = None,
     allow_nonfinite: bool = False,
+    integers_of_a: bool = False,
 ) -> torch.Tensor:
-    """`w_A · a + w_B · b` of two tensors of one shape; a new tensor. Raises FileError for NaN or inf."""
+    """`w_A · a + w_B · b` of two tensors of one shape; a new tensor. Raises FileError for NaN, inf, or integers that
+    differ."""
     a, b = a.detach(), b.detach()
     if not _is_inexact(a.dtype):
+        if not integers_of_a:
+            _refuse_other_integers(key, a, b)
         return a.clone()
     if a.element_size() == 1 or b.element_size() == 1:
         raise FileError(f"{key}: {a.dtype} and {b.dtype}: float8 cannot be averaged. Dequantise first.")
@@ -204,6 +223,17 @@ def _result_dtype(of_a: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
 
 def _is_inexact(dtype: torch.dtype) -> bool:
     return dtype.is_floating_point or dtype.is_complex
+
+
+def _refuse_other_integers(key: str, a: torch.Tensor, b: torch.Tensor) -> None:
+    """A single number is a counter; several are an order, a mask or a table, which the other weights rely on."""
+    if a.numel() > 1 and not torch.equal(a, b.to(a.device, a.dtype)):
+        count = int((a != b.to(a.device, a.dtype)).sum())
+        raise FileError(
+            f"{key}: {count:,} of {a.numel():,} {a.dtype} values differ in A and B. Orders, masks and tables say what the "
+            "other weights mean, so these cannot be averaged. If A's are right for both, pass integers_of_a=True "
+            "(--integers-of-a)."
+        )
 
 
 def _refuse_nonfinite(key: str, tensor: torch.Tensor, whose: str) -> None:

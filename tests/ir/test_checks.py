@@ -154,7 +154,7 @@ def wrong_specs() -> dict[str, tuple[Callable[[], PermSpec], str]]:
         "place of another size": (lambda: with_group("ffn.0", size=7), "the groups need (7, '…')."),
         "no such group": (lambda: with_place(at, layout=("x",)), f"{ordinary}: group 'x' is not defined."),
         "no layout": (lambda: with_place(at, layout=()), "its layout () is not one of groups"),
-        "group of a place twice": (lambda: with_place(at, layout=("ffn.0",) * 2), "each of them once."),
+        "place without a group": (lambda: with_place(at, layout=()), "its layout names no group."),
         "without its ancestor": (
             lambda: with_place(at, layout=("heads.0/v",)),
             "units of heads.0/v are placed without heads.0, which they live within.",

@@ -15,7 +15,7 @@ from permgraph.frontend.capture import capture
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Place, Positions
 from permgraph.symmetry.infer import infer
-from permgraph.verification.culprit import with_place, without
+from permgraph.verification.culprit import with_places, without
 from permgraph.verification.function_check import left_out, verify, whole
 
 NETWORKS = [
@@ -33,8 +33,7 @@ EACH = 4  # broken plans of one kind per network
 
 
 def with_step(plan: Plan, old: Place, new: Place) -> Plan:
-    places = tuple(new if p is old else p for p in plan.spec.places)
-    return replace(plan, spec=replace(plan.spec, places=places).completed())
+    return with_places(plan, (new if p is old else p for p in plan.spec.places))
 
 
 def missing_place(plan: Plan) -> Iterator[Plan]:
@@ -146,10 +145,9 @@ def test_a_failure_names_the_tensor_that_moves_wrongly() -> None:
 def test_a_failure_names_the_tensor_that_should_stay() -> None:
     plan = whole(spec("hubert"))
     (step,) = (s for s in plan.steps if s.tensor == "encoder.layers.0.feed_forward.output_dense.weight")
-    places = tuple(p for p in plan.spec.places if "ffn.1" not in p.layout)
-    groups = tuple(g for g in plan.spec.groups if g.name != "ffn.1")
-    plan = Plan(replace(plan.spec, groups=groups, places=places), ("ffn.0",))
-    extra = with_place(plan, replace(step, tensor="encoder.layers.1.feed_forward.output_dense.weight"))
+    other = "encoder.layers.1.feed_forward.output_dense.weight"
+    places = [p for p in plan.spec.places if p.tensor != other]
+    extra = replace(with_places(plan, (*places, replace(step, tensor=other))), selected=("ffn.0",))
     check = verify(*network("hubert"), extra)
     assert not check.kept and check.groups == ("ffn.0",)
     assert check.tensors == ("encoder.layers.1.feed_forward.output_dense.weight",)

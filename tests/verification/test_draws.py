@@ -39,8 +39,8 @@ def plan_of(sizes: Sizes, layouts: list[tuple[str, ...]]) -> Plan:
         positions = Positions.of(np.arange(math.prod(shape)).reshape(*shape, 1))
         places.append(Place(f"t{i}", 0, "permute", layout, positions))
     groups = tuple(
-        Group(name, "any", size, under, math.prod(sizes[g][0] for g in under))
-        for name, (size, under) in sizes.items()
+        Group(name, "any", size, within, math.prod(sizes[g][0] for g in within))
+        for name, (size, within) in sizes.items()
     )
     return Plan(PermSpec("", "", groups, tuple(places)).completed(), tuple(sizes))
 

@@ -56,7 +56,9 @@ def test_20_integers_and_booleans_are_those_of_a() -> None:
     a, b = pair()
     a |= {"n": torch.tensor(3), "mask": torch.tensor([True, False])}
     b |= {"n": torch.tensor(5), "mask": torch.tensor([False, True])}
-    merged = merge(a, b, (0.5, 0.5), dtype=torch.float16)
+    with pytest.raises(FileError, match=r"mask: 2 of 2 torch\.bool values differ in A and B"):
+        merge(a, b, (0.5, 0.5))
+    merged = merge(a, b, (0.5, 0.5), dtype=torch.float16, integers_of_a=True)
     assert merged["n"] == 3 and merged["mask"].tolist() == [True, False]
     assert merged["fc1.weight"].dtype == torch.float16
 
