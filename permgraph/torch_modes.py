@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -25,9 +26,17 @@ def eval_mode(*models: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Random numbers of torch from this seed; the generators of CPU and GPU are put back."""
+    """The generators of torch (CPU), numpy and Python start at this seed inside, and go on as before after."""
+    import numpy as np
     import torch
 
-    with torch.random.fork_rng():
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        yield
+        random.seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])

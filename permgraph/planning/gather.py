@@ -31,11 +31,6 @@ class Gather:
     rows_axis: int | None = None
 
     @property
-    def inverse(self) -> Gather:
-        """What undoes it. Gathers of one tensor are undone in the opposite order."""
-        return Gather(self.tensor, self.axis, np.argsort(self.index, axis=-1), self.rows_axis)
-
-    @property
     def moves(self) -> bool:
         """Whether it moves anything."""
         return bool((self.index != np.arange(self.index.shape[-1])).any())

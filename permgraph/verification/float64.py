@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from permgraph.errors import CheckError
-from permgraph.torch_modes import eval_mode
-from permgraph.verification.random_values import Constants, is_random, same_generators
+from permgraph.torch_modes import eval_mode, seeded
+from permgraph.verification.random_values import Constants, is_random
 from permgraph.verification.state import State
 
 _WIDE = {
@@ -52,7 +52,7 @@ def run(module: nn.Module, state: State, inputs: tuple[tuple[Any, ...], dict[str
             _installed(shell, state),
             eval_mode(shell),
             _default_float64(),
-            same_generators(),
+            seeded(0),
             torch.no_grad(),
             _Float64(state, constants),
         ):

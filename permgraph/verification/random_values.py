@@ -8,12 +8,9 @@ probability) stays in, so that a wrong order of it is seen. Dropout is switched 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
 Arguments = dict[str, Any]
@@ -59,21 +56,6 @@ class Constants:
             return result
         value = _VALUES[name](before, unit, result) if result.numel() else 0
         return result.copy_(value) if isinstance(value, torch.Tensor) else result.fill_(value)
-
-
-@contextmanager
-def same_generators(seed: int = 0) -> Iterator[None]:
-    """Every global random generator starts at one seed inside, and goes on as before after."""
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
 
 
 def _uniform(bound: Arguments, unit: float, result: torch.Tensor) -> float:
