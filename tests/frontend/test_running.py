@@ -17,6 +17,7 @@ from permgraph.frontend.capture import capture, captured
 from permgraph.frontend.modules import for_capture
 from permgraph.frontend.running import record
 from permgraph.frontend.state import state_names
+from permgraph.ir.codec import decode, encode
 from permgraph.ir.trace import Trace
 from permgraph.matching.observation import Runner
 from permgraph.symmetry.infer import infer
@@ -134,7 +135,7 @@ def test_the_report_says_that_it_ran_and_where_code_read() -> None:
     trace = capture(Numpy().eval(), (torch.randn(2, 4),))
     assert trace.notes[0].startswith("captured by running it on the example inputs")
     assert "test_running.py:" in trace.notes[0]
-    assert Trace.from_json(trace.to_json()) == trace
+    assert decode(Trace, encode(trace)) == trace
     assert infer(trace).notes == trace.notes
 
 

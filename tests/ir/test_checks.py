@@ -200,7 +200,7 @@ def wrong_specs() -> dict[str, tuple[Callable[[], PermSpec], str]]:
         ),
         "unused": (
             lambda: with_spec(unused=("x",)),
-            "x: listed as unused or tied, and no tensor of the network.",
+            "x: listed as unused, tied or of known values, and no tensor of the network.",
         ),
         "aliases": (
             lambda: with_spec(aliases={ordinary.tensor: (ordinary.tensor,)}),

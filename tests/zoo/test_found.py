@@ -155,7 +155,8 @@ class LastStates(nn.Module):
 
 FOUND: dict[str, tuple[type[nn.Module], tuple[Any, ...], list[int]]] = {
     "key and value by index": (KeyAndValueByIndex, (torch.randn(1, 6, 7),), [4, 8]),
-    "added to its own cycle": (AddedToItsOwnCycle, (torch.randn(1, 4, 5),), [2]),
+    # the two cycles change places, and so do the last two units
+    "added to its own cycle": (AddedToItsOwnCycle, (torch.randn(1, 4, 5),), [2, 2]),
     "differential attention": (DifferentialAttention, (torch.randn(1, 6, 7),), [2, 8, 8, 8]),
     "complex parts": (ComplexParts, (torch.randn(2, 5),), [6]),
     "last states": (LastStates, (torch.randn(1, 5, 4),), [6, 6, 6, 6]),
