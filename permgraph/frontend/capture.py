@@ -62,7 +62,7 @@ def flatten(program: ExportedProgram, module: nn.Module, name: str | None = None
     walk = Walk(program.graph_signature, names, dict(program.constants), dict(program.state_dict))
     nodes = _live(walk.program(program.graph_module))
     state = _state(module, names)
-    read = {node.args[0] for node in nodes if node.op == "state"}
+    read = {node.options["tensor"] for node in nodes if node.op == "state"}
     unused = tuple(s for s in state if s not in read)
     return Trace(name or type(module).__name__, tuple(nodes), state, unused)
 

@@ -12,7 +12,7 @@ are ops of our own, whose rules are in `axes/rules/control.py`:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from torch import fx
@@ -23,9 +23,19 @@ from permgraph.ir.trace import Ref
 class Walk(Protocol):
     """What a walk over a graph offers: adding nodes, and walking into a sub-graph."""
 
-    def made(self, node: fx.Node, name: str, op: str, args: tuple[Any, ...], value: Any) -> Any: ...
+    def joint(self, node: fx.Node, name: str, op: str, value: Any, **operands: Any) -> Any: ...
 
-    def inside(self, node: fx.Node, graph: fx.GraphModule, operands: tuple[Any, ...]) -> tuple[Any, ...]: ...
+    def record(
+        self,
+        node: fx.Node,
+        op: str,
+        operands: dict[str, Any],
+        options: dict[str, Any],
+        name: str = "",
+        value: Any = None,
+    ) -> Any: ...
+
+    def inside(self, node: fx.Node, graph: fx.GraphModule, operands: Sequence[Any]) -> tuple[Any, ...]: ...
 
 
 def branch(walk: Walk, node: fx.Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -33,7 +43,7 @@ def branch(walk: Walk, node: fx.Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
     predicate, one, other, operands = args
     arms = walk.inside(node, one, operands), walk.inside(node, other, operands)
     return tuple(
-        walk.made(node, f"either{i}", "aten.where.self", (predicate, a, b), value)
+        walk.joint(node, f"either{i}", "aten.where.self", value, condition=predicate, self=a, other=b)
         if isinstance(a, Ref) and isinstance(b, Ref)
         else a
         for i, (a, b, value) in enumerate(zip(*arms, node.meta["val"], strict=True))
@@ -72,9 +82,12 @@ def flex(walk: Walk, node: fx.Node, args: tuple[Any, ...]) -> Any:
     mask = block[-1]
     asked = {i for i, n in enumerate(_placeholders(score)[1:5]) if n.users}
     asked |= {i for i, n in enumerate(_placeholders(mask)) if i < 4 and n.users}
-    read = tuple(x for x in (*args[7], *args[8]) if isinstance(x, Ref))
-    inputs = (q, k, v, tuple(sorted(asked)), read)
-    return walk.made(node, "attention", "permgraph.flex_attention.default", inputs, node.meta["val"])
+    tables = tuple(x for x in (*args[7], *args[8]) if isinstance(x, Ref))
+    operands = {"query": q, "key": k, "value": v, "tables": tables}
+    options = {"asked": tuple(sorted(asked))}
+    return walk.record(
+        node, "permgraph.flex_attention.default", operands, options, f"{node.name}.attention"
+    )
 
 
 def _placeholders(graph: fx.GraphModule) -> list[fx.Node]:
@@ -92,7 +105,7 @@ WALKS: dict[str, Callable[[Walk, fx.Node, tuple[Any, ...]], Any]] = {
 
 def _carries(walk: Walk, node: fx.Node, body: fx.GraphModule, init: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(
-        walk.made(node, f"carry{i}", "permgraph.carry.default", (x,), value) if isinstance(x, Ref) else x
+        walk.joint(node, f"carry{i}", "permgraph.carry.default", value, state=x) if isinstance(x, Ref) else x
         for i, (x, value) in enumerate(zip(init, _inputs(body), strict=False))
     )
 
@@ -102,7 +115,7 @@ def _steps(
 ) -> tuple[Any, ...]:
     values = _inputs(body)[at:]
     return tuple(
-        walk.made(node, f"step{i}", "permgraph.step.default", (x,), value)
+        walk.joint(node, f"step{i}", "permgraph.step.default", value, rows=x)
         for i, (x, value) in enumerate(zip(rows, values, strict=False))
     )
 
@@ -121,15 +134,19 @@ def _closed(
 ) -> tuple[Any, ...]:
     """The results of a loop. Each refers to the joint, so that a result nobody reads still holds the others."""
     values = node.meta["val"]
-    pairs = tuple((a, b) for a, b in zip(before, after, strict=True) if isinstance(a, Ref))
     kept = [i for i, a in enumerate(before) if isinstance(a, Ref)]
-    shapes = tuple(values[i] for i in kept)
-    joint = walk.made(node, "loop", "permgraph.loop.default", (pairs, also), shapes) if pairs else None
     results: list[Any] = list(after)
+    held: tuple[Any, ...] = ()
+    if kept:
+        states = {"before": tuple(before[i] for i in kept), "after": tuple(after[i] for i in kept)}
+        shapes = tuple(values[i] for i in kept)
+        held = (walk.joint(node, "loop", "permgraph.loop.default", shapes, **states, also=tuple(also)),)
     for at, i in enumerate(kept):
-        results[i] = walk.made(node, f"after{i}", "getitem", (joint, at), values[i])
-    held = () if joint is None else (joint,)
+        source, name = {"source": held[0]}, f"{node.name}.after{i}"
+        results[i] = walk.record(node, "getitem", source, {"index": at}, name, values[i])
     for i, row in enumerate(rows):
         value = values[len(before) + i]
-        results.append(walk.made(node, f"collect{i}", "permgraph.collect.default", (row, *held), value))
+        results.append(
+            walk.joint(node, f"collect{i}", "permgraph.collect.default", value, row=row, loop=held)
+        )
     return tuple(results)

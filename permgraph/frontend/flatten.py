@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import sympy
@@ -11,6 +12,7 @@ import torch
 from torch import fx
 from torch.export.graph_signature import ExportGraphSignature, InputKind
 
+from permgraph.frontend.arguments import bound
 from permgraph.frontend.control_flow import WALKS
 from permgraph.ir.trace import Node, Ref, TensorMeta
 
@@ -58,8 +60,8 @@ class Walk:
         self.body(graph, env)
         wanted = set(self.signature.user_outputs)
         (out,) = (n for n in graph.graph.nodes if n.op == "output")
-        refs = tuple(env[a] for a in out.args[0] if isinstance(a, fx.Node) and a.name in wanted)
-        self.nodes.append(Node("output", "output", tuple(r for r in refs if isinstance(r, Ref))))
+        refs = (env[a] for a in out.args[0] if isinstance(a, fx.Node) and a.name in wanted)
+        self.nodes.append(Node("output", "output", {"outputs": tuple(r for r in refs if isinstance(r, Ref))}))
         return self.nodes
 
     def placeholder(self, node: fx.Node, spec: Any, seen: dict[str, Ref]) -> Any:
@@ -69,18 +71,19 @@ class Walk:
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and spec.target in self.names:
             first = self.names[spec.target]
             if first not in seen:
-                seen[first] = self.add(node.name, "state", (first,), meta, value=self.table(spec.target))
+                value = self.table(spec.target)
+                seen[first] = self.add(node.name, "state", meta, options={"tensor": first}, value=value)
             return seen[first]
         if spec.kind == InputKind.USER_INPUT:
-            return self.add(node.name, "input", (), meta)
-        return self.add(node.name, "constant", (), meta, value=self.table(spec.target))
+            return self.add(node.name, "input", meta)
+        return self.add(node.name, "constant", meta, value=self.table(spec.target))
 
-    def add(self, name: str, op: str, args: tuple[Any, ...], results: Any, **rest: Any) -> Ref:
+    def add(self, name: str, op: str, results: Any, **rest: Any) -> Ref:
         name = self.prefix + name
         while name in self.taken:
             name += "_"
         self.taken.add(name)
-        self.nodes.append(Node(name, op, args, results=results, **rest))
+        self.nodes.append(Node(name, op, results=results, **rest))
         return Ref(name)
 
     def body(self, graph: fx.GraphModule, env: dict[fx.Node, Any]) -> Any:
@@ -98,61 +101,65 @@ class Walk:
     def attribute(self, graph: fx.GraphModule, node: fx.Node) -> Any:
         value = operator.attrgetter(str(node.target))(graph)
         if isinstance(value, torch.Tensor):
-            return self.add(node.name, "constant", (), _metas(value), value=_table(value))
+            return self.add(node.name, "constant", _metas(value), value=_table(value))
         return value
 
     def call(self, node: fx.Node, env: dict[fx.Node, Any]) -> Any:
-        args = _plain(fx.map_arg(node.args, lambda n: env[n]))
-        kwargs = _plain(fx.map_arg(dict(node.kwargs), lambda n: env[n]))
-        if node.target is operator.getitem:
+        target = node.target
+        args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), lambda n: env[n])
+        if target is operator.getitem:
             source, index = args
-            if isinstance(source, tuple):  # the result of an inlined sub-graph
+            if isinstance(source, (tuple, list)):  # the result of an inlined sub-graph
                 return source[index]
-            return self.add(
-                node.name, "getitem", (source, index), _metas(node.meta.get("val")), **_where(node)
-            )
-        if inlined(node.target):
+            return self.record(node, "getitem", {"source": source}, {"index": index})
+        if inlined(target):
             position = next(i for i, a in enumerate(args) if isinstance(a, fx.GraphModule))
             return self.inline(args[position], args[position + 1 :])
-        target = node.target
-        name = (
-            str(target)
-            if isinstance(target, torch._ops.OperatorBase)
-            else f"<{getattr(target, '__name__', '')}>"
-        )
         if walk := WALKS.get(str(getattr(target, "__name__", ""))):
-            return walk(self, node, args)
+            return walk(self, node, tuple(args))
+        name = str(target) if isinstance(target, torch._ops.OperatorBase) else f"<{target.__name__}>"  # type: ignore[union-attr]
         tags = target.tags if isinstance(target, torch._ops.OpOverload) else ()
-        value = node.meta.get("val")
-        return self.add(
-            node.name,
-            name,
-            tuple("<graph>" if isinstance(a, fx.GraphModule) else a for a in args),
-            _metas(value),
-            kwargs=kwargs,
-            multiple=isinstance(value, (tuple, list)),
-            pointwise=torch.Tag.pointwise in tags,
-            **_where(node),
-        )
+        operands, options = bound(target, args, kwargs)
+        return self.record(node, name, operands, options, pointwise=torch.Tag.pointwise in tags)
 
-    def inline(self, graph: fx.GraphModule, operands: tuple[Any, ...]) -> Any:
+    def inline(self, graph: fx.GraphModule, operands: Sequence[Any]) -> Any:
         inputs = [n for n in graph.graph.nodes if n.op == "placeholder"]
         result = self.body(graph, dict(zip(inputs, operands, strict=False)))
         return tuple(result) if isinstance(result, (tuple, list)) else result
 
-    def inside(self, node: fx.Node, graph: fx.GraphModule, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+    def inside(self, node: fx.Node, graph: fx.GraphModule, operands: Sequence[Any]) -> tuple[Any, ...]:
         """Walk into an arm of a branch or the body of a loop; its nodes get names of their own."""
         outer, self.prefix = self.prefix, f"{self.prefix}{node.name}."
         made = self.inline(graph, operands)
         self.prefix = outer
         return made if isinstance(made, tuple) else (made,)
 
-    def made(self, node: fx.Node, name: str, op: str, args: tuple[Any, ...], value: Any) -> Ref:
-        """A joint of a branch or a loop."""
-        several = isinstance(value, (tuple, list))
-        pointwise = op == "aten.where.self"
-        rest = {"multiple": several, "pointwise": pointwise, **_where(node)}
-        return self.add(f"{node.name}.{name}", op, args, _metas(value), **rest)
+    def joint(self, node: fx.Node, name: str, op: str, value: Any, **operands: Any) -> Ref:
+        """A joint of a branch or a loop, which results in `value`."""
+        return self.record(node, op, operands, {}, f"{node.name}.{name}", value, op == "aten.where.self")
+
+    def record(
+        self,
+        node: fx.Node,
+        op: str,
+        operands: dict[str, Any],
+        options: dict[str, Any],
+        name: str = "",
+        value: Any = None,
+        pointwise: bool = False,
+    ) -> Ref:
+        """A node of the trace for a call of the graph; `name` and `value` where they are not the call's own."""
+        value = node.meta.get("val") if value is None else value
+        return self.add(
+            name or node.name,
+            op,
+            _metas(value),
+            operands=operands,
+            options=options,
+            multiple=isinstance(value, (tuple, list)),
+            pointwise=pointwise,
+            **_where(node),
+        )
 
     def table(self, target: str | None) -> Any:
         value = self.values.get(target or "")
@@ -169,17 +176,6 @@ def _table(value: torch.Tensor) -> Any:
         uniform = value.numel() > 1 and bool((value == first).all()) and bool(torch.isfinite(first).all())
         return float(first) if uniform and not value.is_complex() else None
     return value.tolist() if value.numel() <= MAX_CONSTANT else None
-
-
-def _plain(value: Any) -> Any:
-    """Arguments as literals, tuples and Refs; dtypes, devices and layouts become text."""
-    if isinstance(value, (tuple, list)):
-        return tuple(_plain(v) for v in value)
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if value is None or isinstance(value, (bool, int, float, str, Ref, fx.GraphModule)):
-        return value
-    return str(value)
 
 
 def _metas(value: Any) -> tuple[TensorMeta | None, ...]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from permgraph.ir.files import read_json, write_json
 
-FORMAT = 1
+FORMAT = 2
 
 Shape = tuple[int, ...]
 
@@ -56,7 +56,9 @@ class Node:
     """One operation.
 
     op        "aten.linear.default" and the like; or "state", "input", "constant", "output"
-    args      literals, `Ref`s and (nested) tuples of them; for "state" the tensor's name
+    operands  the tensors it reads, by the argument names of the op's schema: `Ref`s, tuples of them, None if absent
+    options   every other argument by name, defaults included: literals, tuples, `Ref`s to numbers that the data
+              decide; for "state" {"tensor": its name}
     results   one meta per tensor returned (a single-result op has exactly one; None for a non-tensor)
     multiple  True when the op returns a tuple, read through "getitem" nodes
     module    path of the module that ran the op, "" for the root
@@ -67,8 +69,8 @@ class Node:
 
     name: str
     op: str
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    operands: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     results: tuple[TensorMeta | None, ...] = ()
     multiple: bool = False
     module: str = ""
@@ -85,8 +87,8 @@ class Node:
 
     def refs(self) -> Iterator[str]:
         """Names of the nodes this one reads, in argument order."""
-        yield from _refs(self.args)
-        yield from _refs(tuple(self.kwargs.values()))
+        yield from _refs(self.operands.values())
+        yield from _refs(self.options.values())
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Trace:
         """Digest of the computation and of every tensor's shape: equal for equal architectures."""
         body = {
             "nodes": [
-                [n.op, encode(n.args), encode(n.kwargs), [m and list(m.shape) for m in n.results]]
+                [n.op, encode(n.operands), encode(n.options), [m and list(m.shape) for m in n.results]]
                 for n in self.nodes
             ],
             "state": [[t.name, list(t.shape)] for t in self.state.values()],
@@ -188,10 +190,10 @@ def _refs(values: Any) -> Iterator[str]:
 
 def _node_to_json(node: Node) -> dict[str, Any]:
     row: dict[str, Any] = {"name": node.name, "op": node.op}
-    if node.args:
-        row["args"] = encode(node.args)
-    if node.kwargs:
-        row["kwargs"] = encode(node.kwargs)
+    if node.operands:
+        row["operands"] = encode(node.operands)
+    if node.options:
+        row["options"] = encode(node.options)
     row["results"] = [m and [list(m.shape), m.dtype] for m in node.results]
     for key in ("multiple", "module", "module_type", "source", "pointwise"):
         if getattr(node, key):
@@ -206,8 +208,8 @@ def _node_from_json(row: dict[str, Any]) -> Node:
     rest = {
         k: row[k] for k in ("multiple", "module", "module_type", "source", "pointwise", "value") if k in row
     }
-    args, kwargs = decode(row.get("args", [])), decode(row.get("kwargs", {"dict": {}}))
-    return Node(row["name"], row["op"], args, kwargs, results, **rest)
+    operands, options = (decode(row.get(key, {"dict": {}})) for key in ("operands", "options"))
+    return Node(row["name"], row["op"], operands, options, results, **rest)
 
 
 def _state_to_json(tensor: StateTensor) -> dict[str, Any]:

@@ -10,8 +10,7 @@ import networkx as nx
 import numpy as np
 
 from permgraph.axes.points import Labels, Origin, Step
-from permgraph.axes.propagation import propagate
-from permgraph.axes.workspace import Context
+from permgraph.axes.propagation import Propagation, propagate
 from permgraph.errors import UsageError, nearest
 from permgraph.ir.spec import PermSpec
 from permgraph.ir.trace import Trace
@@ -84,7 +83,7 @@ def describe(spec: PermSpec, axis: str) -> str:
     )
 
 
-def relations(trace: Trace, context: Context) -> nx.Graph:
+def relations(trace: Trace, context: Propagation) -> nx.Graph:
     """Axes (and points made by ops) as vertices; ties, blocks and pins as edges with their step."""
     graph = nx.Graph()
     points = context.points
@@ -164,7 +163,7 @@ def _flow(trace: Trace, axis: str, node: str) -> tuple[str, ...]:
     """Ops between a tensor and a node, along the data."""
     match = _AXIS.fullmatch(axis)
     start = next(
-        (n.name for n in trace.nodes if n.op == "state" and match and n.args[0] == match["tensor"]), None
+        (n.name for n in trace.nodes if n.op == "state" and match and n.options["tensor"] == match["tensor"]), None
     )
     if start is None or node not in trace.by_name:
         return ()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from permgraph.frontend.arguments import bound
 from permgraph.ir.trace import Node, Ref, StateTensor, TensorMeta, Trace
 from tests.axes.example import C, Example, P
 
 F64 = torch.float64
+ATEN = torch.ops.aten
 
 
 def drawn(operand: P, generator: torch.Generator) -> Tensor:
@@ -78,30 +79,31 @@ class _Builder:
         self.nodes: list[Node] = []
         self.state: dict[str, StateTensor] = {}
 
-    def add(self, name: str, op: str, args: tuple[Any, ...], made: Any, **rest: Any) -> Ref:
+    def add(self, name: str, op: str, made: Any, **rest: Any) -> Ref:
         several = isinstance(made, (tuple, list))
         results = tuple(_meta(t) for t in (made if several else (made,)))
-        self.nodes.append(Node(name, op, args, results=results, multiple=several, **rest))
+        self.nodes.append(Node(name, op, results=results, multiple=several, **rest))
         return Ref(name)
+
+    def call(self, name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> Ref:
+        operands, options = bound(function, args, kwargs)
+        pointwise = torch.Tag.pointwise in function.tags
+        return self.add(name, str(function), made, operands=operands, options=options, pointwise=pointwise)
 
     def parameter(self, name: str, tensor: Tensor) -> Ref:
         self.state[name] = StateTensor(name, tuple(tensor.shape), "float64", "parameter")
-        return self.add(name.replace(".", "_"), "state", (name,), tensor)
+        return self.add(name.replace(".", "_"), "state", tensor, options={"tensor": name})
 
     def argument(self, value: Any, params: list[Ref]) -> Any:
         if isinstance(value, P):
             ref = params.pop(0)
             if value.view is None:
                 return ref
-            return self.add(
-                f"{ref.node}_seen{len(self.nodes)}",
-                "aten.view.default",
-                (ref, value.view),
-                torch.empty(value.view, dtype=F64),
-            )
+            seen = torch.empty(value.view, dtype=F64)
+            return self.call(f"{ref.node}_seen{len(self.nodes)}", ATEN.view.default, (ref, value.view), {}, seen)
         if isinstance(value, C):
             known = value.value.tolist() if value.known and not value.value.is_floating_point() else None
-            return self.add(f"table{len(self.nodes)}", "constant", (), value.value, value=known)
+            return self.add(f"table{len(self.nodes)}", "constant", value.value, value=known)
         if isinstance(value, (tuple, list)):
             return tuple(self.argument(v, params) for v in value)
         return str(value) if isinstance(value, torch.dtype) else value
@@ -119,15 +121,16 @@ def traced(call: Call) -> Trace:
     args = b.argument(example.args, refs)
     kwargs = {k: b.argument(v, []) for k, v in example.kwargs.items()}
     made = call.call(list(call.params))
-    pointwise = torch.Tag.pointwise in call.function.tags
-    node = b.add("call", f"aten.{example.op}", args, made, kwargs=kwargs, pointwise=pointwise)
+    node = b.call("call", call.function, args, kwargs, made)
     outputs = []
     for i, (which, w) in enumerate(zip(example.read, weights, strict=True)):
-        part = made[which] if b.nodes[-1].multiple or isinstance(made, (tuple, list)) else made
-        ref = b.add(f"item{i}", "getitem", (node, which), part) if isinstance(made, (tuple, list)) else node
+        ref, part = node, made
+        if isinstance(made, (tuple, list)):
+            part = made[which]
+            ref = b.add(f"item{i}", "getitem", part, operands={"source": node}, options={"index": which})
         flat = part.reshape(-1)
-        ref = b.add(f"flat{i}", "aten.reshape.default", (ref, (-1,)), flat)
-        ref = b.add(f"scaled{i}", "aten.mul.Tensor", (w, ref), flat * call.weights[i], pointwise=True)
-        outputs.append(b.add(f"sum{i}", "aten.sum.default", (ref,), flat.sum()))
-    b.nodes.append(Node("output", "output", tuple(outputs)))
-    return Trace(str(example), tuple(replace(n) for n in b.nodes), b.state)
+        ref = b.call(f"flat{i}", ATEN.reshape.default, (ref, (-1,)), {}, flat)
+        ref = b.call(f"scaled{i}", ATEN.mul.Tensor, (w, ref), {}, flat * call.weights[i])
+        outputs.append(b.call(f"sum{i}", ATEN.sum.default, (ref,), {}, flat.sum()))
+    b.nodes.append(Node("output", "output", {"outputs": tuple(outputs)}))
+    return Trace(str(example), tuple(b.nodes), b.state)
