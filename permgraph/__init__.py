@@ -1,6 +1,6 @@
 """permgraph: a compiler for the permutation symmetries of neural networks.
 
-The verbs, in the order of the line:
+The verbs, in the order in which data walks:
 
     trace = pg.trace(model, example_inputs)          # or pg.trace("hubert")
     spec  = pg.infer(trace)
@@ -12,33 +12,56 @@ The verbs, in the order of the line:
     state = pg.apply(plan, perms, state_b)           # pg.unapply undoes it bit for bit
     merged = pg.merge(state_a, state, weights=(0.9, 0.1))
 
-Heavy libraries (torch, transformers, scipy) are imported by the verb that needs them.
+The packages below are nouns, and the verbs are here alone. Heavy libraries (torch, transformers, scipy) are
+imported by the verb that needs them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from permgraph.errors import PermgraphError
-from permgraph.ir.moments import Moments
-from permgraph.ir.permutations import Permutations, random_permutations
-from permgraph.ir.plan import Plan
-from permgraph.ir.spec import Group, PermSpec, Place, Probe
-from permgraph.ir.trace import Trace
+from permgraph.ir import Group, Moments, PermSpec, Permutations, Place, Plan, Probe, Trace
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
     from torch import nn
+
+    from permgraph.linter.report import LintReport
+    from permgraph.symmetry.explain import Reason
+    from permgraph.verification.check import Check
 
 __version__ = "0.1.0"
 
 
 def trace(
-    model: nn.Module | str, example_inputs: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    model: nn.Module | str,
+    example_inputs: Any = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
 ) -> Trace:
-    """Capture a network: a module with example inputs, or anything the command line takes as MODEL.
+    """Capture one path through a network, in eval mode. No weight is read; the meta device will do.
 
-    Raises TraceError, UsageError.
+    Where its code reads values of tensors, the network is run with its weights instead, and `notes` says so.
+
+    Args:
+        model: a module, or anything the command line takes as MODEL: an alias ("hubert"), a Hugging Face
+            folder or id, "file.py:factory".
+        example_inputs: arguments of the module's forward: a tuple or list of them, a mapping of arguments by
+            name, or a single one. Batch 1 and a short input do. Not needed when `model` is a string.
+        kwargs: further arguments, by name.
+        name: what to call the network in reports (default: its class, or the string).
+
+    Returns:
+        The trace: operations with shapes, and the tensors of the state.
+
+    Raises:
+        TraceError: the network cannot be built or captured; the message names the line of its code.
+        UsageError: the string names nothing.
     """
     from permgraph.frontend.capture import capture
 
@@ -46,54 +69,129 @@ def trace(
         from permgraph.frontend.sources import load_source
 
         source = load_source(model)
-        return capture(source.module, source.args, source.kwargs, source.name)
-    return capture(model, tuple(example_inputs), dict(kwargs or {}))
+        return capture(source.module, source.args, source.kwargs, name or source.name)
+    return capture(model, example_inputs, kwargs, name)
 
 
 def infer(trace: Trace, free_output: bool = False) -> PermSpec:
-    """Every group of channels that may be re-ordered without changing the function."""
+    """Every group of channels that may be re-ordered without changing the function.
+
+    Args:
+        trace: what `trace` returned, or `Trace.load`.
+        free_output: let the channels of the outputs move too. They are then part of the places, as
+            "output:0", and a caller has to put the outputs back in order.
+
+    Returns:
+        The groups with their places (tensor, axis, position of every unit), what is pinned and why, and the
+        operations without a rule, which pin all they touch.
+    """
     from permgraph.symmetry.infer import infer as run
 
     return run(trace, free_output)
 
 
 def plan(spec: PermSpec, groups: str = "all", exclude: str = "", mode: str = "exact") -> Plan:
-    """The plan that moves the selected groups. Raises SelectionError, PlanError."""
+    """The plan that moves the selected groups: for each tensor and axis, permute or un-permute.
+
+    Args:
+        spec: what `infer` returned.
+        groups: words (cnn, heads, qk, ffn1, ffn2, all), roles, names, globs, ranges (ffn.0-5) and presets,
+            separated by commas.
+        exclude: the same notation, taken out again.
+        mode: "exact" keeps the function. "one-sided" and "untied" are those of the literature and do not.
+
+    Raises:
+        SelectionError: a selection that matches nothing or cannot be moved.
+        UsageError: no such mode.
+        PlanError: the spec has a gap.
+    """
     from permgraph.planning.compile import compile_plan
 
     return compile_plan(spec, groups, exclude, mode)
 
 
+def random_permutations(plan: Plan, seed: int = 0) -> Permutations:
+    """A uniformly random element of the selected groups, nested ones included; the same for the same seed.
+
+    Returns:
+        {group: index array}. A group within others has one permutation per slot of those: "heads.3/v" has
+        shape (heads, channels).
+    """
+    from permgraph.ir.permutations import random_permutations as run
+
+    return run(plan, seed)
+
+
 def calibrate(
-    plan: Plan, model_a: nn.Module, model_b: nn.Module, batches: Iterable[Any], **options: Any
+    plan: Plan,
+    model_a: nn.Module,
+    model_b: nn.Module,
+    batches: Iterable[Any],
+    *,
+    checkpoint: str | Path | None = None,
+    data: str = "",
+    save_every: float = 60.0,
+    progress: Callable[[int], None] | None = None,
 ) -> Moments:
-    """Moments of both models' activations over the batches. Options and errors: `match.calibrate.calibrate`."""
+    """Moments of both models' activations over the batches: sums, squares and products of the units of every
+    group of the plan. Batch and time positions are samples. Activations are not stored.
+
+    Args:
+        batches: each one a tensor given to both models, or a pair (for A, for B) of tensors or of argument
+            tuples. Every batch holds inputs of one length: padding would change a GroupNorm front end.
+        checkpoint: a file to save to now and then, and when the run is interrupted. When it exists, the
+            batches it holds are passed over.
+        data: what identifies the data, so that a checkpoint is not resumed with others.
+        save_every: seconds between checkpoints.
+        progress: called with the number of batches done.
+
+    Raises:
+        MatchError: a model takes another path at an input's length, A and B give different frames, or the
+            checkpoint is of another calibration.
+        KeyboardInterrupt: interrupted; the checkpoint holds all that was done.
+    """
     from permgraph.matching.calibration import calibrate as run
 
-    return run(plan, model_a, model_b, batches, **options)
+    return run(
+        plan,
+        model_a,
+        model_b,
+        batches,
+        checkpoint=checkpoint,
+        data=data,
+        save_every=save_every,
+        progress=progress,
+    )
 
 
 def match(plan: Plan, moments: Moments | None, matcher: str = "correlation", seed: int = 0) -> Permutations:
-    """The permutations that bring B's units to their partners in A; `.report` says what they are worth."""
+    """The permutations that bring B's units to their partners in A.
+
+    Args:
+        moments: what `calibrate` returned; None for the matchers that need no data ("identity", "random").
+        matcher: a name in `permgraph.matching.matchers.MATCHERS`. "correlation" is Eq. 1 of the paper
+            (https://arxiv.org/abs/2506.11403), its assignment by Jonker and Volgenant's algorithm.
+        seed: of the shuffled baseline that the report compares with, and of the matcher "random".
+
+    Returns:
+        `perm[i]` is B's unit that goes to A's slot `i`. `.report` has the matched correlation and the
+        percentage moved, per group.
+
+    Raises:
+        MatchError: moments of another plan, or scores that are not finite.
+        UsageError: no such matcher.
+    """
     from permgraph.matching.matchers import match as run
 
     return run(plan, moments, matcher, seed)
 
 
-def merge(
-    state_a: Mapping[str, Any],
-    state_b: Mapping[str, Any],
-    weights: tuple[float, float] = (0.9, 0.1),
-    **options: Any,
-) -> dict[str, Any]:
-    """`w_A · A + w_B · B`, in float32, in A's dtypes. Options and errors: `merge.interpolate.merge`."""
-    from permgraph.weights.interpolate import merge as run
-
-    return run(state_a, state_b, weights, **options)
-
-
 def apply(plan: Plan, perms: Permutations, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """A new state dict with the plan's tensors permuted. Raises PlanError."""
+    """A new state dict with the plan's tensors permuted, `new = old.take(perm, axis)`. Bits are kept.
+
+    Raises:
+        PlanError: a tensor is missing or has another shape, or an index array is not a permutation.
+    """
     from permgraph.weights.apply import apply as run
 
     return run(plan, perms, state_dict)
@@ -106,17 +204,128 @@ def unapply(plan: Plan, perms: Permutations, state_dict: Mapping[str, Any]) -> d
     return run(plan, perms, state_dict)
 
 
+def merge(
+    state_a: Mapping[str, torch.Tensor],
+    state_b: Mapping[str, torch.Tensor],
+    weights: tuple[float, float] = (0.9, 0.1),
+    *,
+    dtype: torch.dtype | None = None,
+    tensor_weights: Mapping[str, tuple[float, float]] | None = None,
+    allow_nonfinite: bool = False,
+) -> dict[str, torch.Tensor]:
+    """`w_A · A + w_B · B` of two state dicts with the same tensors, computed in float32.
+
+    Args:
+        weights: of A and of B.
+        dtype: of the floating-point results; A's, tensor by tensor, when not given.
+        tensor_weights: glob on A's keys → weights of the tensors it matches; the last match wins.
+        allow_nonfinite: merge NaN and infinity instead of refusing them.
+
+    Raises:
+        FileError: keys or shapes differ, or a value is not finite.
+        UsageError: weights that are not two finite numbers.
+    """
+    from permgraph.weights.interpolate import merge as run
+
+    return run(
+        state_a, state_b, weights, dtype=dtype, tensor_weights=tensor_weights, allow_nonfinite=allow_nonfinite
+    )
+
+
 def verify(
     model: nn.Module,
-    example_inputs: tuple[Any, ...],
+    example_inputs: Any,
     spec: PermSpec | Plan,
     kwargs: Mapping[str, Any] | None = None,
     seed: int = 0,
-) -> float:
-    """Largest relative change of any output under a random element of the groups, in float64."""
+) -> Check:
+    """The function check: how much the outputs change when every selected group moves, in float64.
+
+    Norm scales, biases and running statistics are randomised first: at their initial values a wrong spec passes.
+    Random ops give constants, so that no draw decides.
+
+    Returns:
+        `.kept`, `.change` (largest relative change of any output), `.limit`; on failure `.groups` and
+        `.tensors` name what is wrong. It compares with numbers by its change: `verify(…) < 1e-9`.
+
+    Raises:
+        PlanError: the spec or plan does not fit the model.
+        VerificationError: nothing can be compared.
+    """
+    from permgraph.frontend.arguments import call_of
     from permgraph.verification.function_check import verify as run
 
-    return run(model, example_inputs, spec, kwargs, seed)
+    args, named = call_of(example_inputs, kwargs)
+    return run(model, args, spec, named, seed)
+
+
+def why(trace: Trace, axis: str, other: str | None = None, free_output: bool = False) -> list[Reason]:
+    """The chain of operations that ties `axis` to `other`, pins it, or ties it to its neighbours.
+
+    Args:
+        axis: written "encoder.layers.3.attention.q_proj.weight[0]".
+        other: another axis, written so.
+
+    Returns:
+        One reason per step; empty when nothing relates the two.
+
+    Raises:
+        UsageError: no such tensor or axis.
+    """
+    from permgraph.symmetry.explain import why as run
+
+    return run(trace, axis, other, free_output)
+
+
+def draw(
+    trace: Trace,
+    path: str | Path,
+    plan: Plan | None = None,
+    *,
+    unfold: bool = False,
+    free_output: bool = False,
+) -> Path:
+    """Draw the permutation graph to a file, .svg or .dot. Returns its path.
+
+    Args:
+        plan: the groups it selects are drawn strong, all others pale.
+        unfold: draw every copy of repeated layers instead of one, "× 12".
+        free_output: as in `infer`.
+
+    Raises:
+        FileError: the file cannot be written or the layout failed.
+        PlanError: the plan is of another network.
+    """
+    from permgraph.errors import PlanError
+    from permgraph.reporting.drawing.dot import draw as run
+    from permgraph.reporting.drawing.svg import render
+
+    if plan is not None and plan.fingerprint != trace.fingerprint:
+        raise PlanError(
+            f"the plan was made for {plan.spec.model}, another network than the trace of {trace.model}."
+        )
+    spec = plan.spec if plan is not None else infer(trace, free_output)
+    return render(run(trace, spec, plan, unfold), path)
+
+
+def lint(
+    specification: str | Path, target: Trace | str, *, free_output: bool = False, measure: bool = True
+) -> LintReport:
+    """Check a hand-written permutation specification (Git Re-Basin's or mergekit's style, or ours) on a network.
+
+    Args:
+        target: a trace, or what the command line takes as TRACE or MODEL.
+        free_output: hold it against the groups that permute the output too.
+        measure: let unsound groups move at random and measure the change; needs a MODEL.
+
+    Raises:
+        FileError, UsageError, TraceError: as reading, building or tracing do.
+    """
+    from permgraph.linter.report import LintReport, lint_files, lint_trace
+
+    if isinstance(target, str):
+        return lint_files(specification, target, free_output, measure)
+    return LintReport(str(specification), target.model, lint_trace(specification, target, free_output))
 
 
 __all__ = [
@@ -131,7 +340,9 @@ __all__ = [
     "Trace",
     "apply",
     "calibrate",
+    "draw",
     "infer",
+    "lint",
     "match",
     "merge",
     "plan",
@@ -139,4 +350,5 @@ __all__ = [
     "trace",
     "unapply",
     "verify",
+    "why",
 ]

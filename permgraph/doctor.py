@@ -1,4 +1,4 @@
-"""Doctor: what is wrong with this installation, and how to mend it. Changes nothing."""
+"""Doctor: what is wrong with this installation, and how to correct it. Changes nothing."""
 
 from __future__ import annotations
 
@@ -22,11 +22,16 @@ _TRIALS = {
     "soundfile": "import soundfile",
     "soxr": "import soxr",
 }
+# Why a floor is where it is, where that is not only what was tested.
+_FLOORS = {
+    "torch": "Before 2.10 a damaged checkpoint could run code while it was read, even with weights_only "
+    "(CVE-2026-24747)."
+}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `advice` says how to mend it, "" when it is well."""
+    """One thing that was looked at. `advice` says how to correct it, "" when it is well."""
 
     name: str
     ok: bool
@@ -73,7 +78,9 @@ def _library(name: str, versions: Any) -> Finding:
     except metadata.PackageNotFoundError:
         return Finding(name, False, "is not installed", repair)
     if not versions.contains(found, prereleases=True):
-        return Finding(name, False, f"{found}, {versions} is needed", repair)
+        return Finding(
+            name, False, f"{found}, {versions} is needed", f"{_FLOORS.get(name, '')} {repair}".strip()
+        )
     said, problem = _try(_TRIALS[name]) if name in _TRIALS else ("", "")
     if not problem:
         return Finding(name, True, f"{found}  {said}".rstrip())

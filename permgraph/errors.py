@@ -48,6 +48,10 @@ class VerificationError(PermgraphError):
     exit_code = 4
 
 
+class CheckError(PermgraphError):
+    """A function check that cannot be made: the outputs are all NaN, or a tensor cannot be brought to float64."""
+
+
 def nearest(word: str, choices: Iterable[str], count: int = 3) -> str:
     """' Did you mean a, b?' for the choices closest to `word`; an empty string when none is close."""
     close = difflib.get_close_matches(word, list(dict.fromkeys(choices)), n=count, cutoff=0.5)

@@ -11,17 +11,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from permgraph.errors import MatchError, UsageError, VerificationError
+from permgraph.errors import MatchError, PlanError, UsageError
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.planning.compile import compile_plan
 from permgraph.planning.selection import select
 from permgraph.symmetry.infer import infer
+from permgraph.tolerances import PAIR
+from permgraph.verification.checkpoints import SKIPPED, Checked
 
 if TYPE_CHECKING:
     from permgraph.inputs.audio import AudioPairs
     from permgraph.ir.moments import Moments
     from permgraph.weights.encoder import Encoder
+    from permgraph.weights.record import Applied
 
 PERMUTATIONS = "permutations.safetensors"  # beside the weights of a merged model, for `permgraph report`
 
@@ -47,11 +50,13 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Aligned:
-    """B's units brought to A's: the plan, the permutations (with their report) and notes on the audio."""
+    """B's units brought to A's: the plan, the permutations (with their report), notes on the audio, and what became
+    of the function check."""
 
     plan: Plan
     perms: Permutations
     notes: tuple[str, ...] = ()
+    checked: Checked | None = None
 
 
 def plan_for(encoder: Encoder, groups: str, exclude: str = "", mode: str = "exact") -> Plan:
@@ -80,29 +85,28 @@ def align(
     Raises MatchError when the matcher needs audio and there is none, VerificationError when the function of B
     would change.
     """
-    from permgraph.matching.matchers import MATCHERS, match
+    from permgraph.matching.matchers import find_matcher, match
 
     if not plan.groups:
-        return Aligned(plan, Permutations({}, {"matcher": matcher, "seed": seed, "groups": {}}))
+        return Aligned(plan, Permutations({}, {"matcher": matcher, "seed": seed, "groups": {}}, plan.origin))
     moments: Moments | None = None
     notes: tuple[str, ...] = ()
     if calibration is not None and calibration.audio:
         moments, notes = listen(a, b, plan, calibration, checkpoint, bar)
-    elif matcher in MATCHERS and MATCHERS[matcher].score is not None:
+    elif find_matcher(matcher).score is not None:
         raise MatchError(f"--matcher {matcher} matches activations: give calibration audio with --audio.")
     with (bar or _silent)("matching") as step:
         step(0, 1)
         perms = match(plan, moments, matcher, seed)
         step(1, 1)
-    if verify and plan.mode == "exact":
-        notes = (*notes, keep_function(b, plan, perms, bar))
-    report = {**perms.report, "plan": plan.digest, "selection": plan.selection, "a": a.name, "b": b.name}
+    checked = check_function(b, plan, perms, bar) if verify else Checked(b.name, why=SKIPPED)
+    report = {**perms.report, "selection": plan.selection, "a": a.name, "b": b.name}
     if calibration is not None:
         report["calibration"] = {
             "audio": [Path(p).name for p in calibration.audio],
             "seconds": calibration.seconds,
         }
-    return Aligned(plan, replace(perms, report=report), notes)
+    return Aligned(plan, replace(perms, report=report), (*notes, checked.text()), checked)
 
 
 def listen(
@@ -123,36 +127,23 @@ def listen(
     return moments, tuple(pairs.report.notes())
 
 
-def keep_function(b: Encoder, plan: Plan, perms: Permutations, bar: Bar | None = None) -> str:
-    """The law, on B's own weights and these very permutations. Raises VerificationError; returns a note."""
-    from permgraph.verification.function_check import TOLERANCE, tolerated, verify
-    from permgraph.verification.verdict import random_inputs
+def aligned(
+    b: Encoder, plan: Plan, perms: Permutations, *, bar: Bar | None = None, check: bool = True
+) -> Aligned:
+    """Permutations that were matched before, with the function check. Raises VerificationError."""
+    checked = check_function(b, plan, perms, bar) if check else Checked(b.name, why=SKIPPED)
+    return Aligned(plan, perms, (checked.text(),), checked)
+
+
+def check_function(b: Encoder, plan: Plan, perms: Permutations, bar: Bar | None = None) -> Checked:
+    """The function check, on B's own weights and these very permutations. Raises VerificationError."""
+    from permgraph.verification.checkpoints import check_encoder
 
     with (bar or _silent)("verifying") as step:
         step(0, 1)
-        example = replace(b.source, args=on_cpu(b.source.args))
-        inputs = random_inputs(example)
-        change, limit = verify(b.module(), inputs, plan, b.source.kwargs, perms=perms), TOLERANCE
-        if change > limit:
-            limit = tolerated(b.module(), inputs, b.source.kwargs)
+        checked = check_encoder(b, plan, perms)
         step(1, 1)
-    if change > limit:
-        raise VerificationError(
-            f"{b.name}: the permuted weights change the output by {change:.1e} (relative, float64; limit "
-            f"{limit:.0e}). Nothing was written. This is a fault of permgraph: please report the architecture."
-        )
-    return f"the permuted {b.name} computes what {b.name} computes: largest relative change {change:.1e} in float64"
-
-
-def on_cpu(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Example inputs of a meta-device source, as zeros on the CPU."""
-    import torch
-    from torch.utils._pytree import tree_map_only
-
-    moved: tuple[Any, ...] = tree_map_only(
-        torch.Tensor, lambda t: torch.zeros(t.shape, dtype=t.dtype) if t.is_meta else t, args
-    )
-    return moved
+    return checked
 
 
 def audio_pairs(a: Encoder, b: Encoder, calibration: Calibration) -> AudioPairs:
@@ -180,42 +171,68 @@ def _rate(encoder: Encoder) -> int:
     return encoder.sampling_rate
 
 
+def matching_of(path: Path) -> Permutations:
+    """The permutations in a file, or in a folder that `merge` wrote. Raises FileError, PlanError.
+
+    In a folder they have to be those that its weights were permuted by.
+    """
+    if not path.is_dir():
+        return Permutations.load(path)
+    from permgraph.weights.checkpoint import open_checkpoint
+
+    perms = Permutations.load(path / PERMUTATIONS)
+    record = open_checkpoint(path).record
+    applied = record.b if record else None
+    if applied is None or (applied.plan, applied.permutations) != (perms.origin.plan, perms.digest):
+        raise PlanError(
+            f"{path}: its weights were made with {_applied(applied)}; {PERMUTATIONS} beside them holds "
+            f"permutations {perms.digest[:12]}… of the plan {perms.origin.plan[:12] or '(unknown)'}. Merge again."
+        )
+    return perms
+
+
+def _applied(step: Applied | None) -> str:
+    return f"permutations {step.permutations[:12]}… of the plan {step.plan[:12]}…" if step else "none"
+
+
 def parse_weights(text: str) -> list[tuple[float, float]]:
-    """`--weights`: "0.9,0.1" is one pair (A, B); "0.9" or "0.9,0.8,0.5" are shares of A, one result each.
+    """`--weights`: "0.9,0.1" is one pair (A, B); "0.9" or "0.9,0.8,0.5" are weights of A, one result each.
 
     Raises UsageError.
     """
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise UsageError(f"--weights {text}: {error}. Write 0.9,0.1 or a list of shares of A.") from error
-    if len(numbers) == 2 and abs(sum(numbers) - 1) < 1e-6:
+        raise UsageError(f"--weights {text}: {error}. Write 0.9,0.1 or a list of weights of A.") from error
+    if len(numbers) == 2 and abs(sum(numbers) - 1) < PAIR:
         return [(numbers[0], numbers[1])]
     wrong = [n for n in numbers if not 0 <= n <= 1]
     if wrong:
-        raise UsageError(f"--weights {text}: {wrong[0]:g} is not a share between 0 and 1.")
+        raise UsageError(f"--weights {text}: {wrong[0]:g} is not a weight between 0 and 1.")
     return [(n, 1 - n) for n in numbers]
 
 
 def group_weights(plan: Plan, terms: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """`--group-weights ffn=0.5`: the share of A for every tensor that holds units of these groups.
+    """`--group-weights ffn=0.5`: the weight of A for every tensor that holds units of these groups.
 
-    Returns tensor name → (A, B). Raises UsageError, SelectionError.
+    Returns tensor name → weights (A, B). Raises UsageError, SelectionError.
     """
-    shares: dict[str, tuple[float, float]] = {}
+    weights: dict[str, tuple[float, float]] = {}
     for term in terms:
         groups, _, number = term.rpartition("=")
         try:
-            share = float(number)
+            of_a = float(number)
         except ValueError as error:
-            raise UsageError(f"--group-weights {term}: write GROUPS=SHARE, for example ffn=0.5.") from error
-        if not groups or not 0 <= share <= 1:
-            raise UsageError(f"--group-weights {term}: write GROUPS=SHARE with a share of A between 0 and 1.")
+            raise UsageError(f"--group-weights {term}: write GROUPS=WEIGHT, for example ffn=0.5.") from error
+        if not groups or not 0 <= of_a <= 1:
+            raise UsageError(
+                f"--group-weights {term}: write GROUPS=WEIGHT with a weight of A between 0 and 1."
+            )
         chosen = set(select(plan.spec, groups).names)
         for place in plan.spec.places:
             if chosen & set(place.layout):
-                shares[place.tensor] = (share, 1 - share)
-    return shares
+                weights[place.tensor] = (of_a, 1 - of_a)
+    return weights
 
 
 def merge_all(
@@ -225,7 +242,8 @@ def merge_all(
     out: Path,
     weights: Sequence[tuple[float, float]],
     *,
-    shares: Mapping[str, tuple[float, float]] | None = None,
+    tensor_weights: Mapping[str, tuple[float, float]] | None = None,
+    other_weights: bool = False,
     command: str = "",
     force: bool = False,
     repair: Calibration | None = None,
@@ -233,14 +251,18 @@ def merge_all(
 ) -> tuple[list[Path], list[str]]:
     """Write one merged model per pair of weights: OUT, or OUT-0.90, OUT-0.80 … for several.
 
+    tensor_weights  the plan's name of a tensor → its weights, where they are others.
+    other_weights   accept weights other than those that were matched.
+
     With `repair`, activation statistics are mended on that calibration audio. Returns the paths and notes.
     """
     from permgraph.reporting.card import model_card
     from permgraph.weights.interpolate import merge_checkpoints
     from permgraph.weights.names import match_names
 
-    names = match_names(aligned.plan.spec, a.checkpoint.shapes, str(a.path)) if shares else {}
-    overrides = {key: shares[name] for key, name in names.items() if shares and name in shares}
+    chosen = tensor_weights or {}
+    names = match_names(aligned.plan.spec, a.checkpoint.shapes, str(a.path)) if chosen else {}
+    of_key = {key: chosen[name] for key, name in names.items() if name in chosen}
     written: list[Path] = []
     notes: list[str] = []
     for pair in weights:
@@ -250,7 +272,9 @@ def merge_all(
         options: dict[str, Any] = {
             "plan": aligned.plan,
             "perms": aligned.perms,
-            "overrides": overrides or None,
+            "tensor_weights": of_key or None,
+            "other_weights": other_weights,
+            "checked": aligned.checked.record() if aligned.checked else None,
         }
         if repair is None:
             merge_checkpoints(a.path, b.path, target, pair, force=force, extra=extra, **options)
@@ -280,6 +304,7 @@ def repair_merged(
     from permgraph.weights.checkpoint import open_checkpoint
     from permgraph.weights.encoder import open_encoder
     from permgraph.weights.output import write_like
+    from permgraph.weights.record import Record
     from permgraph.weights.repair import repair
 
     subject, model_b = open_encoder(merged), b.module()
@@ -296,7 +321,8 @@ def repair_merged(
         known = subject.stored.get(key)
         return source.read(key) if known is None else state[known].to(source.infos[key].dtype)
 
-    write_like(source, out, source.infos, read, {**source.record, "repaired": True}, force=force)
+    record = replace(source.record or Record("merge"), repaired=True)
+    write_like(source, out, source.infos, read, record, force=force)
     skipped = "".join(f"; {name} left as it is: {why}" for name, why in report["skipped"].items())
     return f"repaired {len(report['layers'])} layers and {len(report['batch_norm'])} BatchNorms{skipped}"
 

@@ -132,3 +132,15 @@ def test_links_lead_somewhere(name: str) -> None:
     targets = [t for t in re.findall(r"\]\(([^)#]+)\)", text) if not t.startswith("http")]
     missing = [t for t in targets if not (ROOT / t).exists()]
     assert not missing
+
+
+def test_what_the_tables_name_is_there() -> None:
+    """Each row of the tables of folders and of "where does … live?" gives one path, and the path is right."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    layout = text[text.index("## Layout") : text.index("## Add an op rule")]
+    folders = re.findall(r"^\| `([^`]+)` \|", layout, re.M)
+    answers = re.findall(r"^\| [^|`]+ \| `([^`]+)` \|$", layout, re.M)
+    assert len(answers) >= 20 and len(set(answers)) == len(answers)
+    assert not [path for path in (*folders, *answers) if not (ROOT / path).exists()]
+    packages = {f"permgraph/{p.parent.name}/" for p in (ROOT / "permgraph").glob("[a-z]*/__init__.py")}
+    assert packages <= set(folders)

@@ -21,6 +21,11 @@ def test_82_an_old_library_is_found() -> None:
     assert doctor._library("numpy", SpecifierSet(">=1")).ok
 
 
+def test_82_the_floor_of_torch_is_explained() -> None:
+    found = doctor._library("torch", SpecifierSet(">=99"))
+    assert not found.ok and "CVE-2026-24747" in found.advice and 'pip install "torch>=99"' in found.advice
+
+
 def test_82_a_missing_library_is_found() -> None:
     found = doctor._library("permgraph-of-another-world", SpecifierSet())
     assert (found.ok, found.state) == (False, "is not installed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from permgraph.axes.equation import DOTS, Equation, Term, expand_star
+from permgraph.axes.equation import DOTS, Equation, expand_star
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.ir.trace import Shape
 

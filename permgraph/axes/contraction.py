@@ -143,7 +143,9 @@ def contract(
 def _given(equation: Equation, operands: Sequence[LabelledTensor | None]) -> dict[int, LabelledTensor]:
     """The operands that are there, by the number of their term."""
     if len(operands) != len(equation.operands):
-        raise ValueError(f"{len(operands)} operands for the {len(equation.operands)} terms of {equation.text!r}")
+        raise ValueError(
+            f"{len(operands)} operands for the {len(equation.operands)} terms of {equation.text!r}"
+        )
     given = {}
     for i, (tensor, optional) in enumerate(zip(operands, equation.optional, strict=True)):
         if tensor is not None:

@@ -16,7 +16,7 @@ from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.points import Labels
 from permgraph.axes.refusal import UnsupportedForm
-from permgraph.axes.workspace import ORDERED, Workspace
+from permgraph.axes.workspace import Workspace
 from permgraph.ir.trace import Shape
 
 
@@ -46,7 +46,9 @@ def swap(tensor: LabelledTensor, a: int, b: int) -> LabelledTensor:
 def reshape(tensor: LabelledTensor, shape: Shape) -> LabelledTensor:
     """view, reshape, flatten, unflatten, squeeze, unsqueeze: same elements in the same order."""
     if prod(tensor.shape) != prod(shape) or 0 in shape:
-        raise UnsupportedForm(f"a tensor {tensor.shape} seen as {shape}, whose size the data decide or which is empty")
+        raise UnsupportedForm(
+            f"a tensor {tensor.shape} seen as {shape}, whose size the data decide or which is empty"
+        )
     segments = _segments(tensor.shape, shape)
     arrays = list(tensor.arrays)
     for old, _ in segments:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -142,7 +141,9 @@ class _Pass:
         wanted = [m and m.shape for m in call.node.results]
         if len(shapes) == len(wanted) and all(a in (None, b) for a, b in zip(shapes, wanted, strict=True)):
             return results
-        raise RuleError(_mistake(call.node, f"it gives results of shapes {shapes}, and the op gives {wanted}"))
+        raise RuleError(
+            _mistake(call.node, f"it gives results of shapes {shapes}, and the op gives {wanted}")
+        )
 
     def without_rule(self, call: Call, refusal: str) -> Results:
         """Pin and report. Where nothing free enters, a missing rule costs nothing and is not reported."""

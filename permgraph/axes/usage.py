@@ -111,7 +111,8 @@ def _observe_result(found: Usage, step: Contraction, results: Mapping[str, Label
     kinds = {tensor.weight for tensor, _ in step.operands}
     result = results.get(step.node.name)
     normed = "norm" in step.node.op
-    if kinds == {True, False} and (step.summed or normed) and result is not None:
-        if result.arrays is step.result.arrays:
-            for array in result.arrays:
-                found.observe("normed" if normed else "leaving", result, step.node.module, array)
+    if kinds != {True, False} or not (step.summed or normed) or result is None:
+        return
+    if result.arrays is step.result.arrays:
+        for array in result.arrays:
+            found.observe("normed" if normed else "leaving", result, step.node.module, array)

@@ -60,7 +60,9 @@ class Workspace:
     def positions(self, shape: Shape, dims: tuple[int, ...], reason: str) -> tuple[LabelArray, ...]:
         """One fresh pinned array per dim: coordinates that are told apart by where they are."""
         return tuple(
-            LabelArray((d,), self.fresh_pinned((shape[d],), reason), pinned=True) for d in dims if shape[d] > 1
+            LabelArray((d,), self.fresh_pinned((shape[d],), reason), pinned=True)
+            for d in dims
+            if shape[d] > 1
         )
 
     def pin(self, arrays: tuple[LabelArray, ...] | list[LabelArray], reason: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,8 @@ from permgraph.cli.options import (
     Json,
     Mode,
     Model,
+    NoCheck,
+    OtherWeights,
     Strict,
     Target,
 )
@@ -30,6 +32,7 @@ from permgraph.cli.shared import (
     visible,
 )
 from permgraph.errors import UsageError
+from permgraph.ir.codec import encode
 
 
 @app.command()
@@ -41,16 +44,17 @@ def trace(
     strict: Strict = False,
 ) -> None:
     """Capture a network and print its permutation groups."""
-    found = capture_model(model, free_output)
+    found = capture_model(model)
     found.save(out)
-    spec = infer_spec(found, False, strict)
+    spec = infer_spec(found, free_output, strict)
     if json_:
-        print_json(spec.to_json())
+        print_json({**spec.document(), "log10_order": round(spec.log10_order, 6)})
         return
     from permgraph.reporting.tables import print_spec
 
     print_spec(spec)
-    say(f"Trace written to {out}. Next: permgraph plan --groups cnn,heads,ffn2")
+    free = " --free-output" if free_output else ""
+    say(f"Trace written to {out}. Next: permgraph plan --groups cnn,heads,ffn2{free}")
 
 
 @app.command()
@@ -72,14 +76,13 @@ def plan(
     from permgraph.planning.selection import select
     from permgraph.reporting.tables import steps_text
 
-    found = trace_of(target, free_output)
-    spec = infer_spec(found, free_output, strict)
+    spec = infer_spec(trace_of(target), free_output, strict)
     made = compile_plan(spec, groups, exclude, mode)
     if mode != "exact" and measure:
-        made = measured(made, found)
+        made = measured(made, target)
     made.save(out)
     if json_:
-        print_json(made.to_json())
+        print_json({**made.document(), "steps": encode(made)["spec"]["places"]})
         return
     print(steps_text(made))
     for note in select(spec, groups, exclude).notes:
@@ -97,7 +100,7 @@ def why(
     """Explain why an axis is in its group, pinned, or tied to another."""
     from permgraph.symmetry.explain import explain_text
 
-    print(visible(explain_text(trace_of(model, free_output), axis, other, free_output)))
+    print(visible(explain_text(trace_of(model), axis, other, free_output)))
 
 
 @app.command()
@@ -110,19 +113,31 @@ def apply(
     ignore_unexpected: Annotated[
         list[str], typer.Option(help="Glob of extra tensors to carry through.")
     ] = [],  # noqa: B006
+    no_check: NoCheck = False,
+    other_weights: OtherWeights = False,
 ) -> None:
-    """Permute a checkpoint, tensor by tensor."""
+    """Check that the function is kept, and permute a checkpoint, tensor by tensor."""
     from permgraph.ir.permutations import Permutations
     from permgraph.ir.plan import Plan
+    from permgraph.verification.checkpoints import SKIPPED, Checked, check_checkpoint
     from permgraph.weights.apply import apply_checkpoint
 
+    plan, perms = Plan.load(plan_file), Permutations.load(perms_file)
+
+    def function_check() -> dict[str, Any]:
+        checked = Checked(source.name, why=SKIPPED) if no_check else check_checkpoint(source, plan, perms)
+        say(checked.text())
+        return checked.record()
+
     written = apply_checkpoint(
-        Plan.load(plan_file),
-        Permutations.load(perms_file),
+        plan,
+        perms,
         source,
         out,
         force,
         ignore_unexpected=ignore_unexpected,
+        function_check=function_check,
+        other_weights=other_weights,
     )
     say(f"Permuted weights written to {written}.")
 
@@ -133,11 +148,13 @@ def verify(
     plan_file: Annotated[
         Path | None, typer.Option("--plan", help="Verify this plan instead of all groups.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many random elements to try.")] = 2,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="How often to check, each time with other noise and permutations.")
+    ] = 1,
     free_output: Free = False,
     json_: Json = False,
 ) -> None:
-    """Measure, in float64, that permuted weights compute the same."""
+    """The function check: measure, in float64, that permuted weights compute the same."""
     from permgraph.ir.plan import Plan
     from permgraph.verification.verdict import check_model
 
@@ -167,7 +184,7 @@ def draw(
     if target is not None and plan_file is None and kind_of(Path(target)) == "plan":
         plan_file, target = Path(target), None
     chosen = Plan.load(plan_file) if plan_file else None
-    found = trace_of(target, free_output)
+    found = trace_of(target)
     if chosen is not None and chosen.fingerprint != found.fingerprint:
         raise UsageError(
             f"{plan_file}: the plan was made for {chosen.spec.model}, another architecture than the trace of "
@@ -195,7 +212,7 @@ def lint(
 
     found = lint_files(foreign, model, free_output=free_output, measure=measure)
     if json_:
-        print_json(found.to_json())
+        print_json(encode(found.summary))
     else:
         print(visible(found.text()))
     if not found.lint.sound:

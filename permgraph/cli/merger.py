@@ -20,6 +20,8 @@ from permgraph.cli.options import (
     Matcher,
     MaxBad,
     Mode,
+    NoCheck,
+    OtherWeights,
     Seconds,
     Where,
 )
@@ -90,10 +92,10 @@ def merge(
     mode: Mode = "exact",
     audio: AudioArg = [],  # noqa: B006
     weights: Annotated[
-        str, typer.Option(help="A,B as in 0.9,0.1; or shares of A for a sweep: 0.9,0.8,0.5.")
+        str, typer.Option(help="A,B as in 0.9,0.1; or weights of A for a sweep: 0.9,0.8,0.5.")
     ] = "0.9,0.1",
     group_weights: Annotated[
-        list[str], typer.Option(help="Share of A for the tensors of some groups: ffn=0.5.")
+        list[str], typer.Option(help="Weight of A for the tensors of some groups: ffn=0.5.")
     ] = [],  # noqa: B006
     plan_file: Annotated[Path | None, typer.Option("--plan", help="A plan made before.")] = None,
     perms_file: Annotated[Path | None, typer.Option("--perms", help="Permutations matched before.")] = None,
@@ -105,6 +107,7 @@ def merge(
     where: Where = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="Of the random matcher and the shuffled baseline.")] = 0,
     checkpoint: Checkpoint = None,
+    no_check: NoCheck = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="Mend activation statistics after the merge (REPAIR).")
     ] = False,
@@ -112,6 +115,7 @@ def merge(
     per_model_rate: Annotated[
         bool, typer.Option("--per-model-rate", help="Let A and B hear different sampling rates.")
     ] = False,
+    other_weights: OtherWeights = False,
 ) -> None:
     """Align B to A and average: the whole line in one command."""
     from permgraph import pipeline as line
@@ -120,22 +124,29 @@ def merge(
     from permgraph.ir.plan import Plan
     from permgraph.reporting.card import matching_text
 
-    shares = line.parse_weights(weights)
+    pairs = line.parse_weights(weights)
     if perms_file is not None and plan_file is None:
         raise UsageError("--perms needs the --plan it was matched for.")
     one, other = pair_of(a, b, per_model_rate)
     plan = Plan.load(plan_file) if plan_file else line.plan_for(one, groups, exclude, mode)
     calibration = calibration_of(audio, seconds, clips, batch, max_bad, where)
     if perms_file is not None:
-        done = line.Aligned(plan, Permutations.load(perms_file))
+        done = line.aligned(other, plan, Permutations.load(perms_file), bar=progress_bar, check=not no_check)
     else:
         done = line.align(
-            one, other, plan, calibration, matcher=matcher, seed=seed, checkpoint=checkpoint, bar=progress_bar
+            one,
+            other,
+            plan,
+            calibration,
+            matcher=matcher,
+            seed=seed,
+            checkpoint=checkpoint,
+            bar=progress_bar,
+            verify=not no_check,
         )
     if done.perms.report.get("groups"):
         print(matching_text(done.perms.report))
     command = "permgraph " + " ".join(sys.argv[1:])
-    per_group = line.group_weights(plan, group_weights)
     if repair and not audio:
         raise UsageError("--repair mends statistics measured on audio: give some with --audio.")
     written, notes = line.merge_all(
@@ -143,8 +154,9 @@ def merge(
         other,
         done,
         out,
-        shares,
-        shares=per_group,
+        pairs,
+        tensor_weights=line.group_weights(plan, group_weights),
+        other_weights=other_weights,
         command=command,
         force=force,
         repair=calibration if repair else None,
@@ -167,12 +179,10 @@ def report(
     json_: Json = False,
 ) -> None:
     """Print how well units matched and what share of them moved (the paper's Table II)."""
-    from permgraph.ir.permutations import Permutations
-    from permgraph.pipeline import PERMUTATIONS
+    from permgraph.pipeline import matching_of
     from permgraph.reporting.card import matching_text
 
-    files = {str(path): path / PERMUTATIONS if path.is_dir() else path for path in perms_files}
-    loaded = {name: Permutations.load(path).report for name, path in files.items()}
+    loaded = {str(path): matching_of(path).report for path in perms_files}
     if json_:
         print_json(loaded)
         return

@@ -38,6 +38,10 @@ Strict = Annotated[bool, typer.Option("--strict", help="An op without a rule is 
 AudioArg = Annotated[
     list[str], typer.Option("--audio", help="Folder, glob, file or manifest (csv/tsv); repeat for more.")
 ]
+NoCheck = Annotated[
+    bool,
+    typer.Option("--no-check", help="Write without the function check; the record of the result says so."),
+]
 Seconds = Annotated[float, typer.Option(min=0.1, help="Length of every clip.")]
 Clips = Annotated[
     int | None, typer.Option(min=1, help="At most so many clips, evenly spread over the files.")
@@ -45,7 +49,16 @@ Clips = Annotated[
 Batch = Annotated[int, typer.Option(min=1, help="Clips at a time.")]
 MaxBad = Annotated[float, typer.Option(help="Share of files that may be unusable.")]
 Where = Annotated[list[str], typer.Option(help="Rows of a manifest to keep: COLUMN=VALUE.")]
-Matcher = Annotated[str, typer.Option(help="correlation, covariance, identity, random.")]
+OtherWeights = Annotated[
+    bool,
+    typer.Option(
+        "--other-weights",
+        help="Accept weights other than those that were matched: a later state of that model, fine-tuned say.",
+    ),
+]
+Matcher = Annotated[
+    str, typer.Option(help="correlation, covariance, identity, random, or your own file.py:function.")
+]
 Checkpoint = Annotated[
     Path | None, typer.Option(help="File to keep the statistics in: a stopped run resumes from it.")
 ]

@@ -18,26 +18,27 @@ if TYPE_CHECKING:
     from permgraph.weights.encoder import Encoder
 
 
-def trace_of(target: str | None, free_output: bool) -> Trace:
+def trace_of(target: str | None) -> Trace:
     """The trace in a file, or of a MODEL traced now."""
     from permgraph.ir.trace import Trace
 
-    if target is None:
-        return Trace.load(DEFAULT_TRACE)
+    if target is None or is_trace_file(target):
+        return Trace.load(target or DEFAULT_TRACE)
+    return capture_model(target)
+
+
+def is_trace_file(target: str) -> bool:
+    """Whether TRACE|MODEL is a file to read; all else is built."""
     path = Path(target)
-    if path.suffix == ".json" and path.name != "config.json":
-        return Trace.load(path)
-    return capture_model(target, free_output)
+    return path.suffix == ".json" and path.name != "config.json"
 
 
-def capture_model(model: str, free_output: bool) -> Trace:
-    from dataclasses import replace
-
+def capture_model(model: str) -> Trace:
     from permgraph.frontend.capture import capture
     from permgraph.frontend.sources import load_source
 
     source = load_source(model)
-    return replace(capture(source.module, source.args, source.kwargs, source.name), free_output=free_output)
+    return capture(source.module, source.args, source.kwargs, source.name)
 
 
 def infer_spec(found: Trace, free_output: bool, strict: bool) -> PermSpec:
@@ -54,10 +55,20 @@ def infer_spec(found: Trace, free_output: bool, strict: bool) -> PermSpec:
     return spec
 
 
-def measured(made: Plan, found: Trace) -> Plan:
+def measured(made: Plan, target: str | None) -> Plan:
+    """The plan with the change it makes to the function of the MODEL that was typed.
+
+    What a trace file says of its model is a label: nothing is built or imported by it.
+    """
+    if target is None or is_trace_file(target):
+        say(
+            f"Mode {made.mode} changes the function. By how much is measured on a MODEL only: "
+            f"permgraph plan MODEL --groups {made.selection} --mode {made.mode}"
+        )
+        return made
     from permgraph.verification.verdict import measured_change
 
-    return measured_change(made, found)
+    return measured_change(made, target)
 
 
 def pair_of(a: Path, b: Path, per_model_rate: bool) -> tuple[Encoder, Encoder]:

@@ -15,19 +15,13 @@ dtype = "float32"
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from permgraph.data_files import specs
+from permgraph.data_files import read_toml, specs
 from permgraph.errors import FileError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @dataclass(frozen=True)
@@ -72,10 +66,7 @@ def _architecture(path: Path) -> Architecture:
 
 def _read(path: Path) -> dict[str, Any]:
     """One file, laid over the file that it extends; tables are merged key by key."""
-    try:
-        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise FileError(f"{path}: cannot read this architecture: {error}.") from error
+    data = read_toml(path)
     base = _read(path.with_name(f"{data.pop('extends')}.toml")) if "extends" in data else {}
     tables = {key: base[key] | data[key] for key in ("overrides", "input") if key in base and key in data}
     return base | data | tables

@@ -1,70 +1,142 @@
-"""Capture: a torch module becomes a Trace, through `torch.export`.
+"""Capture: a torch module becomes a Trace, through `torch.export`, or by running it where that fails.
 
 The module is exported as it is (meta, CPU or GPU weights; no values are read but those of small constant
 tables), in eval mode, and its training flags are restored afterwards. Decomposition makes the graph functional
-(`compound`); higher-order ops are walked into (`walk`, `control`).
+(`decomposition`); higher-order ops are walked into (`flatten`, `control_flow`). Code that reads values of tensors
+cannot be exported: then the module runs with its weights, under a recorder (`running`).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from permgraph.errors import TraceError
+from permgraph.frontend.arguments import Call, call_of, exportable
 from permgraph.frontend.decomposition import taken_apart
 from permgraph.frontend.export import program_of
-from permgraph.frontend.flatten import FRAME, Walk, dtype_of, short
-from permgraph.ir.trace import Node, StateTensor, Trace
+from permgraph.frontend.flatten import Walk
+from permgraph.frontend.functional import made_functional
+from permgraph.frontend.modules import for_capture, network_of, unwrapped
+from permgraph.frontend.outputs import plain_outputs
+from permgraph.frontend.refusals import refusal, without_values
+from permgraph.frontend.running import record
+from permgraph.frontend.state import state_names, state_of
+from permgraph.frontend.unreached import with_unreached
+from permgraph.ir.trace import Node, Trace
 
-_ASKED = ("aten.item.", "aten._local_scalar_dense.")
+_ASKED = ("aten.item.", "aten._local_scalar_dense.", "permgraph.read.", "permgraph.unreached.")
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A captured network: `program` is None when it was captured by running it."""
+
+    trace: Trace
+    call: Call
+    program: ExportedProgram | None
 
 
 def capture(
-    module: nn.Module,
-    args: tuple[Any, ...] = (),
-    kwargs: dict[str, Any] | None = None,
+    module: nn.Module | ExportedProgram,
+    args: Any = (),
+    kwargs: Mapping[str, Any] | None = None,
     name: str | None = None,
 ) -> Trace:
     """Trace `module(*args, **kwargs)`.
 
     Args:
-        module: any network that `torch.export` can capture; meta-device weights are enough.
-        args, kwargs: example inputs on the device of the weights. Batch 1 and a short input do.
+        module: any network that `torch.export` can capture, for which meta-device weights are enough; any other
+            with its weights, on the CPU or a GPU.
+        args, kwargs: example inputs on the device of the weights. Batch 1 and a short input do. `args` that are no
+            tuple or list are one argument; a mapping holds keyword arguments.
         name: what to call it in reports (default: the class name).
 
     Raises:
         TraceError: the network cannot be captured; the message names the line of model code.
     """
-    return flatten(export(module, args, kwargs), module, name)
+    return captured(module, args, kwargs, name).trace
 
 
-def export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> ExportedProgram:
-    """The functional ATen program of a module at these inputs, in eval mode. Raises TraceError."""
-    with _eval_mode(module), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's own pytree, about itself
+def captured(
+    module: nn.Module | ExportedProgram,
+    args: Any = (),
+    kwargs: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> Capture:
+    """The trace, and the program it was made from, which calibration runs. Raises TraceError."""
+    if isinstance(module, ExportedProgram) and not args and not kwargs and module.example_inputs:
+        args, kwargs = module.example_inputs
+    network = network_of(module)
+    call = call_of(args, kwargs)
+    title = name or type(unwrapped(network)[0]).__name__
+    with prepared(network) as caches, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's remarks about its own tracing; what fails is an exception
         try:
-            program = taken_apart(program_of(module, tuple(args), kwargs or {}))
+            program = _exported(network, call)
         except Exception as error:
-            raise TraceError(_explain(error, type(module).__name__)) from error
-    return program
+            nodes, notes = _ran(network, call, error, title)
+            return Capture(_trace(title, nodes, network, (*notes, *_left_out(caches))), call, None)
+    return Capture(_trace(title, _walked(program, network), network, _left_out(caches)), call, program)
 
 
-def flatten(program: ExportedProgram, module: nn.Module, name: str | None = None) -> Trace:
-    """A program as a Trace: sub-graphs walked into, dead nodes dropped, names of the module's state."""
-    names = _state_names(module)
-    walk = Walk(program.graph_signature, names, dict(program.constants), dict(program.state_dict))
-    nodes = _live(walk.program(program.graph_module))
-    state = _state(module, names)
+def rerun(network: nn.Module, call: Call, wanted: frozenset[str]) -> dict[str, Tensor]:
+    """The results of some nodes in a network that was captured by running it, for other inputs on the same path."""
+    with prepared(network):
+        return record(unwrapped(network)[0], call, inner_names(network), wanted).results
+
+
+@contextmanager
+def prepared(network: nn.Module) -> Iterator[list[str]]:
+    """The module as it is captured: yields the classes of caches that are left out of its outputs."""
+    with for_capture(network), plain_outputs(unwrapped(network)[0]) as caches:
+        yield caches
+
+
+def inner_names(network: nn.Module) -> dict[str, str]:
+    """Names of the state as the module inside a wrapper has them → first names as the network has them."""
+    prefix = unwrapped(network)[1]
+    return {name.removeprefix(prefix): first for name, first in state_names(network).items()}
+
+
+def _exported(network: nn.Module, call: Call) -> ExportedProgram:
+    inner = unwrapped(network)[0]
+    with exportable(inner, call) as (args, kwargs):
+        program = program_of(inner, args, kwargs)
+        return program if made_functional(program) else taken_apart(program)
+
+
+def _walked(program: ExportedProgram, network: nn.Module) -> list[Node]:
+    """The nodes of a program: sub-graphs walked into, names of the module's state."""
+    walk = Walk(
+        program.graph_signature, inner_names(network), dict(program.constants), dict(program.state_dict)
+    )
+    return walk.program(program.graph_module)
+
+
+def _ran(network: nn.Module, call: Call, error: Exception, title: str) -> tuple[list[Node], tuple[str, ...]]:
+    """The nodes of a run with real weights, after an export that failed, and what to say of them."""
+    inner = unwrapped(network)[0]
+    if without_values(inner, call):
+        raise TraceError(refusal(error, title, inner, call)) from error
+    try:
+        recorder = record(inner, call, inner_names(network))
+    except Exception as second:
+        raise TraceError(refusal(error, title, inner, call, second)) from second
+    return with_unreached(recorder.nodes, state_of(network, state_names(network)))
+
+
+def _trace(title: str, nodes: list[Node], network: nn.Module, notes: tuple[str, ...]) -> Trace:
+    state = state_of(network, state_names(network))
+    nodes = _live(nodes)
     read = {node.options["tensor"] for node in nodes if node.op == "state"}
-    unused = tuple(s for s in state if s not in read)
-    return Trace(name or type(module).__name__, tuple(nodes), state, unused)
+    return Trace(title, tuple(nodes), state, tuple(s for s in state if s not in read), notes=notes)
 
 
 def _live(nodes: list[Node]) -> list[Node]:
@@ -78,60 +150,6 @@ def _live(nodes: list[Node]) -> list[Node]:
     return kept[::-1]
 
 
-@contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
-    """Dropout, SpecAugment and layerdrop off while tracing; flags are put back."""
-    flags = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, training in flags:
-            child.training = training
-
-
-def _state_names(module: nn.Module) -> dict[str, str]:
-    """Every name of every parameter and persistent buffer → the first name of that tensor."""
-    first: dict[int, str] = {}
-    names = {}
-    for name, tensor in _named_state(module):
-        names[name] = first.setdefault(id(tensor), name)
-    return names
-
-
-def _named_state(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    persistent = set(module.state_dict(keep_vars=True))
-    for name, tensor in (
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    ):
-        if name in persistent:
-            yield name, tensor
-
-
-def _state(module: nn.Module, names: dict[str, str]) -> dict[str, StateTensor]:
-    state: dict[str, StateTensor] = {}
-    for name, tensor in _named_state(module):
-        first = names[name]
-        if first in state:
-            state[first] = replace(state[first], aliases=(*state[first].aliases, name))
-            continue
-        kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
-        state[name] = StateTensor(name, tuple(tensor.shape), dtype_of(tensor.dtype), kind)
-    return state
-
-
-def _explain(error: Exception, name: str) -> str:
-    frames = [f for f in FRAME.findall(str(error)) if "/torch/" not in f[0]]
-    tail = error.__traceback__
-    while not frames and tail is not None:
-        path = tail.tb_frame.f_code.co_filename
-        if "/torch/" not in path and "permgraph" not in path:
-            frames = [(path, str(tail.tb_lineno), "")]
-        tail = tail.tb_next
-    line = f" at {short(frames[-1][0])}:{frames[-1][1]}" if frames else ""
-    first = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
-    return (
-        f"{name}: torch.export could not capture this network{line}: {first[:300]}. Control flow that depends on the "
-        "data must be fixed for tracing: pass concrete example inputs, or a wrapper whose forward takes one path."
-    )
+def _left_out(caches: list[str]) -> tuple[str, ...]:
+    names = ", ".join(dict.fromkeys(caches))
+    return (f"left out of the outputs: {names}, a cache that the next call reads",) if names else ()

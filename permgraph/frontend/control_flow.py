@@ -85,9 +85,7 @@ def flex(walk: Walk, node: fx.Node, args: tuple[Any, ...]) -> Any:
     tables = tuple(x for x in (*args[7], *args[8]) if isinstance(x, Ref))
     operands = {"query": q, "key": k, "value": v, "tables": tables}
     options = {"asked": tuple(sorted(asked))}
-    return walk.record(
-        node, "permgraph.flex_attention.default", operands, options, f"{node.name}.attention"
-    )
+    return walk.record(node, "permgraph.flex_attention.default", operands, options, f"{node.name}.attention")
 
 
 def _placeholders(graph: fx.GraphModule) -> list[fx.Node]:

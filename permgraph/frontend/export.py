@@ -10,18 +10,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.export import ExportedProgram, draft_export
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.export import ExportedProgram
 
-_LOUD = ("torch.fx.experimental.symbolic_shapes", "torch.export._draft_export", "torch.export")
+_LOUD = ("torch.fx.experimental.symbolic_shapes", "torch.export")
 
 
 def program_of(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
-    """The program of one path through the module's code. Raises whatever torch raises, and prints none of it.
-
-    Control flow that depends on data takes the path that the example takes, when the weights are there to tell: what
-    the code asked of a tensor stays in the program, and so holds in order what the answer depends on.
-    """
+    """The program of one path through the module's code. Raises whatever torch raises, and prints none of it."""
 
     def export() -> ExportedProgram:
         return torch.export.export(module, args, kwargs, strict=False)
@@ -36,17 +31,6 @@ def program_of(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
         except NotImplementedError:
             with torch.no_grad():  # what has no gradient on this device (flex attention on a CPU)
                 return export()
-        except Exception as error:
-            if not _depends_on_data(error) or any(p.is_meta for p in module.parameters()):
-                raise
-            try:
-                return draft_export(module, args, kwargs, strict=False)
-            except Exception:
-                raise error from None  # the first reason says more
-
-
-def _depends_on_data(error: Exception) -> bool:
-    return isinstance(error, GuardOnDataDependentSymNode) or "data-dependent" in str(error)
 
 
 @contextmanager

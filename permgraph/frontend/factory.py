@@ -25,16 +25,31 @@ def call_factory(model: str) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]
     Example inputs may be a tuple or list of arguments, one tensor, or a dict of keyword arguments.
     Raises UsageError when there is no such function, TraceError when it fails or returns something else.
     """
-    place, _, name = model.rpartition(":")
-    if not place or not name:
-        raise UsageError(f"{model}: expected file.py:factory or package.module:factory.")
-    with _importable(Path(place).expanduser().parent if place.endswith(".py") else Path.cwd()):
-        factory = _find(_import(place, model), name, place)
+    with _importable(_folder(model)):
+        factory = user_function(model)
         try:
             made = factory()
         except (Exception, SystemExit) as error:
             raise TraceError(f"{model}: the factory raised {_describe(error)}") from error
     return _checked(made, model)
+
+
+def user_function(text: str) -> Callable[..., Any]:
+    """The function that a user typed as `file.py:name` or `package.module:name`. Its file is run.
+
+    Raises UsageError when there is no such function, TraceError when the file cannot be run.
+    """
+    place, _, name = text.rpartition(":")
+    if not place or not name:
+        raise UsageError(f"{text}: expected file.py:function or package.module:function.")
+    with _importable(_folder(text)):
+        return _find(_import(place, text), name, place)
+
+
+def _folder(text: str) -> Path:
+    """Where what the user's code imports may lie beside it."""
+    place = text.rpartition(":")[0]
+    return Path(place).expanduser().parent if place.endswith(".py") else Path.cwd()
 
 
 def _import(place: str, model: str) -> ModuleType:
@@ -61,8 +76,8 @@ def _import(place: str, model: str) -> ModuleType:
     return module
 
 
-def _find(module: ModuleType, name: str, place: str) -> Callable[[], Any]:
-    factory: Callable[[], Any] | None = getattr(module, name, None)
+def _find(module: ModuleType, name: str, place: str) -> Callable[..., Any]:
+    factory: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(factory):
         functions = [n for n, f in vars(module).items() if inspect.isfunction(f)]
         raise UsageError(f"{place}: no function {name!r} in it.{nearest(name, functions)}")

@@ -12,8 +12,8 @@ import torch
 from torch import fx
 from torch.export.graph_signature import ExportGraphSignature, InputKind
 
-from permgraph.frontend.arguments import bound
 from permgraph.frontend.control_flow import WALKS
+from permgraph.frontend.schema_arguments import bound
 from permgraph.ir.trace import Node, Ref, TensorMeta
 
 DATA = 12  # stands for a count that only the data tells
@@ -65,7 +65,7 @@ class Walk:
         return self.nodes
 
     def placeholder(self, node: fx.Node, spec: Any, seen: dict[str, Ref]) -> Any:
-        meta = _metas(node.meta.get("val"))
+        meta = metas_of(node.meta.get("val"))
         if not meta or meta[0] is None:
             return node.meta.get("val")  # a plain number or None baked into the call
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and spec.target in self.names:
@@ -101,12 +101,13 @@ class Walk:
     def attribute(self, graph: fx.GraphModule, node: fx.Node) -> Any:
         value = operator.attrgetter(str(node.target))(graph)
         if isinstance(value, torch.Tensor):
-            return self.add(node.name, "constant", _metas(value), value=_table(value))
+            return self.add(node.name, "constant", metas_of(value), value=table_of(value))
         return value
 
     def call(self, node: fx.Node, env: dict[fx.Node, Any]) -> Any:
         target = node.target
-        args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), lambda n: env[n])
+        args: Any = fx.map_arg(node.args, lambda n: env[n])
+        kwargs: Any = fx.map_arg(dict(node.kwargs), lambda n: env[n])
         if target is operator.getitem:
             source, index = args
             if isinstance(source, (tuple, list)):  # the result of an inlined sub-graph
@@ -153,7 +154,7 @@ class Walk:
         return self.add(
             name or node.name,
             op,
-            _metas(value),
+            metas_of(value),
             operands=operands,
             options=options,
             multiple=isinstance(value, (tuple, list)),
@@ -163,12 +164,17 @@ class Walk:
 
     def table(self, target: str | None) -> Any:
         value = self.values.get(target or "")
-        return _table(value) if isinstance(value, torch.Tensor) else None
+        return table_of(value) if isinstance(value, torch.Tensor) else None
 
 
-def _table(value: torch.Tensor) -> Any:
+def table_of(value: torch.Tensor) -> Any:
     """Contents of an integer or boolean table; a bare number when a constant has one value throughout."""
-    if value.is_meta or value.numel() == 0 or isinstance(value, torch._subclasses.FakeTensor):
+    if (
+        value.is_meta
+        or value.layout != torch.strided
+        or value.numel() == 0
+        or isinstance(value, torch._subclasses.FakeTensor)
+    ):
         return None
     if value.is_floating_point() or value.is_complex():
         value = value.detach()
@@ -178,7 +184,7 @@ def _table(value: torch.Tensor) -> Any:
     return value.tolist() if value.numel() <= MAX_CONSTANT else None
 
 
-def _metas(value: Any) -> tuple[TensorMeta | None, ...]:
+def metas_of(value: Any) -> tuple[TensorMeta | None, ...]:
     values = value if isinstance(value, (tuple, list)) else (value,)
     return tuple(
         TensorMeta(tuple(map(_size, v.shape)), dtype_of(v.dtype)) if isinstance(v, torch.Tensor) else None

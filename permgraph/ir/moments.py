@@ -9,22 +9,20 @@ one shift become sums about another by algebra alone, so shards, resumed runs an
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from permgraph.errors import FileError, MatchError
-from permgraph.ir.files import write_bytes
+from permgraph.ir.files import load_arrays, save_arrays, write_bytes
+from permgraph.ir.plan import UNKNOWN, Origin
+from permgraph.ir.sums import Sums
 
-FORMAT = 1
-ARRAYS = ("shift_a", "shift_b", "sum_a", "sum_b", "square_a", "square_b", "product")
+FORMAT = 2
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -50,68 +48,50 @@ class ProbeMoments:
     """Sums of one probe over all samples. U units, each owning m columns; column = unit · m + slot.
 
     layout     how the units of A are arranged
-    n          samples (frames × clips) counted in
-    shift_*    what was subtracted from every sample, (m, U)
-    sum_*      Σ(a - shift_a), (m, U)
-    square_*   Σ(a - shift_a)², (m, U)
+    a, b       sums of the columns of each model, arrays (m, U), over the same samples (frames × clips)
     product    Σ(a - shift_a)(b - shift_b)ᵀ between equal slots, (m, U_a, U_b)
     excluded   samples left out because their batch held a NaN or an infinity
     """
 
     layout: Layout
-    n: int
-    shift_a: FloatArray
-    shift_b: FloatArray
-    sum_a: FloatArray
-    sum_b: FloatArray
-    square_a: FloatArray
-    square_b: FloatArray
+    a: Sums
+    b: Sums
     product: FloatArray
     excluded: int = 0
 
+    @property
+    def n(self) -> int:
+        """Samples counted in."""
+        return self.a.n
+
     def __add__(self, other: ProbeMoments) -> ProbeMoments:
-        """Sums over both sets of samples, about this one's shift. Raises MatchError when shapes differ."""
+        """Sums over both sets of samples, about this one's shifts. Raises MatchError when shapes differ."""
         if self.layout != other.layout or self.product.shape != other.product.shape:
             raise MatchError(
                 f"moments of different probes cannot be added: {self.layout} {self.product.shape} "
                 f"and {other.layout} {other.product.shape}. Calibrate both with the same plan."
             )
+        excluded = self.excluded + other.excluded
         if not self.n or not other.n:
-            return replace(self if self.n else other, excluded=self.excluded + other.excluded)
-        moved = other.about(self.shift_a, self.shift_b)
-        sums = {name: getattr(self, name) + getattr(moved, name) for name in ARRAYS[2:]}
-        return replace(self, n=self.n + other.n, excluded=self.excluded + other.excluded, **sums)
+            return replace(self if self.n else other, excluded=excluded)
+        moved = other.about(self.a.shift, self.b.shift)
+        product = self.product + moved.product
+        return replace(self, a=self.a + moved.a, b=self.b + moved.b, product=product, excluded=excluded)
 
     def about(self, shift_a: FloatArray, shift_b: FloatArray) -> ProbeMoments:
-        """The same sums about another shift; exact algebra in float64."""
-        step_a, step_b = self.shift_a - shift_a, self.shift_b - shift_b
-        if not step_a.any() and not step_b.any():
-            return self
-        sum_a, sum_b = self.sum_a + self.n * step_a, self.sum_b + self.n * step_b
-        return replace(
-            self,
-            shift_a=shift_a,
-            shift_b=shift_b,
-            sum_a=sum_a,
-            sum_b=sum_b,
-            square_a=self.square_a + step_a * (self.sum_a + sum_a),
-            square_b=self.square_b + step_b * (self.sum_b + sum_b),
-            product=self.product + _outer(step_a, self.sum_b) + _outer(sum_a, step_b),
+        """The same sums about other shifts; exact algebra in float64."""
+        a, b = self.a.about(shift_a), self.b.about(shift_b)
+        product = (
+            self.product + _outer(self.a.shift - shift_a, self.b.sum) + _outer(a.sum, self.b.shift - shift_b)
         )
-
-    def variance_a(self) -> FloatArray:
-        """Variance of each column of A, (m, U)."""
-        return _variance(self.n, self.sum_a, self.square_a)
-
-    def variance_b(self) -> FloatArray:
-        return _variance(self.n, self.sum_b, self.square_b)
+        return replace(self, a=a, b=b, product=product)
 
     def dead_a(self) -> BoolArray:
         """Units of A that never vary, (U,): all their columns are constant up to rounding."""
-        return np.asarray(_dead(self.n, self.shift_a, self.sum_a, self.square_a).all(axis=0))
+        return np.asarray(self.a.dead().all(axis=0))
 
     def dead_b(self) -> BoolArray:
-        return np.asarray(_dead(self.n, self.shift_b, self.sum_b, self.square_b).all(axis=0))
+        return np.asarray(self.b.dead().all(axis=0))
 
     def covariance(self) -> FloatArray:
         """Covariance of every unit of A with every unit of B, summed over the unit's columns, (U_a, U_b)."""
@@ -125,10 +105,7 @@ class ProbeMoments:
 
         A constant channel correlates 0 with everything. With several columns per unit, their mean.
         """
-        dead_a = _dead(self.n, self.shift_a, self.sum_a, self.square_a)
-        dead_b = _dead(self.n, self.shift_b, self.sum_b, self.square_b)
-        scale_a = np.where(dead_a, 0, 1 / np.sqrt(np.where(dead_a, 1, self.variance_a())))
-        scale_b = np.where(dead_b, 0, 1 / np.sqrt(np.where(dead_b, 1, self.variance_b())))
+        scale_a, scale_b = _scale(self.a), _scale(self.b)
         total = np.zeros(self.product.shape[1:])
         for slot in range(self.product.shape[0]):
             one = self._covariance(slot)
@@ -139,20 +116,20 @@ class ProbeMoments:
 
     def _covariance(self, slot: int) -> FloatArray:
         n = max(self.n, 1)
-        return np.asarray((self.product[slot] - np.outer(self.sum_a[slot] / n, self.sum_b[slot])) / n)
+        return np.asarray((self.product[slot] - np.outer(self.a.sum[slot] / n, self.b.sum[slot])) / n)
 
 
 @dataclass(frozen=True)
 class Moments:
     """The sums of every probe, by key.
 
-    probes       key → sums; the layout of each says which groups it is evidence for
-    fingerprint  of what was calibrated: the plan's, and after a colon whatever else must be equal to add up
-    meta         anything worth keeping in words: models, data, counts
+    probes   key → sums; the layout of each says which groups it is evidence for
+    origin   the plan and the weights that were calibrated
+    meta     anything worth keeping in words: data, counts
     """
 
     probes: dict[str, ProbeMoments]
-    fingerprint: str = ""
+    origin: Origin = UNKNOWN
     meta: dict[str, str] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> ProbeMoments:
@@ -160,10 +137,10 @@ class Moments:
 
     def __add__(self, other: Moments) -> Moments:
         """Moments of both runs together. Raises MatchError when they are not of the same calibration."""
-        if self.fingerprint != other.fingerprint:
+        if self.origin != other.origin:
             raise MatchError(
-                f"moments of different calibrations cannot be added: fingerprint {self.fingerprint!r} and "
-                f"{other.fingerprint!r}. Calibrate both with the same plan, models and settings."
+                f"moments of different calibrations cannot be added: {self.origin} and {other.origin}. Calibrate both "
+                "with the same plan, models and settings."
             )
         probes = dict(self.probes)
         for key, probe in other.probes.items():
@@ -171,7 +148,7 @@ class Moments:
         meta = dict(self.meta)
         for key, text in other.meta.items():
             meta[key] = text if meta.get(key, text) == text else f"{meta[key]} + {text}"
-        return Moments(probes, self.fingerprint, meta)
+        return Moments(probes, self.origin, meta)
 
     @staticmethod
     def total(shards: list[Moments]) -> Moments:
@@ -195,63 +172,82 @@ class Moments:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file; equal moments give equal bytes. Raises FileError."""
-        from safetensors.numpy import save
-
-        tensors = {
-            f"{key}|{name}": np.ascontiguousarray(getattr(probe, name))
-            for key, probe in sorted(self.probes.items())
-            for name in ARRAYS
-        }
-        rows = {
-            key: {"groups": p.layout.groups, "sizes": p.layout.sizes, "n": p.n, "excluded": p.excluded}
-            for key, p in self.probes.items()
-        }
-        body = {"format": FORMAT, "fingerprint": self.fingerprint, "meta": self.meta, "probes": rows}
-        # one metadata key: safetensors writes several in an order that changes from run to run
-        write_bytes(save(tensors, metadata={"permgraph.moments": json.dumps(body, sort_keys=True)}), path)
+        arrays = {f"{key}|{name}": a for key, p in self.probes.items() for name, a in _arrays(p).items()}
+        rows = {key: ProbeHeader(p.layout, p.n, p.excluded) for key, p in self.probes.items()}
+        header = Header(self.origin, self.meta, rows)
+        write_bytes(save_arrays("moments", FORMAT, header, arrays), path)
 
     @classmethod
     def load(cls, path: str | Path) -> Moments:
         """Read what `save` wrote. Raises FileError."""
-        from safetensors import safe_open
-
-        try:
-            with safe_open(str(path), framework="numpy") as file:
-                body = json.loads((file.metadata() or {})["permgraph.moments"])
-                if body["format"] > FORMAT:
-                    raise FileError(
-                        f"{path}: moments format {body['format']} needs a newer permgraph "
-                        f"(this one reads {FORMAT})."
-                    )
-                probes = {key: _read(file, key, row) for key, row in sorted(body["probes"].items())}
-                return cls(probes, body["fingerprint"], body["meta"])
-        except FileNotFoundError as error:
-            raise FileError(
-                f"{path}: no such file. Run `permgraph match` with --audio to calibrate."
-            ) from error
-        except FileError:
-            raise
-        except Exception as error:
-            raise FileError(f"{path}: not a moments file (safetensors): {error}.") from error
+        header, arrays = load_arrays(path, "moments", FORMAT, Header, "match --audio --checkpoint")
+        wanted = {f"{key}|{name}" for key in header.probes for name in ARRAYS}
+        if wanted != set(arrays):
+            wrong = sorted(wanted ^ set(arrays))[0]
+            raise FileError(f"{path}: the array {wrong[:100]!r} is missing, or belongs to no probe.")
+        probes = {}
+        for key, row in header.probes.items():
+            try:
+                probes[key] = _probe(row, *(arrays[f"{key}|{name}"] for name in ARRAYS))
+            except ValueError as error:
+                raise FileError(f"{path}: probe {key[:100]!r}: {error}.") from error
+        return cls(probes, header.origin, header.meta)
 
 
-def _read(file: Any, key: str, row: Mapping[str, Any]) -> ProbeMoments:
-    layout = Layout(tuple(row["groups"]), tuple(row["sizes"]))
-    arrays = {name: file.get_tensor(f"{key}|{name}") for name in ARRAYS}
-    return ProbeMoments(layout, row["n"], **arrays, excluded=row["excluded"])
+@dataclass(frozen=True)
+class ProbeHeader:
+    """What the file says of one probe beside its arrays."""
+
+    layout: Layout
+    n: int
+    excluded: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file of moments says beside its arrays."""
+
+    origin: Origin
+    meta: dict[str, str]
+    probes: dict[str, ProbeHeader]
+
+
+ARRAYS = ("shift_a", "sum_a", "square_a", "shift_b", "sum_b", "square_b", "product")
+
+
+def _arrays(probe: ProbeMoments) -> dict[str, FloatArray]:
+    a, b = probe.a, probe.b
+    return dict(zip(ARRAYS, (a.shift, a.sum, a.square, b.shift, b.sum, b.square, probe.product), strict=True))
+
+
+def _probe(row: ProbeHeader, *arrays: FloatArray) -> ProbeMoments:
+    """Raises ValueError for arrays that are not the sums of one probe."""
+    product = arrays[-1]
+    if any(x.dtype != np.float64 for x in arrays) or product.ndim != 3:
+        raise ValueError("its arrays are not of float64, or its product has not three axes")
+    slots, units_a, units_b = product.shape
+    shapes = [(slots, units_a)] * 3 + [(slots, units_b)] * 3
+    if [x.shape for x in arrays[:-1]] != shapes or row.layout.units != units_a or not slots:
+        raise ValueError(f"its arrays do not fit each other, or its layout of {row.layout.units} units")
+    if (
+        row.n < 0
+        or row.excluded < 0
+        or not row.layout.sizes
+        or len(row.layout.sizes) != len(row.layout.groups)
+    ):
+        raise ValueError("its counts of samples are below 0, or its layout has not one size per group")
+    if not all(np.isfinite(x).all() for x in arrays) or min(arrays[2].min(), arrays[5].min()) < 0:
+        raise ValueError("its sums are not finite, or a sum of squares is below 0")
+    return ProbeMoments(
+        row.layout, Sums(row.n, *arrays[:3]), Sums(row.n, *arrays[3:6]), product, row.excluded
+    )
+
+
+def _scale(sums: Sums) -> FloatArray:
+    """1 / standard deviation of every column; 0 of a dead one."""
+    dead = sums.dead()
+    return np.asarray(np.where(dead, 0, 1 / np.sqrt(np.where(dead, 1, sums.variance()))))
 
 
 def _outer(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.asarray(a[:, :, None] * b[:, None, :])
-
-
-def _variance(n: int, total: FloatArray, square: FloatArray) -> FloatArray:
-    n = max(n, 1)
-    return np.asarray(np.maximum(square / n - (total / n) ** 2, 0))
-
-
-def _dead(n: int, shift: FloatArray, total: FloatArray, square: FloatArray) -> BoolArray:
-    """Columns whose spread is no more than rounding: of their own float32 value, or of these sums."""
-    mean = shift + total / max(n, 1)
-    rounding = (4 * np.finfo(np.float32).eps * np.abs(mean)) ** 2 + 1e-13 * square / max(n, 1)
-    return np.asarray(_variance(n, total, square) <= rounding)

@@ -1,19 +1,21 @@
-"""Permutations: by what a plan re-orders each group. Checked, inverted, saved and loaded here."""
+"""Permutations: by what a plan re-orders each group. Inverted, saved and loaded here."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from permgraph.errors import FileError, PlanError, nearest
-from permgraph.ir.files import write_bytes
-from permgraph.ir.plan import Plan
-from permgraph.ir.spec import Group, IntArray, PermSpec
+from permgraph.errors import FileError
+from permgraph.ir.files import load_arrays, save_arrays, write_bytes
+from permgraph.ir.plan import UNKNOWN, Origin, Plan
+from permgraph.ir.spec import IntArray, PermSpec
+
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,15 @@ class Permutations:
     A group within others has one permutation per slot of its ancestors: `heads.3/v` has shape (12, 64), and
     row k is the order of the channels inside the head that lands in slot k.
     A group that is absent stays in order.
+
+    report   what the matching is worth (`permgraph.match` says which numbers)
+    origin   the plan and the weights they were matched for; an empty one for permutations written by hand: then only
+             groups and shapes are checked
     """
 
     arrays: dict[str, IntArray]
     report: dict[str, Any] = field(default_factory=dict)
+    origin: Origin = UNKNOWN
 
     def __getitem__(self, group: str) -> IntArray:
         return self.arrays[group]
@@ -37,32 +44,38 @@ class Permutations:
     def __len__(self) -> int:
         return len(self.arrays)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the index arrays, 32 hex digits."""
+        digest = hashlib.sha256()
+        for name in sorted(self):
+            array = np.ascontiguousarray(self[name], dtype="<i8")
+            digest.update(f"{name}{array.shape}".encode() + array.tobytes())
+        return digest.hexdigest()[:32]
+
     def inverse(self, spec: PermSpec) -> Permutations:
-        """The permutations that undo these.
+        """The permutations that undo these, of the same plan.
 
         For a nested group, slot (k, i) receives unit (p[k], s[k, i]); undone, slot (p[k], s[k, i]) receives
         (k, i): the inner row of slot j is the inverse of row p⁻¹[j].
         """
         undone = {}
         for name, array in self.arrays.items():
-            chain = [g.name for g in ancestors(spec, spec.by_name[name])]
+            chain = list(spec.by_name[name].within)
             inverse = np.argsort(array, axis=-1)
             undone[name] = inverse[source_slots(spec, chain, self, inverted=True)] if chain else inverse
-        return Permutations(undone)
+        return Permutations(undone, origin=Origin(self.origin.plan, self.origin.architecture))
 
     def only(self, groups: Iterable[str]) -> Permutations:
-        """These, for some of the groups."""
+        """These, for some of the groups. A part belongs to no plan: give it to any that selects those groups."""
         chosen = set(groups)
-        return Permutations({k: v for k, v in self.arrays.items() if k in chosen}, self.report)
+        arrays = {name: array for name, array in self.arrays.items() if name in chosen}
+        return self if len(arrays) == len(self) else Permutations(arrays, self.report)
 
     def to_bytes(self) -> bytes:
-        """A safetensors file with one int64 tensor per group; equal permutations give equal bytes."""
-        from safetensors.numpy import save
-
-        # safetensors writes several metadata keys in random order, so everything goes under one
-        text = json.dumps({"permgraph": "permutations", "report": self.report}, sort_keys=True)
-        arrays = {k: np.ascontiguousarray(v, dtype=np.int64) for k, v in sorted(self.arrays.items())}
-        return bytes(save(arrays, metadata={"permgraph": text}))
+        """A safetensors file with one int64 array per group; equal permutations give equal bytes."""
+        arrays = {n: a.astype(np.int64) if a.dtype.kind in "iu" else a for n, a in self.arrays.items()}
+        return save_arrays("permutations", FORMAT, Header(self.report, self.origin), arrays)
 
     def save(self, path: str | Path) -> None:
         """Write `to_bytes` to a file, whole or not at all. Raises FileError."""
@@ -71,36 +84,25 @@ class Permutations:
     @classmethod
     def load(cls, path: str | Path) -> Permutations:
         """Read what `save` wrote. Raises FileError."""
-        from safetensors import safe_open
-
-        try:
-            with safe_open(str(path), framework="numpy") as file:
-                text = json.loads((file.metadata() or {}).get("permgraph", "{}"))
-                return cls({key: file.get_tensor(key) for key in file.keys()}, text.get("report", {}))  # noqa: SIM118
-        except FileNotFoundError as error:
-            raise FileError(f"{path}: no such file.") from error
-        except Exception as error:
-            raise FileError(f"{path}: not a permutation file (safetensors): {error}.") from error
+        header, arrays = load_arrays(path, "permutations", FORMAT, Header, "match")
+        for name, array in arrays.items():
+            if array.dtype != np.int64:
+                raise FileError(
+                    f"{path}: {name!r} is not an array of integers of 64 bits, but of {array.dtype}."
+                )
+        return cls(arrays, header.report, header.origin)
 
 
-def ancestors(spec: PermSpec, group: Group) -> list[Group]:
-    """The groups `group` lives within, outermost first."""
-    if group.under:
-        return [spec.by_name[name] for name in group.under]
-    chain: list[Group] = []
-    while group.within is not None:
-        group = spec.by_name[group.within]
-        chain.insert(0, group)
-    return chain
+@dataclass(frozen=True)
+class Header:
+    """What a file of permutations says beside its arrays."""
 
-
-def shape_of(spec: PermSpec, group: Group) -> tuple[int, ...]:
-    """Shape of the group's permutation array: sizes of its ancestors, then its own."""
-    return (*(g.size for g in ancestors(spec, group)), group.size)
+    report: dict[str, Any]
+    origin: Origin
 
 
 def source_slots(
-    spec: PermSpec, layout: list[str], perms: Permutations, inverted: bool = False
+    spec: PermSpec, layout: Sequence[str], perms: Permutations, inverted: bool = False
 ) -> tuple[IntArray, ...]:
     """For every slot of a layout, the unit that comes to it: one coordinate array per group of the layout.
 
@@ -110,37 +112,15 @@ def source_slots(
     grid = np.indices(tuple(g.size for g in groups), dtype=np.int64)
     slots = list(grid)
     # Ancestors first, wherever they stand in the layout: undoing a nested group needs theirs undone.
-    for axis, group in sorted(enumerate(groups), key=lambda pair: len(ancestors(spec, pair[1]))):
+    for axis, group in sorted(enumerate(groups), key=lambda pair: len(pair[1].within)):
         if group.name not in perms.arrays:
             continue
         array = perms.arrays[group.name]
-        chain = [layout.index(g.name) for g in ancestors(spec, group)]
+        chain = [layout.index(name) for name in group.within]
         array = np.argsort(array, axis=-1) if inverted else array
         at = tuple(slots[a] if inverted else grid[a] for a in chain)
         slots[axis] = array[at + (grid[axis],)]  # noqa: RUF005
     return tuple(slots)
-
-
-def check(spec: PermSpec, perms: Permutations) -> None:
-    """Refuse anything that is not one bijection per group and slot. Raises PlanError."""
-    for name, array in perms.arrays.items():
-        if name not in spec.by_name:
-            raise PlanError(f"permutation for group {name!r}: no such group.{nearest(name, spec.by_name)}")
-        want = shape_of(spec, spec.by_name[name])
-        if tuple(array.shape) != want:
-            raise PlanError(
-                f"permutation for group {name!r}: shape {tuple(array.shape)}, the group needs {want}."
-            )
-        if not np.issubdtype(array.dtype, np.integer):
-            raise PlanError(f"permutation for group {name!r}: dtype {array.dtype}, indices must be integers.")
-        rows = np.sort(array.reshape(-1, want[-1]), axis=1)
-        bad = np.flatnonzero((rows != np.arange(want[-1])).any(axis=1))
-        if bad.size:
-            where = f" (slot {int(bad[0])})" if len(want) > 1 else ""
-            raise PlanError(
-                f"permutation for group {name!r}{where} is not a permutation of 0…{want[-1] - 1}: "
-                "every index must appear exactly once."
-            )
 
 
 def random_permutations(plan: Plan, seed: int = 0) -> Permutations:
@@ -148,6 +128,6 @@ def random_permutations(plan: Plan, seed: int = 0) -> Permutations:
     rng = np.random.default_rng(seed)
     arrays = {}
     for group in plan.groups:
-        shape = shape_of(plan.spec, group)
+        shape = plan.spec.shape_of(group)
         arrays[group.name] = rng.permuted(np.broadcast_to(np.arange(group.size), shape), axis=-1)
-    return Permutations(arrays)
+    return Permutations(arrays, origin=plan.origin)

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from permgraph.errors import PlanError
-from permgraph.ir.files import read_json, write_json
+from permgraph.ir.files import Document
 from permgraph.ir.spec import Group, PermSpec, Place
 
-FORMAT = 1
-
+MODES = ("exact", "one-sided", "untied")
 Step = Place  # a step of a plan is a place whose layout holds a selected group
 
 
 @dataclass(frozen=True)
-class Plan:
+class Origin:
+    """What permutations and moments belong to. "" stands for unknown: then nothing is compared.
+
+    plan          digest of the plan
+    architecture  fingerprint of the network it was made for
+    weights_a, weights_b  fingerprints of the weights of A and B (`permgraph.ir.weights_digest`)
+    """
+
+    plan: str = ""
+    architecture: str = ""
+    weights_a: str = ""
+    weights_b: str = ""
+
+
+UNKNOWN = Origin()
+
+
+@dataclass(frozen=True)
+class Plan(Document):
     """What has to happen to the weights so that the selected groups may be re-ordered.
 
     spec       the groups it was made from (whole: a plan file stands alone)
@@ -30,6 +43,10 @@ class Plan:
     broken     ties that a mode other than "exact" breaks, in words
     change     largest relative change of the function that was measured for such a mode, if it was
     """
+
+    kind: ClassVar[str] = "plan"
+    format: ClassVar[int] = 2
+    written_by: ClassVar[str] = "plan"
 
     spec: PermSpec
     selected: tuple[str, ...]
@@ -59,65 +76,12 @@ class Plan:
         """Of the architecture the plan was made for."""
         return self.spec.fingerprint
 
-    @cached_property
-    def digest(self) -> str:
-        """Of everything the plan says; part of the file, so that an edited plan is noticed."""
-        body = {k: v for k, v in self._body().items() if k != "steps"}
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
+    @property
+    def origin(self) -> Origin:
+        """The origin of what is made for this plan from weights that are not known."""
+        return Origin(self.digest, self.fingerprint)
 
-    def _body(self) -> dict[str, Any]:
-        return {
-            "mode": self.mode,
-            "selection": self.selection,
-            "selected": list(self.selected),
-            "taps": self.taps,
-            "broken": list(self.broken),
-            "change": self.change,
-            "steps": [
-                {"side": s.side, "tensor": s.tensor, "axis": s.axis, "layout": list(s.layout)}
-                for s in self.steps
-            ],
-            "spec": self.spec.to_json(),
-        }
+    def check(self) -> None:
+        from permgraph.ir.check_plan import check_plan
 
-    def to_json(self) -> dict[str, Any]:
-        return {"permgraph": "plan", "format": FORMAT, "digest": self.digest, **self._body()}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Plan:
-        """Raises PlanError when the contents do not fit their digest: a plan is not edited by hand."""
-        spec = PermSpec.from_json(data["spec"])
-        plan = cls(
-            spec,
-            tuple(data["selected"]),
-            data["mode"],
-            data["selection"],
-            dict(data["taps"]),
-            tuple(data["broken"]),
-            data["change"],
-        )
-        if data.get("digest") != plan.digest or data.get("steps") != plan.to_json()["steps"]:
-            raise PlanError(
-                "the plan was changed after permgraph wrote it. Make it again with `permgraph plan`."
-            )
-        return plan
-
-    def save(self, path: str | Path) -> None:
-        write_json(self.to_json(), path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Plan:
-        """Read a plan file. Raises FileError, PlanError."""
-        from permgraph.ir.checks import check_plan
-
-        data = read_json(path, "plan", FORMAT)
-        try:
-            plan = cls.from_json(data)
-            check_plan(plan)
-        except PlanError as error:
-            raise PlanError(f"{path}: {error}") from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise PlanError(
-                f"{path}: not a complete plan ({error!r}). Make it again with `permgraph plan`."
-            ) from error
-        return plan
+        check_plan(self)

@@ -14,15 +14,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from permgraph.ir.files import read_json, write_json
+from permgraph.ir.codec import NOT_IN_FILE
+from permgraph.ir.files import Document
+from permgraph.ir.names import canonical
 
-FORMAT = 1
 IntArray = NDArray[np.int64]
 
 
@@ -59,20 +59,24 @@ class Positions:
             total += (np.arange(n) * stride).reshape([-1 if a == axis else 1 for a in range(len(self.shape))])
         return total
 
-    def to_json(self) -> dict[str, Any]:
+    def bounds(self) -> tuple[int, int]:
+        """The smallest and the largest position. The array must not be empty."""
         if self.flat is not None:
-            return {"shape": list(self.shape), "flat": list(self.flat)}
-        return {"shape": list(self.shape), "offset": self.offset, "strides": list(self.strides or ())}
+            return min(self.flat), max(self.flat)
+        spans = [(n - 1) * step for n, step in zip(self.shape, self.strides or (), strict=True)]
+        return self.offset + sum(min(s, 0) for s in spans), self.offset + sum(max(s, 0) for s in spans)
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Positions:
-        flat, strides = data.get("flat"), data.get("strides")
-        return cls(
-            tuple(data["shape"]),
-            data.get("offset", 0),
-            None if strides is None else tuple(strides),
-            None if flat is None else tuple(flat),
-        )
+    @cached_property
+    def distinct(self) -> bool:
+        """Whether no position appears twice."""
+        if self.flat is not None:
+            return len(set(self.flat)) == len(self.flat)
+        span = 0
+        for step, n in sorted((abs(step), n) for n, step in zip(self.shape, self.strides or (), strict=True)):
+            if n > 1 and step <= span:  # it may fall between the positions of the smaller strides
+                return np.unique(self.array()).size == math.prod(self.shape)
+            span += (n - 1) * step
+        return True
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Place:
     tensor     name in the state dict (first name of a tied tensor), or "output:0" for an output of the network
     axis       which axis the units lie on
     side       "permute" where units are produced, "un-permute" where they are consumed
-    layout     names of the groups, slowest first; every group's `within` chain is part of it
+    layout     names of the groups, slowest first; every group's ancestors are part of it
     positions  coordinate on `axis` of every unit, shape (*sizes of layout, m)
     rows       only for a grouped convolution, whose input channels are ordered per block of another axis:
                coordinates on axis `rows_axis` at which these positions hold, shape (*sizes of layout, r)
@@ -98,34 +102,8 @@ class Place:
     rows_axis: int | None = None
     node: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        row: dict[str, Any] = {
-            "tensor": self.tensor,
-            "axis": self.axis,
-            "side": self.side,
-            "layout": list(self.layout),
-            "positions": self.positions.to_json(),
-            "node": self.node,
-        }
-        if self.rows is not None:
-            row |= {"rows": self.rows.to_json(), "rows_axis": self.rows_axis}
-        return row
-
-    @classmethod
-    def from_json(cls, row: dict[str, Any]) -> Place:
-        rows = Positions.from_json(row["rows"]) if "rows" in row else None
-        positions = Positions.from_json(row["positions"])
-        layout = tuple(row["layout"])
-        return cls(
-            row["tensor"],
-            row["axis"],
-            row["side"],
-            layout,
-            positions,
-            rows,
-            row.get("rows_axis"),
-            row["node"],
-        )
+    def __str__(self) -> str:
+        return f"{self.tensor}[{self.axis}]"
 
 
 @dataclass(frozen=True)
@@ -146,23 +124,6 @@ class Probe:
     positions: Positions
     module: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "node": self.node,
-            "when": self.when,
-            "dims": list(self.dims),
-            "layout": list(self.layout),
-            "positions": self.positions.to_json(),
-            "module": self.module,
-        }
-
-    @classmethod
-    def from_json(cls, row: dict[str, Any]) -> Probe:
-        positions = Positions.from_json(row["positions"])
-        return cls(
-            row["node"], row["when"], tuple(row["dims"]), tuple(row["layout"]), positions, row["module"]
-        )
-
 
 @dataclass(frozen=True)
 class Group:
@@ -171,24 +132,27 @@ class Group:
     name     role and running index: "cnn.0", "heads.3", "heads.3/v"
     role     "cnn", "heads", "heads/v", "heads/qk", "ffn", "residual", "embed", …
     size     number of units
-    within   name of the (innermost) group whose every unit holds a copy of this one, or None
+    within   names of its ancestors, outermost first: every unit of theirs holds a copy of this group. One may lie
+             within another, or two may cross (a channel shuffle between grouped convolutions)
     copies   number of independent copies: product of the sizes of all ancestors
     module   path of the module that produces the units
     places   where its units lie; a place shared with an ancestor or a product appears in each
     probes   where its units can be observed
-    under    all groups it lives within, outermost first, where `within` alone does not tell: units that lie
-             at the crossing of two groups (a channel shuffle between grouped convolutions)
     """
 
     name: str
     role: str
     size: int
-    within: str | None = None
+    within: tuple[str, ...] = ()
     copies: int = 1
     module: str = ""
-    places: tuple[Place, ...] = field(default=(), repr=False)
+    places: tuple[Place, ...] = field(default=(), repr=False, metadata=NOT_IN_FILE)
     probes: tuple[Probe, ...] = field(default=(), repr=False)
-    under: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def parent(self) -> str | None:
+        """Name of the innermost ancestor."""
+        return self.within[-1] if self.within else None
 
     @property
     def log10_order(self) -> float:
@@ -224,7 +188,7 @@ class UnknownOp:
 
 
 @dataclass(frozen=True)
-class PermSpec:
+class PermSpec(Document):
     """All groups of a network.
 
     model, fingerprint   of the trace it was inferred from
@@ -238,6 +202,10 @@ class PermSpec:
     frozen               points whose freedom could not be read as nested symmetric groups (held in place)
     """
 
+    kind: ClassVar[str] = "spec"
+    format: ClassVar[int] = 2
+    written_by: ClassVar[str] = "trace"
+
     model: str
     fingerprint: str
     groups: tuple[Group, ...]
@@ -249,6 +217,7 @@ class PermSpec:
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
     frozen: int = 0
     free_output: bool = False
+    notes: tuple[str, ...] = ()  # how the network was captured, as in the trace
 
     @property
     def log10_order(self) -> float:
@@ -259,67 +228,34 @@ class PermSpec:
     def by_name(self) -> dict[str, Group]:
         return {group.name: group for group in self.groups}
 
-    def to_json(self) -> dict[str, Any]:
-        place_index = {place: i for i, place in enumerate(self.places)}
-        groups = [_group_to_json(g, place_index) for g in self.groups]
-        return {
-            "permgraph": "spec",
-            "format": FORMAT,
-            "model": self.model,
-            "fingerprint": self.fingerprint,
-            "free_output": self.free_output,
-            "log10_order": round(self.log10_order, 6),
-            "groups": groups,
-            "places": [p.to_json() for p in self.places],
-            "pinned": [vars(p) for p in self.pinned],
-            "unknown_ops": [vars(u) for u in self.unknown_ops],
-            "unused": list(self.unused),
-            "tensors": {k: list(v) for k, v in self.tensors.items()},
-            "aliases": {k: list(v) for k, v in self.aliases.items()},
-            "frozen": self.frozen,
-        }
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Every spelling of every tensor's name, aliases of tied tensors included → its first name."""
+        spelt = {canonical(alias): name for name, aliases in self.aliases.items() for alias in aliases}
+        return spelt | {canonical(name): name for name in self.tensors}
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> PermSpec:
-        places = tuple(Place.from_json(p) for p in data["places"])
-        return cls(
-            model=data["model"],
-            fingerprint=data["fingerprint"],
-            groups=tuple(_group_from_json(g, places) for g in data["groups"]),
-            places=places,
-            pinned=tuple(Pin(**p) for p in data["pinned"]),
-            unknown_ops=tuple(UnknownOp(**u) for u in data["unknown_ops"]),
-            unused=tuple(data["unused"]),
-            tensors={k: tuple(v) for k, v in data["tensors"].items()},
-            aliases={k: tuple(v) for k, v in data["aliases"].items()},
-            frozen=data["frozen"],
-            free_output=data["free_output"],
-        )
+    def first_name(self, name: str) -> str:
+        """The name under which the spec lists a tensor, given any of its names; an unknown name as it is."""
+        return self.names.get(canonical(name), name)
 
-    def save(self, path: str | Path) -> None:
-        write_json(self.to_json(), path)
+    def ancestors(self, group: Group) -> list[Group]:
+        """The groups `group` lives within, outermost first."""
+        return [self.by_name[name] for name in group.within]
 
-    @classmethod
-    def load(cls, path: str | Path) -> PermSpec:
-        return cls.from_json(read_json(path, "spec", FORMAT))
+    def shape_of(self, group: Group) -> tuple[int, ...]:
+        """Shape of the group's permutation array: sizes of its ancestors, then its own."""
+        return (*(g.size for g in self.ancestors(group)), group.size)
 
+    def completed(self) -> PermSpec:
+        """With the places of each group, which a file holds once, in `places`."""
+        held: dict[str, list[Place]] = {}
+        for place in self.places:
+            for name in dict.fromkeys(place.layout):
+                held.setdefault(name, []).append(place)
+        groups = tuple(replace(g, places=tuple(held.get(g.name, ()))) for g in self.groups)
+        return replace(self, groups=groups)
 
-def _group_to_json(group: Group, place_index: dict[Place, int]) -> dict[str, Any]:
-    return {
-        "name": group.name,
-        "role": group.role,
-        "size": group.size,
-        "within": group.within,
-        "under": list(group.under),
-        "copies": group.copies,
-        "module": group.module,
-        "places": [place_index[p] for p in group.places],
-        "probes": [p.to_json() for p in group.probes],
-    }
+    def check(self) -> None:
+        from permgraph.ir.check_spec import check_spec
 
-
-def _group_from_json(row: dict[str, Any], places: tuple[Place, ...]) -> Group:
-    group = Group(row["name"], row["role"], row["size"], row["within"], row["copies"], row["module"])
-    probes = tuple(Probe.from_json(p) for p in row["probes"])
-    mine = tuple(places[i] for i in row["places"])
-    return replace(group, places=mine, probes=probes, under=tuple(row["under"]))
+        check_spec(self)

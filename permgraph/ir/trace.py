@@ -7,21 +7,18 @@ trace is inferred, planned and drawn without it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from permgraph.ir.files import read_json, write_json
-
-FORMAT = 2
+from permgraph.ir.codec import encode, literal
+from permgraph.ir.files import Document, digest_of
 
 Shape = tuple[int, ...]
 
 
+@literal
 @dataclass(frozen=True)
 class Ref:
     """An argument that is the result of another node."""
@@ -92,21 +89,25 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Trace:
+class Trace(Document):
     """A captured network.
 
-    model    what was traced, as the user typed it or the class name
+    model    what was traced, as the user typed it or the class name: a label, which nothing builds or imports
     nodes    in execution order; the last one is the single "output" node
     state    every parameter and persistent buffer, by first name
     unused   state tensors that no node reads (for example `masked_spec_embed` in eval mode)
-    free_output   traced with --free-output: the channels of the outputs may move
+    notes    what a reader must know of how it was captured, one sentence each without a full stop
     """
+
+    kind: ClassVar[str] = "trace"
+    format: ClassVar[int] = 3
+    written_by: ClassVar[str] = "trace"
 
     model: str
     nodes: tuple[Node, ...]
     state: dict[str, StateTensor]
     unused: tuple[str, ...] = ()
-    free_output: bool = False
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -115,69 +116,20 @@ class Trace:
     @cached_property
     def fingerprint(self) -> str:
         """Digest of the computation and of every tensor's shape: equal for equal architectures."""
-        body = {
-            "nodes": [
-                [n.op, encode(n.operands), encode(n.options), [m and list(m.shape) for m in n.results]]
-                for n in self.nodes
-            ],
-            "state": [[t.name, list(t.shape)] for t in self.state.values()],
-        }
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
+        nodes = []
+        for node in self.nodes:
+            fields = {name: value for name, value in encode(node).items() if name not in _LABELS}
+            nodes.append([fields, [meta and meta.shape for meta in node.results]])
+        return digest_of([nodes, [[t.name, t.shape] for t in self.state.values()]])
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "permgraph": "trace",
-            "format": FORMAT,
-            "model": self.model,
-            "nodes": [_node_to_json(n) for n in self.nodes],
-            "state": [_state_to_json(t) for t in self.state.values()],
-            "unused": list(self.unused),
-            "free_output": self.free_output,
-        }
+    def check(self) -> None:
+        from permgraph.ir.check_trace import check_trace
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Trace:
-        state = [
-            StateTensor(t["name"], tuple(t["shape"]), t["dtype"], t["kind"], tuple(t.get("aliases", ())))
-            for t in data["state"]
-        ]
-        nodes = tuple(_node_from_json(n) for n in data["nodes"])
-        return cls(
-            data["model"], nodes, {t.name: t for t in state}, tuple(data["unused"]), data["free_output"]
-        )
-
-    def save(self, path: str | Path) -> None:
-        write_json(self.to_json(), path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Trace:
-        return cls.from_json(read_json(path, "trace", FORMAT))
+        check_trace(self)
 
 
-def encode(value: Any) -> Any:
-    """An argument as JSON: a `Ref` becomes {"ref": name}, a float that JSON lacks {"float": text}."""
-    if isinstance(value, Ref):
-        return {"ref": value.node}
-    if isinstance(value, (tuple, list)):
-        return [encode(v) for v in value]
-    if isinstance(value, dict):
-        return {"dict": {k: encode(v) for k, v in value.items()}}
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return {"float": repr(value)}
-    return value
-
-
-def decode(value: Any) -> Any:
-    """The inverse of `encode`; lists come back as tuples."""
-    if isinstance(value, list):
-        return tuple(decode(v) for v in value)
-    if isinstance(value, dict):
-        if "ref" in value:
-            return Ref(value["ref"])
-        if "float" in value:
-            return float(value["float"])
-        return {k: decode(v) for k, v in value["dict"].items()}
-    return value
+# Fields of a node that are no part of the fingerprint: where it stands in the code, dtypes, contents of constants.
+_LABELS = ("name", "module", "module_type", "source", "pointwise", "multiple", "value", "results")
 
 
 def _refs(values: Any) -> Iterator[str]:
@@ -186,37 +138,5 @@ def _refs(values: Any) -> Iterator[str]:
             yield value.node
         elif isinstance(value, (tuple, list)):
             yield from _refs(value)
-
-
-def _node_to_json(node: Node) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": node.name, "op": node.op}
-    if node.operands:
-        row["operands"] = encode(node.operands)
-    if node.options:
-        row["options"] = encode(node.options)
-    row["results"] = [m and [list(m.shape), m.dtype] for m in node.results]
-    for key in ("multiple", "module", "module_type", "source", "pointwise"):
-        if getattr(node, key):
-            row[key] = getattr(node, key)
-    if node.value is not None:
-        row["value"] = node.value
-    return row
-
-
-def _node_from_json(row: dict[str, Any]) -> Node:
-    results = tuple(m and TensorMeta(tuple(m[0]), m[1]) for m in row.get("results", ()))
-    rest = {
-        k: row[k] for k in ("multiple", "module", "module_type", "source", "pointwise", "value") if k in row
-    }
-    operands, options = (decode(row.get(key, {"dict": {}})) for key in ("operands", "options"))
-    return Node(row["name"], row["op"], operands, options, results, **rest)
-
-
-def _state_to_json(tensor: StateTensor) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "name": tensor.name,
-        "shape": list(tensor.shape),
-        "dtype": tensor.dtype,
-        "kind": tensor.kind,
-    }
-    return row | ({"aliases": list(tensor.aliases)} if tensor.aliases else {})
+        elif isinstance(value, dict):
+            yield from _refs(value.values())

@@ -14,7 +14,8 @@ from functools import cached_property
 
 import numpy as np
 
-from permgraph.ir.spec import Group, IntArray, PermSpec, Place
+from permgraph.ir.spec import IntArray, PermSpec, Place
+from permgraph.planning.gather import Gather, index_of
 
 Key = tuple[str, int]  # a tensor (or "output:0") and one of its axes
 
@@ -103,31 +104,27 @@ def _generators(size: int) -> Iterator[IntArray]:
         yield np.roll(np.arange(size), 1)
 
 
-@dataclass(frozen=True)
-class _Move:
-    """Source of every coordinate of an axis: `index` (n,), or (rows, n) with one order per row of `rows_axis`."""
-
-    index: IntArray
-    rows_axis: int | None = None
-
-
-def _action(spec: PermSpec, claim: Claim, copy: int, source: IntArray) -> dict[Key, _Move]:
-    moves: dict[Key, _Move] = {}
+def _action(spec: PermSpec, claim: Claim, copy: int, source: IntArray) -> dict[Key, Gather]:
+    """What the claim does to each axis when it re-orders its units by `source`."""
+    places: dict[Key, list[ClaimPlace]] = {}
     for place in claim.places:
-        if place.tensor in spec.unused:
-            continue  # nothing reads it: it may move along or not
-        shape = spec.tensors[place.tensor]
-        key, size = (place.tensor, place.axis), shape[place.axis]
-        units = place.units[copy]
-        move = moves.get(key, _Move(np.arange(size)))
-        if place.rows is None or place.rows_axis is None:
-            index = move.index.copy()
-            index[..., units] = units[source]
-            moves[key] = _Move(index, move.rows_axis)
-            continue
-        index = np.broadcast_to(move.index, (shape[place.rows_axis], size)).copy()
-        index[place.rows[copy][:, None], units.ravel()] = units[source].ravel()
-        moves[key] = _Move(index, place.rows_axis)
+        if place.tensor not in spec.unused:  # nothing reads it: it may move along or not
+            places.setdefault((place.tensor, place.axis), []).append(place)
+    moves = {}
+    for (tensor, axis), here in places.items():
+        shape = spec.tensors[tensor]
+        rows_axis = next((p.rows_axis for p in here if p.rows_axis is not None), None)
+        pieces = []
+        for place in here:
+            units = place.units[copy]
+            rows = (
+                None
+                if place.rows is None
+                else np.broadcast_to(place.rows[copy], (len(units), place.rows.shape[1]))
+            )
+            pieces.append((rows, units, units[source]))
+        index = index_of(shape[axis], None if rows_axis is None else shape[rows_axis], pieces)
+        moves[(tensor, axis)] = Gather(tensor, axis, index, rows_axis)
     return moves
 
 
@@ -171,7 +168,7 @@ class _Ours:
                     found.setdefault(name, []).append(place)
         return found
 
-    def element(self, moves: dict[Key, _Move]) -> _Element:
+    def element(self, moves: dict[Key, Gather]) -> _Element:
         """The element of our groups that acts as `moves`, or why there is none."""
         element = _Element()
         try:
@@ -183,7 +180,7 @@ class _Ours:
         element.missing = tuple(self._missing(element, moves))
         return element
 
-    def _read(self, key: Key, move: _Move, moves: dict[Key, _Move], element: _Element) -> None:
+    def _read(self, key: Key, move: Gather, moves: dict[Key, Gather], element: _Element) -> None:
         """What a move of one axis says about our groups."""
         table = self._table(key)
         rows_axis = table.rows_axis if table.rows_axis is not None else move.rows_axis
@@ -213,7 +210,7 @@ class _Ours:
         sizes = tuple(group.size for group in groups)
         sources = np.unravel_index(slots.reshape(sizes), sizes)
         for axis, group in enumerate(groups):
-            chain = [place.layout.index(name) for name in _above(self.spec, group)] + [axis]
+            chain = [place.layout.index(name) for name in group.within] + [axis]
             rest = [a for a in range(len(sizes)) if a not in chain]
             array = np.transpose(sources[axis], [*chain, *rest]).reshape(*(sizes[a] for a in chain), -1)
             if (array != array[..., :1]).any():
@@ -230,7 +227,7 @@ class _Ours:
                     "they are tied"
                 )
 
-    def _missing(self, element: _Element, moves: dict[Key, _Move]) -> Iterator[Place]:
+    def _missing(self, element: _Element, moves: dict[Key, Gather]) -> Iterator[Place]:
         """Our places that this element moves, on axes that `moves` does not."""
         places = {id(p): p for name in element.moved for p in self.by_group.get(name, ())}
         for place in places.values():
@@ -245,7 +242,7 @@ class _Ours:
         grid = np.indices(place.positions.shape[:-1])
         source = []
         for axis, name in enumerate(place.layout):
-            chain = [place.layout.index(above) for above in _above(self.spec, self.spec.by_name[name])]
+            chain = [place.layout.index(above) for above in self.spec.by_name[name].within]
             array = element.arrays.get(name)
             source.append(grid[axis] if array is None else array[tuple(grid[a] for a in (*chain, axis))])
         positions = place.positions.array()
@@ -310,10 +307,3 @@ def _cells(place: Place, height: int) -> tuple[IntArray, IntArray]:
     if place.rows is None:
         return positions, np.broadcast_to(np.arange(height), (positions.shape[0], height))
     return positions, place.rows.array().reshape(positions.shape[0], -1)
-
-
-def _above(spec: PermSpec, group: Group) -> tuple[str, ...]:
-    """Names of the groups it lives within, outermost first."""
-    if group.under or group.within is None:
-        return group.under
-    return (*_above(spec, spec.by_name[group.within]), group.within)

@@ -74,11 +74,10 @@ class Finding:
 
 def resolve(group: ForeignGroup, spec: PermSpec) -> tuple[Claim, list[Finding]]:
     """A foreign group on the tensors of a network: what fits, as a claim, and findings about what does not."""
-    first = {alias: name for name, aliases in spec.aliases.items() for alias in aliases}
     findings, fitting = [], []
     size = group.size
     for place in group.places:
-        tensor = first.get(place.tensor, place.tensor)
+        tensor = spec.first_name(place.tensor)
         shape = spec.tensors.get(tensor)
         if shape is None:
             text = f"the network has no tensor {place.tensor!r}.{nearest(place.tensor, spec.tensors, 1)}"

@@ -55,8 +55,7 @@ def lint(foreign: Foreign, spec: PermSpec, trace: Trace) -> Lint:
     claims = [claim for claim, _ in resolved]
     verdicts = contain(spec, claims)
     named = [place.tensor for group in foreign.groups for place in group.places]
-    names = {*spec.tensors, *(alias for aliases in spec.aliases.values() for alias in aliases)}
-    if named and names.isdisjoint(named):
+    if named and not any(spec.first_name(name) in spec.tensors for name in named):
         text = f"none of its {len(set(named))} tensors is in the network; the first is {named[0]!r}. Other names?"
         findings = [Finding("unknown tensor", "", "", text)]
     else:
@@ -98,10 +97,9 @@ def _judged(claim: Claim, verdict: Verdict, misfits: list[Finding], trace: Trace
 
 def _repeated(group: ForeignGroup, spec: PermSpec) -> Iterator[Finding]:
     """Axes that one group names more than once, under one name or under two names of a tied tensor."""
-    first = {alias: name for name, aliases in spec.aliases.items() for alias in aliases}
     seen: dict[tuple[str, int, int | None], str] = {}
     for place in group.places:
-        key = (first.get(place.tensor, place.tensor), place.axis, place.start)
+        key = (spec.first_name(place.tensor), place.axis, place.start)
         before = seen.setdefault(key, place.tensor)
         if before != place.tensor:
             text = f"{before} and {place.tensor} are one tensor under two names: permute it once."

@@ -25,19 +25,14 @@ import ast
 import itertools
 import math
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from permgraph.data_files import read_toml
 from permgraph.errors import FileError, UsageError
 from permgraph.ir.files import strict_json
 from permgraph.linter.foreign import Foreign, ForeignGroup, ForeignPlace
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 MAX_BYTES = 32 * 2**20
 MAX_REPEAT = 10_000
@@ -93,7 +88,7 @@ def _load(path: Path) -> Any:
         raise FileError(f"{path}: cannot read: {error}.") from error
     try:
         if path.suffix == ".toml":
-            return tomllib.loads(text)
+            return read_toml(path)
         if path.suffix in (".yaml", ".yml"):
             return _yaml(text)
         return strict_json(text) if path.suffix == ".json" else ast.literal_eval(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,21 @@ SHOWN = 20  # findings of one kind that are printed
 
 
 @dataclass(frozen=True)
+class Summary:
+    """A lint report as data: how many groups there are, how many keep the function, and every finding."""
+
+    specification: str
+    model: str
+    notation: str
+    groups: int
+    kept: int
+    sound: bool
+    log10_claimed: float
+    log10_order: float
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
 class LintReport:
     """What `permgraph lint` prints. `lint.sound` says whether it found an error."""
 
@@ -38,18 +53,13 @@ class LintReport:
     def findings(self) -> tuple[Finding, ...]:
         return self.lint.findings
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "specification": self.specification,
-            "model": self.model,
-            "notation": self.lint.notation,
-            "groups": len(self.lint.verdicts),
-            "kept": self.lint.kept,
-            "sound": self.lint.sound,
-            "log10_claimed": round(self.lint.log10_claimed, 3),
-            "log10_order": round(self.lint.log10_order, 3),
-            "findings": [asdict(finding) for finding in self.findings],
-        }
+    @property
+    def summary(self) -> Summary:
+        """What `permgraph lint --json` prints."""
+        lint = self.lint
+        sizes = (round(lint.log10_claimed, 3), round(lint.log10_order, 3))
+        counts = (lint.notation, len(lint.verdicts), lint.kept, lint.sound)
+        return Summary(self.specification, self.model, *counts, *sizes, self.findings)
 
     def text(self) -> str:
         """A line per finding, kinds together, and a summary."""
@@ -97,13 +107,14 @@ def lint_files(
         return LintReport(str(specification), trace.model, found)
     from permgraph.frontend.capture import capture
     from permgraph.frontend.sources import load_source
-    from permgraph.verification.verdict import random_inputs, with_weights
+    from permgraph.verification.inputs import random_inputs
+    from permgraph.verification.verdict import with_weights
 
     source = with_weights(target)[0] if measure else load_source(target)
     trace = capture(source.module, source.args, source.kwargs, source.name)
     found = lint_trace(specification, trace, free_output)
     if measure and not free_output:
-        found = measured(found, source.module, random_inputs(source), source.kwargs)
+        found = measured(found, source.module, *random_inputs(source, trace))
     return LintReport(str(specification), source.name, found)
 
 
@@ -125,7 +136,8 @@ def measured(
     changes = {}
     for name in list(claims)[:MEASURED]:
         try:
-            changes[name] = verify(module, inputs, claim_spec(claims[name], module), kwargs)
+            claimed = claim_spec(claims[name], module)
+            changes[name] = verify(module, inputs, claimed, kwargs, explain=False).change
         except PlanError:  # its places overlap: there is no such permutation of the weights
             continue
     findings = []
@@ -136,7 +148,7 @@ def measured(
 
 
 def claim_spec(claim: Claim, module: nn.Module) -> PermSpec:
-    """A claim as if it were ours, one group per copy, so that the law can be tried on it."""
+    """A claim as if it were ours, one group per copy, so that its function check can be made."""
     shapes = {name: tuple(t.shape) for name, t in module.state_dict().items()}
     groups: list[Group] = []
     places: list[Place] = []
@@ -152,4 +164,4 @@ def claim_spec(claim: Claim, module: nn.Module) -> PermSpec:
             mine[key] = Place(place.tensor, place.axis, "permute", (name,), units, rows, place.rows_axis)
         groups.append(Group(name, "claim", claim.size, places=tuple(mine.values())))
         places += mine.values()
-    return PermSpec("", "", tuple(groups), tuple(places), tensors=shapes)
+    return PermSpec("", "", tuple(groups), tuple(places), tensors=shapes).completed()

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from permgraph.errors import MatchError, nearest
-from permgraph.ir.moments import ARRAYS, Layout, Moments, ProbeMoments
+from permgraph.ir.moments import FloatArray, Layout, Moments, ProbeMoments
+from permgraph.ir.plan import Origin
+from permgraph.ir.sums import Sums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,12 +30,15 @@ class MomentsBuilder:
     """
 
     def __init__(
-        self, layouts: Mapping[str, Layout], fingerprint: str = "", meta: Mapping[str, str] | None = None
+        self,
+        layouts: Mapping[str, Layout],
+        origin: Origin | None = None,
+        meta: Mapping[str, str] | None = None,
     ) -> None:
         self.layouts = dict(layouts)
-        self.fingerprint = fingerprint
+        self.origin = origin or Origin()
         self.meta = dict(meta or {})
-        self._sums: dict[str, _Sums] = {}
+        self._sums: dict[str, _Running] = {}
 
     @property
     def pending(self) -> bool:
@@ -51,7 +56,7 @@ class MomentsBuilder:
         if key not in self.layouts:
             raise MatchError(f"no probe {key!r} was declared.{nearest(key, self.layouts)}")
         slots = _slots(key, self.layouts[key], a, b)
-        sums = self._sums.setdefault(key, _Sums(self.layouts[key]))
+        sums = self._sums.setdefault(key, _Running(self.layouts[key]))
         # neither a caller's autocast nor its matmul setting (TF32, bfloat16) may round the products
         setting = torch.get_float32_matmul_precision()
         try:
@@ -63,7 +68,7 @@ class MomentsBuilder:
 
     def build(self) -> Moments:
         """Hand over the sums and start afresh: what is added later is a further shard, and shards add."""
-        lost = [key for key, sums in self._sums.items() if not sums.state]
+        lost = [key for key, sums in self._sums.items() if sums.a is None]
         if lost:
             raise MatchError(
                 f"probe {lost[0]!r}: every batch held a NaN or an infinity, nothing was counted. "
@@ -71,17 +76,18 @@ class MomentsBuilder:
             )
         probes = {key: sums.freeze() for key, sums in self._sums.items()}
         self._sums = {}
-        return Moments(probes, self.fingerprint, dict(self.meta))
+        return Moments(probes, self.origin, dict(self.meta))
 
 
-class _Sums:
-    """The running sums of one probe, torch float64, named as in ProbeMoments."""
+class _Running:
+    """The running sums of one probe, torch float64."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.n = 0
         self.excluded = 0
-        self.state: dict[str, Tensor] = {}
+        self.a: Sums | None = None
+        self.b: Sums | None = None
+        self.product: Tensor | None = None
 
     def add(self, a: Tensor, b: Tensor, slots: int) -> bool:
         a, b = _by_slot(a, slots), _by_slot(b, slots)
@@ -99,35 +105,24 @@ class _Sums:
         """Sums about the chunk's own mean, in float32, moved to the common shift in float64."""
         import torch
 
-        samples = a.shape[1]
-        a, centre_a, sum_a, square_a = _centred(a)
-        b, centre_b, sum_b, square_b = _centred(b)
-        state = self.state
-        if not state:
-            state |= {"shift_a": centre_a, "shift_b": centre_b}
-            state |= {name: torch.zeros_like(centre_a) for name in ("sum_a", "square_a")}
-            state |= {name: torch.zeros_like(centre_b) for name in ("sum_b", "square_b")}
-            state["product"] = centre_a.new_zeros(a.shape[0], a.shape[2], b.shape[2])
-        step_a, step_b = centre_a - state["shift_a"], centre_b - state["shift_b"]
-        total_a, total_b = sum_a + samples * step_a, sum_b + samples * step_b
+        a, of_a = _centred(a)
+        b, of_b = _centred(b)
         dtype = torch.promote_types(a.dtype, b.dtype)
         product = torch.bmm(a.to(dtype).transpose(1, 2), b.to(dtype))
+        if self.a is None or self.b is None or self.product is None:
+            self.a, self.b, self.product = of_a, of_b, product.double()
+            return
         for start in range(0, product.shape[1], ROWS):
-            state["product"][:, start : start + ROWS] += product[:, start : start + ROWS]
-        if self.n:  # the first chunk is centred on the shift itself
-            left, right = torch.stack([step_a, total_a], dim=2), torch.stack([sum_b, step_b], dim=1)
-            state["product"].baddbmm_(left, right)
-        state["square_a"] += square_a + step_a * (sum_a + total_a)
-        state["square_b"] += square_b + step_b * (sum_b + total_b)
-        state["sum_a"] += total_a
-        state["sum_b"] += total_b
-        self.n += samples
+            self.product[:, start : start + ROWS] += product[:, start : start + ROWS]
+        moved = of_a.about(self.a.shift)
+        left = torch.stack([of_a.shift - self.a.shift, moved.sum], dim=2)
+        right = torch.stack([of_b.sum, of_b.shift - self.b.shift], dim=1)
+        self.product.baddbmm_(left, right)
+        self.a, self.b = self.a + moved, self.b + of_b
 
     def freeze(self) -> ProbeMoments:
-        arrays = {name: self.state.pop(name).cpu().numpy() for name in ARRAYS}
-        for array in arrays.values():
-            array.flags.writeable = False
-        return ProbeMoments(self.layout, self.n, **arrays, excluded=self.excluded)
+        assert self.a is not None and self.b is not None and self.product is not None
+        return ProbeMoments(self.layout, _numpy(self.a), _numpy(self.b), _array(self.product), self.excluded)
 
 
 def _slots(key: str, layout: Layout, a: Tensor, b: Tensor) -> int:
@@ -154,8 +149,8 @@ def _by_slot(x: Tensor, slots: int) -> Tensor:
     return x.reshape(len(x), -1, slots).permute(2, 0, 1)
 
 
-def _centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x less its mean (rounded to x's dtype), that mean, Σ and Σ² of the result.
+def _centred(x: Tensor) -> tuple[Tensor, Sums]:
+    """x (m, samples, U) less its mean (rounded to x's dtype), and the sums of x about that mean.
 
     The result is float64 where its products would leave the range of float32.
     """
@@ -166,4 +161,15 @@ def _centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     spread = float(x.abs().amax())
     if x.dtype == torch.float32 and spread and not 1e-12 < spread < 1e15:
         x = x.double()
-    return x, centre.double(), x.sum(dim=1, dtype=torch.float64), (x * x).sum(dim=1, dtype=torch.float64)
+    total, square = (y.sum(dim=1, dtype=torch.float64) for y in (x, x * x))
+    return x, Sums(x.shape[1], centre.double(), total, square)
+
+
+def _numpy(sums: Sums) -> Sums:
+    return Sums(sums.n, _array(sums.shift), _array(sums.sum), _array(sums.square))
+
+
+def _array(tensor: Tensor) -> FloatArray:
+    array: FloatArray = tensor.cpu().numpy()
+    array.flags.writeable = False
+    return array

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import threading
 import time
@@ -16,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from permgraph.errors import MatchError
+from permgraph.ir.fingerprint import Fingerprint
 from permgraph.ir.moments import Moments
-from permgraph.ir.plan import Plan
+from permgraph.ir.plan import Origin, Plan
 from permgraph.ir.spec import PermSpec, Probe
 from permgraph.matching.accumulation import MomentsBuilder
 from permgraph.matching.observation import Runner
@@ -57,10 +57,12 @@ def calibrate(
         KeyboardInterrupt: interrupted; the checkpoint holds all that was done.
     """
     both = Observers(plan, model_a, model_b)
-    fingerprint = f"{plan.fingerprint}:{plan.digest}:{_digest(model_a)}:{_digest(model_b)}"
+    origin = replace(
+        plan.origin, weights_a=_fingerprint(plan, model_a), weights_b=_fingerprint(plan, model_b)
+    )
     layouts = {key: layout_of(plan.spec, probe) for key, probe in choose_probes(plan).items()}
-    builder = MomentsBuilder(layouts, fingerprint, {"data": data} if data else None)
-    total, done = _resume(checkpoint, fingerprint, data)
+    builder = MomentsBuilder(layouts, origin, {"data": data} if data else None)
+    total, done = _resume(checkpoint, origin, data)
     last, seen = time.monotonic(), 0
     with _deferred(checkpoint is not None) as interrupted:
         for seen, batch in enumerate(batches, 1):
@@ -91,14 +93,11 @@ def calibrate(
     return total
 
 
-def _digest(model: nn.Module) -> str:
-    """Of every tensor of the state, 16 hex digits."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        if tensor.numel():
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _fingerprint(plan: Plan, model: nn.Module) -> str:
+    weights = Fingerprint(plan.spec)
+    for name, tensor in model.state_dict().items():
+        weights.add(name, tensor)
+    return weights.text
 
 
 @contextmanager
@@ -122,17 +121,18 @@ def _deferred(wanted: bool) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _resume(checkpoint: str | Path | None, fingerprint: str, data: str) -> tuple[Moments | None, int]:
+def _resume(checkpoint: str | Path | None, origin: Origin, data: str) -> tuple[Moments | None, int]:
     """The moments so far and the number of batches in them. Raises MatchError."""
     if checkpoint is None or not Path(checkpoint).exists():
         return None, 0
     total = Moments.load(checkpoint)
-    if total.fingerprint != fingerprint or total.meta.get("data", "") != data:
+    batches = total.meta.get("batches", "")
+    if total.origin != origin or total.meta.get("data", "") != data or not batches.isdecimal():
         raise MatchError(
             f"{checkpoint}: a calibration with another plan, other models, data or settings. "
             "Remove it to start afresh, or give another --checkpoint."
         )
-    return total, int(total.meta["batches"])
+    return total, int(batches)
 
 
 def _save(checkpoint: str | Path, total: Moments | None, builder: MomentsBuilder, done: int) -> Moments:
@@ -233,7 +233,7 @@ def _same_selection(plan: Plan, spec: PermSpec) -> Plan:
     return with_mode(same, plan.mode)
 
 
-def _groups(spec: PermSpec) -> list[tuple[str, int, str | None]]:
+def _groups(spec: PermSpec) -> list[tuple[str, int, tuple[str, ...]]]:
     return [(g.name, g.size, g.within) for g in spec.groups]
 
 

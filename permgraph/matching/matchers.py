@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from permgraph.errors import MatchError, UsageError, nearest
 from permgraph.ir.moments import FloatArray, Moments, ProbeMoments
-from permgraph.ir.permutations import Permutations, random_permutations, shape_of
+from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Group
 from permgraph.matching.nested_assignment import align, evidence
+from permgraph.matching.probes import DECIDING
 from permgraph.matching.scores import measure, measure_probes
 
 
@@ -41,9 +42,37 @@ MATCHERS: dict[str, Matcher] = {
     "random": Matcher("a random element of the group: the floor", "https://arxiv.org/abs/2110.06296"),
 }
 
-# whose evidence decides the order of a parent, by role: the paper orders heads by the features entering W_O
-# (III-C); the q and k channels follow inside the heads so aligned
-DECIDING = {"heads": "heads/v"}
+
+def register(name: str, what: str, paper: str, score: Callable[[ProbeMoments], FloatArray]) -> None:
+    """Add a matcher to the menu.
+
+    Args:
+        name: what is typed after --matcher.
+        what: one sentence for the menu.
+        paper: a link to where it is described.
+        score: from the moments of one probe to scores, shape (A's units, B's units), larger is better.
+
+    Raises:
+        UsageError: the name is taken, or cannot be typed (it holds a colon or a space).
+    """
+    if name in MATCHERS:
+        raise UsageError(f"matcher {name!r} exists: {MATCHERS[name].what}. Choose another name.")
+    if not name or set(name) & set(": "):
+        raise UsageError(f"matcher {name!r}: a name has neither colons nor spaces.")
+    MATCHERS[name] = Matcher(what, paper, score)
+
+
+def find_matcher(name: str) -> Matcher:
+    """The matcher of that name, or the user's own function `file.py:function`. Raises UsageError."""
+    if name in MATCHERS:
+        return MATCHERS[name]
+    if ":" in name:
+        from permgraph.frontend.factory import user_function
+
+        return Matcher(f"the function {name}", "", user_function(name))
+    raise UsageError(
+        f"no matcher {name!r}.{nearest(name, MATCHERS)} There are: {', '.join(MATCHERS)}; or file.py:function."
+    )
 
 
 def match(
@@ -63,28 +92,25 @@ def match(
 
     Raises UsageError for an unknown matcher, MatchError when the moments do not fit the plan.
     """
-    if matcher not in MATCHERS:
-        raise UsageError(
-            f"no matcher {matcher!r}.{nearest(matcher, MATCHERS)} There are: {', '.join(MATCHERS)}."
-        )
-    if moments is not None and moments.fingerprint.partition(":")[0] not in ("", plan.fingerprint):
+    row = find_matcher(matcher)
+    if moments is not None and moments.origin.plan not in ("", plan.digest):
         raise MatchError(
-            f"these moments were calibrated for another plan (fingerprint {moments.fingerprint[:12]}, "
-            f"this plan has {plan.fingerprint[:12]}). Calibrate again."
+            f"these moments were calibrated for another plan ({moments.origin.plan[:12]}…, this is {plan.digest[:12]}…). "
+            "Calibrate again."
         )
-    score = MATCHERS[matcher].score
+    score, by = row.score, DECIDING if deciding is None else deciding
     if score is not None:
         if moments is None:
             raise MatchError(f"matcher {matcher!r} needs moments. Calibrate first, or use 'identity'.")
-        arrays = _aligned(plan, moments, score, DECIDING if deciding is None else deciding)
+        arrays = _aligned(plan, moments, score, by)
     elif matcher == "random":
         arrays = random_permutations(plan, seed).arrays
     else:
         arrays = {g.name: _in_order(plan, g) for g in plan.groups}
-    perms = Permutations(arrays)
+    perms = Permutations(arrays, origin=moments.origin if moments and moments.origin.plan else plan.origin)
     probes = {} if moments is None else measure_probes(plan, perms, moments, seed)
-    rows = measure(plan, perms, moments, probes)
-    return Permutations(arrays, {"matcher": matcher, "seed": seed, "groups": rows, "probes": probes})
+    rows = measure(plan, perms, moments, probes, by)
+    return replace(perms, report={"matcher": matcher, "seed": seed, "groups": rows, "probes": probes})
 
 
 def _aligned(
@@ -137,4 +163,4 @@ def _deciding_keys(
 
 
 def _in_order(plan: Plan, group: Group) -> Any:
-    return np.broadcast_to(np.arange(group.size), shape_of(plan.spec, group)).copy()
+    return np.broadcast_to(np.arange(group.size), plan.spec.shape_of(group)).copy()

@@ -16,7 +16,6 @@ import numpy as np
 
 from permgraph.errors import MatchError, nearest
 from permgraph.ir.moments import BoolArray, FloatArray
-from permgraph.ir.permutations import ancestors, shape_of
 from permgraph.ir.spec import IntArray, PermSpec
 from permgraph.matching.assignment import assign
 
@@ -60,7 +59,7 @@ class Evidence:
         own = tuple(np.indices([self.dead_a.shape[axis] for axis in fixed]).reshape(len(fixed), -1))
         theirs: list[IntArray] = []
         for i, name in enumerate(names):
-            chain = [names.index(g.name) for g in ancestors(spec, spec.by_name[name]) if g.name in names]
+            chain = [names.index(g.name) for g in spec.ancestors(spec.by_name[name]) if g.name in names]
             theirs.append(arrays[name][tuple(own[c] for c in [*chain, i])])
         depth, front = len(self.layout), range(len(fixed))
         score = np.moveaxis(self.score, fixed, front)
@@ -96,7 +95,7 @@ def evidence(
     axes = sorted(range(len(layout)), key=lambda axis: order.index(layout[axis]))
     names = tuple(layout[axis] for axis in axes)
     for name in names:
-        missing = [g.name for g in ancestors(spec, spec.by_name[name]) if g.name not in names]
+        missing = [g.name for g in spec.ancestors(spec.by_name[name]) if g.name not in names]
         if missing:
             raise MatchError(
                 f"probe {key!r}: its layout has {name!r} but not {missing[0]!r}, which holds it."
@@ -131,15 +130,15 @@ def align(
         name = min(silent)
         raise MatchError(f"group {name!r} is selected, but no probe observed it. Calibrate with this plan.")
     _, arrays = _Aligner(spec, picked, deciding or {}).solve([one for one in reduced if one.layout], True)
-    return {g.name: arrays[g.name].reshape(shape_of(spec, g)) for g in spec.groups if g.name in picked}
+    return {g.name: arrays[g.name].reshape(spec.shape_of(g)) for g in spec.groups if g.name in picked}
 
 
 def _without_idle(spec: PermSpec, chosen: set[str], one: Evidence) -> Evidence:
     """Sum over the groups in which nothing moves: neither they nor what lives within them was chosen."""
     busy = {g for g in one.layout if g in chosen}
-    busy |= {parent.name for g in busy for parent in ancestors(spec, spec.by_name[g])}
+    busy |= {parent.name for g in busy for parent in spec.ancestors(spec.by_name[g])}
     idle = [g for g in one.layout if g not in busy]
-    inner = {g: [a.name for a in ancestors(spec, spec.by_name[g]) if a.name in idle] for g in idle}
+    inner = {g: [a.name for a in spec.ancestors(spec.by_name[g]) if a.name in idle] for g in idle}
     still = {
         g: np.broadcast_to(
             np.arange(spec.by_name[g].size), (*(spec.by_name[a].size for a in inner[g]), spec.by_name[g].size)
@@ -173,9 +172,7 @@ class _Aligner:
 
     def roots(self, found: Sequence[Evidence]) -> list[str]:
         names = {group for one in found for group in one.layout}
-        inside = {
-            g for g in names if any(a.name in names for a in ancestors(self.spec, self.spec.by_name[g]))
-        }
+        inside = {g for g in names if any(a.name in names for a in self.spec.ancestors(self.spec.by_name[g]))}
         return sorted(names - inside, key=lambda g: (self.spec.by_name[g].size, g))
 
     def nested(self, root: str, found: Sequence[Evidence], stable: bool) -> tuple[float, Arrays]:
@@ -226,7 +223,7 @@ class _Aligner:
 
     def subtree(self, root: str, arrays: Arrays) -> Arrays:
         """`root` and the groups within it."""
-        inside = [g for g in arrays if root in (a.name for a in ancestors(self.spec, self.spec.by_name[g]))]
+        inside = [g for g in arrays if root in (a.name for a in self.spec.ancestors(self.spec.by_name[g]))]
         return {g: arrays[g] for g in (root, *inside)}
 
     def value(self, arrays: Arrays, found: Sequence[Evidence]) -> float:

@@ -14,19 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
-from torch.utils._pytree import tree_leaves
 
-from permgraph.frontend.capture import export, flatten
+from permgraph.frontend.arguments import call_of, leaves
+from permgraph.frontend.capture import captured, rerun
 from permgraph.frontend.flatten import inlined
-from permgraph.ir.trace import Trace
 
 
 class Runner:
     """One model at one input shape."""
 
     def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
-        self.program = export(model, args, kwargs)
-        self.trace: Trace = flatten(self.program, model)
+        self.model, found = model, captured(model, args, kwargs)
+        self.program, self.trace = found.program, found.trace
+        if self.program is None:
+            return
         state = dict(model.named_parameters(remove_duplicate=False)) | dict(
             model.named_buffers(remove_duplicate=False)
         )
@@ -36,7 +37,9 @@ class Runner:
         self, args: tuple[Any, ...], wanted: Iterable[str], kwargs: dict[str, Any] | None = None
     ) -> dict[str, Tensor]:
         """The results of the wanted nodes; the run stops after the last of them."""
-        fed = iter(tree_leaves((args, kwargs or {})))
+        if self.program is None:
+            return rerun(self.model, call_of(args, kwargs), frozenset(wanted))
+        fed = iter(leaves(call_of(args, kwargs)))
         inputs = [
             next(fed) if spec.kind == InputKind.USER_INPUT else self.state[str(spec.target)]
             for spec in self.program.graph_signature.input_specs

@@ -11,6 +11,10 @@ from permgraph.ir.moments import Layout
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Group, PermSpec, Probe
 
+# Whose probes decide the order of a parent, by role: the paper orders heads by the features entering W_O (III-C).
+# The q and k channels follow inside the heads so aligned, and say nothing about the order of the heads.
+DECIDING = {"heads": "heads/v"}
+
 
 def choose_probes(plan: Plan) -> dict[str, Probe]:
     """Key → probe, for all selected groups; the key is unique and says what is observed where."""
@@ -32,7 +36,7 @@ def unseen(plan: Plan) -> list[str]:
 
 def _of_group(plan: Plan, group: Group) -> list[Probe]:
     carrying = [p for g in plan.spec.groups for p in g.probes if group.name in p.layout]
-    own = [p for p in carrying if p.layout[-1] == group.name] or carrying
+    own = [p for p in carrying if p.layout[-1] == group.name] or deciding_probes(plan.spec, group, carrying)
     wanted = plan.taps.get(group.name)
     if wanted is None and group.role == "cnn":
         return _after_convolution(own)
@@ -41,6 +45,12 @@ def _of_group(plan: Plan, group: Group) -> list[Probe]:
         if found:
             return found
     return []
+
+
+def deciding_probes(spec: PermSpec, group: Group, probes: list[Probe]) -> list[Probe]:
+    """Of the probes that carry a parent group, those that decide its order; all where none is singled out."""
+    role = DECIDING.get(group.role)
+    return [p for p in probes if any(spec.by_name[name].role == role for name in p.layout)] or probes
 
 
 def _after_convolution(probes: list[Probe]) -> list[Probe]:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from permgraph.ir.moments import Moments, ProbeMoments
-from permgraph.ir.permutations import Permutations, ancestors, random_permutations, source_slots
+from permgraph.ir.permutations import Permutations, random_permutations, source_slots
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Group, IntArray, PermSpec
 from permgraph.matching.assignment import solve
+from permgraph.matching.probes import DECIDING
 
 SHUFFLES = 10
 DIGITS = 6
@@ -39,7 +40,11 @@ def measure_probes(plan: Plan, perms: Permutations, moments: Moments, seed: int 
 
 
 def measure(
-    plan: Plan, perms: Permutations, moments: Moments | None, probes: Mapping[str, Row]
+    plan: Plan,
+    perms: Permutations,
+    moments: Moments | None,
+    probes: Mapping[str, Row],
+    deciding: Mapping[str, str] = DECIDING,
 ) -> dict[str, Row]:
     """Per selected group:
 
@@ -51,15 +56,16 @@ def measure(
     samples        frames counted; `excluded`: left out because of NaN
     warnings       in words
 
-    Without moments only the first three. `probes` are the rows of `measure_probes`.
+    Without moments only the first three. `probes` are the rows of `measure_probes`. The order of heads is judged
+    where it was decided (`deciding`, as in `match`): queries and keys are aligned inside the heads, and often not at all.
     """
     rows: dict[str, Row] = {}
     for group in plan.groups:
-        chain = tuple(g.name for g in (*ancestors(plan.spec, group), group))
+        chain = tuple(g.name for g in (*plan.spec.ancestors(group), group))
         source = flat_source(plan.spec, chain, perms)
         moved = 100 * float((source != np.arange(len(source))).mean())
         rows[group.name] = {"role": group.role, "units": len(source), "moved": moved}
-        own = [] if moments is None else [probes[key] for key in _own(plan.spec, group, moments)]
+        own = [] if moments is None else [probes[key] for key in _own(plan.spec, group, moments, deciding)]
         if own:
             rows[group.name] |= _summary(own)
     return rows
@@ -71,15 +77,19 @@ def flat_source(spec: PermSpec, layout: tuple[str, ...], perms: Permutations) ->
     return np.ravel_multi_index(source_slots(spec, list(layout), perms), sizes).ravel()
 
 
-def _own(spec: PermSpec, group: Group, moments: Moments) -> list[str]:
-    """The probes that look at a group's own units; at what is inside them when there is none."""
+def _own(spec: PermSpec, group: Group, moments: Moments, deciding: Mapping[str, str]) -> list[str]:
+    """The probes of a group's own units; where there is none, those of what is inside them that decided their order."""
     holding = [key for key, probe in moments.probes.items() if group.name in probe.layout.groups]
 
     def inside(key: str) -> bool:
         others = (spec.by_name[name] for name in moments[key].layout.groups)
-        return any(group.name in (a.name for a in ancestors(spec, other)) for other in others)
+        return any(group.name in (a.name for a in spec.ancestors(other)) for other in others)
 
-    return [key for key in holding if not inside(key)] or holding
+    def decides(key: str) -> bool:
+        return any(spec.by_name[name].role == deciding.get(group.role) for name in moments[key].layout.groups)
+
+    own = [key for key in holding if not inside(key)]
+    return own or [key for key in holding if decides(key)] or holding
 
 
 def _probe(plan: Plan, perms: Permutations, random: list[Permutations], probe: ProbeMoments) -> Row:

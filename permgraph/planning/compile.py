@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from permgraph.ir.checks import check_plan
+from permgraph.ir.check_plan import check_plan
+from permgraph.ir.check_spec import check_spec
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import PermSpec
 from permgraph.planning.modes import with_mode
@@ -19,8 +20,9 @@ def compile_plan(spec: PermSpec, groups: str = "all", exclude: str = "", mode: s
 
     Raises:
         SelectionError, UsageError: nothing like that can be selected.
-        PlanError: the plan would have a gap.
+        PlanError: the spec contradicts itself, or the plan would have a gap.
     """
+    check_spec(spec)
     chosen = select(spec, groups, exclude)
     text = groups if not exclude else f"{groups} -x {exclude}"
     plan = with_mode(Plan(spec, chosen.names, selection=text, taps=chosen.taps), mode)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from permgraph.errors import PlanError
+from permgraph.ir.check_plan import check_permutations, check_plan
 from permgraph.ir.permutations import Permutations, source_slots
 from permgraph.ir.plan import Plan, Step
 from permgraph.ir.spec import IntArray
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,32 @@ class Gather:
     index: IntArray
     rows_axis: int | None = None
 
+    @property
+    def inverse(self) -> Gather:
+        """What undoes it. Gathers of one tensor are undone in the opposite order."""
+        return Gather(self.tensor, self.axis, np.argsort(self.index, axis=-1), self.rows_axis)
+
+    @property
+    def moves(self) -> bool:
+        """Whether it moves anything."""
+        return bool((self.index != np.arange(self.index.shape[-1])).any())
+
+    def broadcast(self, ndim: int) -> IntArray:
+        """The index of an order per row, with as many dims as the tensor."""
+        assert self.rows_axis is not None
+        shape = [1] * ndim
+        shape[self.rows_axis], shape[self.axis] = self.index.shape
+        return (self.index if self.rows_axis < self.axis else self.index.T).reshape(shape)
+
 
 def gathers(plan: Plan, perms: Permutations, outputs: bool = False) -> list[Gather]:
     """One gather per moved tensor and axis, in an order in which they can be applied one after another.
 
     Places on outputs of the network ("output:0") are left out unless `outputs` asks for them alone.
+    Raises PlanError for a plan with a gap, and for permutations of another plan.
     """
+    check_plan(plan)
+    check_permutations(plan, perms)
     chosen = [s for s in plan.steps if s.tensor.startswith("output:") == outputs]
     by_axis: dict[tuple[str, int], list[Step]] = {}
     for step in chosen:
@@ -43,47 +65,68 @@ def gathers(plan: Plan, perms: Permutations, outputs: bool = False) -> list[Gath
     return sorted(found, key=lambda g: g.rows_axis is not None)
 
 
-def _gather(plan: Plan, steps: list[Step], perms: Permutations) -> Gather:
+def apply_gathers(tensor: T, steps: Iterable[Gather]) -> T:
+    """A copy of one tensor, torch or numpy, re-ordered. No arithmetic: every dtype is kept bit for bit."""
+    moved: T = (_apply_numpy if isinstance(tensor, np.ndarray) else _apply_torch)(tensor, steps)
+    return moved
+
+
+def _apply_numpy(array: Any, steps: Iterable[Gather]) -> Any:
+    array = array.copy()
+    for step in steps:
+        if step.rows_axis is None:
+            array = array.take(step.index, axis=step.axis)
+        else:
+            array = np.take_along_axis(array, step.broadcast(array.ndim), axis=step.axis)
+    return array
+
+
+def _apply_torch(tensor: Any, steps: Iterable[Gather]) -> Any:
+    import torch
+
+    source = tensor.detach().clone()
+    # Integers of the same width: index_select lacks some of the float8 dtypes.
+    widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    bits = source.view(widths.get(source.element_size(), source.dtype))
+    for step in steps:
+        if step.rows_axis is None:
+            bits = bits.index_select(step.axis, torch.from_numpy(step.index).to(bits.device))
+        else:
+            index = torch.from_numpy(np.ascontiguousarray(step.broadcast(bits.ndim))).to(bits.device)
+            bits = torch.take_along_dim(bits, index, dim=step.axis)
+    return bits.view(source.dtype)
+
+
+def index_of(length: int, height: int | None, pieces: Iterable[tuple[Any, IntArray, IntArray]]) -> IntArray:
+    """The index of a gather along an axis of this length: (length,), or (height, length) with an order per row.
+
+    Each piece is (rows or None for all, positions, where their content comes from), arrays (…, r), (…, m), (…, m).
+    Raises IndexError when one lies outside.
+    """
+    index = np.tile(np.arange(length), (height or 1, 1))
+    for rows, positions, sources in pieces:
+        if rows is None:
+            index[:, positions.ravel()] = sources.ravel()
+        else:
+            index[rows[..., :, None], positions[..., None, :]] = sources[..., None, :]
+    return index[0] if height is None else index
+
+
+def _gather(plan: Plan, steps: Sequence[Step], perms: Permutations) -> Gather:
     tensor, axis = steps[0].tensor, steps[0].axis
     shape = plan.spec.tensors.get(tensor)
-    if shape is None and not tensor.startswith("output:"):
-        raise PlanError(f"{tensor}: the plan moves it but does not give its shape.")
-    size = shape[axis] if shape else 1 + max(int(s.positions.array().max()) for s in steps)
+    length = shape[axis] if shape else 1 + max(s.positions.bounds()[1] for s in steps)
     row_axes = {s.rows_axis for s in steps if s.rows_axis is not None}
     if len(row_axes) > 1:
         raise PlanError(f"{tensor}[{axis}]: its places are given per row of {len(row_axes)} different axes.")
     rows_axis = row_axes.pop() if row_axes else None
-    count = 1 if rows_axis is None or shape is None else shape[rows_axis]
-    index = np.tile(np.arange(size), (count, 1))
-    try:
-        for step in steps:
-            positions, moved = _moved(plan, step, perms)
-            if step.rows is None:  # holds at every row
-                index[:, positions.ravel()] = moved.ravel()
-                continue
-            rows = step.rows.array()[..., :, None]
-            index[rows, positions[..., None, :]] = moved[..., None, :]
-    except IndexError as error:
-        raise PlanError(f"{tensor}[{axis}]: a place lies outside the tensor: {error}.") from error
-    if not np.array_equal(np.sort(index, axis=1), np.tile(np.arange(size), (count, 1))):
-        raise PlanError(f"{tensor}[{axis}]: the places of the plan overlap; some units would be lost.")
-    return Gather(tensor, axis, index[0] if rows_axis is None else index, rows_axis)
-
-
-def _moved(plan: Plan, step: Step, perms: Permutations) -> tuple[IntArray, IntArray]:
-    """Positions of a step, and for each the position its content comes from."""
-    positions = step.positions.array()
-    return positions, positions[source_slots(plan.spec, list(step.layout), perms.only(plan.selected))]
-
-
-def apply_numpy(array: NDArray[Any], steps: Iterable[Gather]) -> NDArray[Any]:
-    """Apply the gathers of one tensor to its contents; no arithmetic, so every dtype is kept bit for bit."""
+    height = None if rows_axis is None or shape is None else shape[rows_axis]
+    pieces = []
     for step in steps:
-        if step.rows_axis is None:
-            array = array.take(step.index, axis=step.axis)
-            continue
-        index = step.index if step.rows_axis < step.axis else step.index.T
-        view = [1] * array.ndim
-        view[step.rows_axis], view[step.axis] = step.index.shape
-        array = np.take_along_axis(array, index.reshape(view), axis=step.axis)
-    return array
+        positions = step.positions.array()
+        sources = positions[source_slots(plan.spec, step.layout, perms)]
+        pieces.append((None if step.rows is None else step.rows.array(), positions, sources))
+    index = index_of(length, height, pieces)
+    if not np.array_equal(np.sort(index), np.broadcast_to(np.arange(length), index.shape)):
+        raise PlanError(f"{tensor}[{axis}]: the places of the plan overlap; some units would be lost.")
+    return Gather(tensor, axis, index, rows_axis)

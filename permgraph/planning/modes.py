@@ -7,13 +7,12 @@ untied     q, k and v each get a permutation of their own (the paper's "all")
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from permgraph.errors import UsageError, nearest
-from permgraph.ir.plan import Plan
-from permgraph.ir.spec import Group, PermSpec, Place, Positions
-
-MODES = ("exact", "one-sided", "untied")
+from permgraph.ir.plan import MODES, Plan
+from permgraph.ir.spec import Group, PermSpec, Place, Positions, Probe
 
 
 def with_mode(plan: Plan, mode: str) -> Plan:
@@ -76,26 +75,32 @@ def _parts(group: Group) -> list[list[Place]]:
 
 
 def _split(spec: PermSpec, group: Group, parts: list[list[Place]]) -> tuple[PermSpec, list[str]]:
-    """Replace a group by one per part, in the groups and in the places."""
+    """Replace a group by one per part, in the groups, the places and the probes."""
     names = [f"{group.name}@{letter}" for letter in ("q", "k", *map(str, range(2, len(parts))))][: len(parts)]
-    added, places = [], [p for p in spec.places if group.name not in p.layout]
+    nodes = {name: {place.node for place in part} for name, part in zip(names, parts, strict=True)}
+
+    def renamed(layout: tuple[str, ...], name: str) -> tuple[str, ...]:
+        return tuple(name if g == group.name else g for g in layout)
+
+    def seen(probe: Probe) -> Iterator[Probe]:
+        """A probe shows the parts whose places its node holds; elsewhere they cannot be told from each other."""
+        if group.name not in probe.layout:
+            yield probe
+            return
+        for name in names:
+            if probe.node in nodes[name]:
+                yield replace(probe, layout=renamed(probe.layout, name))
+
+    places = [p for p in spec.places if group.name not in p.layout]
     for name, part in zip(names, parts, strict=True):
-        mine = [replace(p, layout=tuple(name if g == group.name else g for g in p.layout)) for p in part]
-        seen = tuple(
-            replace(probe, layout=tuple(name if g == group.name else g for g in probe.layout))
-            for probe in group.probes
-            if probe.node in {p.node for p in part}
-        )
-        added.append(replace(group, name=name, places=tuple(mine), probes=seen))
-        places += mine
+        places += [replace(p, layout=renamed(p.layout, name)) for p in part]
     order = {p.tensor: i for i, p in reversed(list(enumerate(spec.places)))}
     places.sort(key=lambda p: order[p.tensor])
     groups: list[Group] = []
     for g in spec.groups:
+        probes = tuple(new for probe in g.probes for new in seen(probe))
         if g.name == group.name:
-            groups += added
-            continue
-        kept = [p for p in g.places if group.name not in p.layout]
-        moved = [p for a in added for p in a.places if g.name in p.layout]
-        groups.append(replace(g, places=tuple(kept + moved)))
-    return replace(spec, groups=tuple(groups), places=tuple(places)), names
+            groups += [replace(g, name=n, probes=tuple(p for p in probes if n in p.layout)) for n in names]
+        else:
+            groups.append(replace(g, probes=probes))
+    return replace(spec, groups=tuple(groups), places=tuple(places)).completed(), names

@@ -9,20 +9,14 @@ cnn+ffn+attn          a preset (specs/presets/*.toml)
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
-from permgraph.data_files import specs
+from permgraph.data_files import read_toml, specs
 from permgraph.errors import SelectionError, nearest
 from permgraph.ir.spec import PermSpec
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _RANGE = re.compile(r"(?P<role>[\w/]+)\.(?P<first>\d+)-(?P<last>\d+)(?P<inner>/.+)?")
 
@@ -42,17 +36,14 @@ class Selection:
 @cache
 def words() -> dict[str, dict[str, Any]]:
     """The table of words: {word: {roles, tap, about}}."""
-    table: dict[str, dict[str, Any]] = tomllib.loads(
-        (specs() / "presets" / "words.toml").read_text(encoding="utf-8")
-    )
-    return table
+    return read_toml(specs() / "presets" / "words.toml")
 
 
 @cache
 def presets() -> dict[str, dict[str, str]]:
     """The presets by name: {name: {groups, about}}."""
     files = sorted((specs() / "presets").glob("*.toml"))
-    return {f.stem: tomllib.loads(f.read_text(encoding="utf-8")) for f in files if f.stem != "words"}
+    return {f.stem: read_toml(f) for f in files if f.stem != "words"}
 
 
 def select(spec: PermSpec, groups: str, exclude: str = "") -> Selection:
@@ -69,7 +60,7 @@ def select(spec: PermSpec, groups: str, exclude: str = "") -> Selection:
     if not terms and groups.strip() not in presets():
         raise SelectionError(f"--groups {groups!r}: nothing is selected. {_menu(spec)}")
     for term in terms:
-        names = _resolve(spec, term)
+        names = _with_inner(spec, _resolve(spec, term))
         tap = words().get(term, {}).get("tap")
         for name in names:
             if tap and taps.setdefault(name, tap) != tap:
@@ -84,6 +75,21 @@ def select(spec: PermSpec, groups: str, exclude: str = "") -> Selection:
             chosen.pop(name, None)
     order = tuple(g.name for g in spec.groups if g.name in chosen)
     return Selection(order, {k: v for k, v in taps.items() if k in chosen}, tuple(notes))
+
+
+def _with_inner(spec: PermSpec, names: list[str]) -> list[str]:
+    """Groups with all that live within them: `residual` brings `residual/inner`.
+
+    Where a word has the name of a group's role it says what belongs together: `heads`, and so `heads.3`, brings the
+    value channels and not the queries and keys.
+    """
+    brought = dict.fromkeys(names)
+    for group in spec.groups:
+        for parent in spec.ancestors(group):
+            roles = words().get(parent.role, {"roles": ["*"]})["roles"]
+            if parent.name in names and any(fnmatchcase(group.role, role) for role in roles):
+                brought[group.name] = None
+    return list(brought)
 
 
 def _terms(text: str) -> list[str]:

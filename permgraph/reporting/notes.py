@@ -12,6 +12,7 @@ def notes(spec: PermSpec) -> list[str]:
     lines = [f"{_power(spec.log10_order)} permutations keep the function (log10 {spec.log10_order:,.1f})."]
     if spec.free_output:
         lines.append("The output was left free: these also re-order the channels of the output.")
+    lines += [f"{clean(note)}." for note in spec.notes]
     lines += _pin_lines(spec)
     lines += _unknown_lines(spec)
     if spec.frozen:

@@ -29,6 +29,9 @@ class Edges:
     def select(self, mask: NDArray[np.bool_] | Labels) -> Edges:
         return Edges(self.a[mask], self.b[mask], self.kind[mask])
 
+    def same(self, other: Edges) -> bool:
+        return all(np.array_equal(getattr(self, f), getattr(other, f)) for f in ("a", "b", "kind"))
+
     def __len__(self) -> int:
         return int(self.a.size)
 
@@ -55,62 +58,41 @@ def classify(points: Points) -> Classes:
     """Merge tied points, then refine colours until nothing more is told apart."""
     a, b = points.ties()
     x, y, kind = points.links()
+    run = _runs(points)
     count, of = components(points.count, a, b)
-    part = _parts(points, of)
-    crossed = _crossed(points, of, part)
+    pinned = _pinned(points, of, count)
+    crossed = _crossed(of, run, count) & ~pinned
     if crossed.any():
-        ties = np.concatenate([np.full(t.size, i) for i, (t, _, _) in enumerate(points.tied)])
+        ties = np.repeat(np.arange(len(points.tied)), [t.size for t, _, _ in points.tied])
         loose = crossed[of[a]]
         x, y = np.concatenate([x, a[loose]]), np.concatenate([y, b[loose]])
         kind = np.concatenate([kind, len(points.linked) + ties[loose]])
         count, of = components(points.count, a[~loose], b[~loose])
-    pinned = np.zeros(count, dtype=bool)
-    pinned[of[points.pins()[0]]] = True
-    if part.any():  # a link to one coordinate of a class is not a link to another one
-        told = np.flatnonzero((part[x] > 0) | (part[y] > 0))
-        keys = [mix(v[told].astype(np.uint64)) for v in (kind, part[x], part[y])]
-        kind[told] = int(kind.max(initial=0)) + 1 + rank(mix(mix(keys[0] + np.uint64(3) * keys[1]) + keys[2]))
-    edges = unique_edges(Edges(of[x], of[y], kind))
-    colour = refine(_initial(points, of, count, pinned), edges)
+        pinned = _pinned(points, of, count)
+    # a link to one member of a class is not a link to another one
+    member = np.where(pinned[of], int(run.max(initial=0)) + 1 + np.arange(points.count), run)
+    key = kind.astype(np.uint64)
+    for end in (x, y):
+        key = mix(key) + member[end].astype(np.uint64)
+    edges = unique_edges(Edges(of[x], of[y], rank(key)))
+    colour = refine(_initial(run, of, count, pinned), edges)
     return Classes(of, count, pinned, colour, edges.select(edges.a != edges.b))
 
 
-def _parts(points: Points, of: Labels) -> Labels:
-    """For points that share a class with another coordinate of their own axis: which part of the axis they lie in.
+def _pinned(points: Points, of: Labels, count: int) -> NDArray[np.bool_]:
+    pinned = np.zeros(count, dtype=bool)
+    pinned[of[points.pins()[0]]] = True
+    return pinned
 
-    The halves of a gate, or q and k in one matrix, are tied to each other and told apart by what pins they are
-    linked to. Pinned points are parts of their own. 0 for all other points.
+
+def _crossed(of: Labels, run: Labels, count: int) -> NDArray[np.bool_]:
+    """Classes that hold two coordinates of one axis: the halves of a gate, q and k in one matrix, x + x[permuted].
+
+    Their ties relate coordinates instead of making them one, so they are read as typed edges.
     """
-    part = np.zeros(points.count, dtype=np.int64)
-    held = np.zeros(points.count, dtype=bool)
-    held[points.pins()[0]] = True
-    pinned = np.zeros(int(of.max(initial=-1)) + 1, dtype=bool)
-    pinned[of[held]] = True
-    run, order = _runs(points), np.argsort(of, kind="stable")  # runs are contiguous, so pairs are neighbours
-    pair = np.flatnonzero((np.diff(of[order]) == 0) & (np.diff(run[order]) == 0))
-    shared = np.unique(order[np.concatenate([pair, pair + 1])])
-    if shared.size:
-        x, y, links = points.links()
-        kind = links.astype(np.uint64)
-        looks = scatter_sum(x[held[y]], mix(kind[held[y]]) + mix(y[held[y]].astype(np.uint64)), part.size)
-        looks += scatter_sum(y[held[x]], mix(~kind[held[x]]) + mix(x[held[x]].astype(np.uint64)), part.size)
-        free = ~pinned[of[shared]]
-        part[shared[free]] = 1 + rank(looks[shared[free]])
-        part[shared[~free]] = 1 + shared.size + np.arange(int((~free).sum()))
-    return part
-
-
-def _crossed(points: Points, of: Labels, part: Labels) -> NDArray[np.bool_]:
-    """Classes that hold two coordinates of one part of an axis (x + x[permuted]).
-
-    Their ties relate coordinates instead of making them one, so they have to be read as typed edges.
-    """
-    crossed = np.zeros(int(of.max(initial=-1)) + 1, dtype=bool)
-    shared = np.flatnonzero(part)
-    if shared.size:
-        rows = np.stack([of[shared], _runs(points)[shared], part[shared]])
-        _, which, times = np.unique(rows, axis=1, return_inverse=True, return_counts=True)
-        crossed[of[shared[times[which.reshape(-1)] > 1]]] = True
+    crossed = np.zeros(count, dtype=bool)
+    order = np.argsort(of, kind="stable")  # runs are contiguous, so two of one run are neighbours
+    crossed[of[order][:-1][(np.diff(of[order]) == 0) & (np.diff(run[order]) == 0)]] = True
     return crossed
 
 
@@ -128,6 +110,10 @@ def components(size: int, a: Labels, b: Labels) -> tuple[int, Labels]:
     return int(count), of.astype(np.int64)
 
 
+def joined(parts: list[Edges]) -> Edges:
+    return Edges(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("a", "b", "kind")))
+
+
 def unique_edges(edges: Edges) -> Edges:
     """Without repetitions, sorted."""
     if not len(edges):
@@ -143,10 +129,9 @@ def unique_edges(edges: Edges) -> Edges:
     return Edges(rows[0], rows[1], rows[2])
 
 
-def _initial(points: Points, of: Labels, count: int, pinned: NDArray[np.bool_]) -> Labels:
+def _initial(run: Labels, of: Labels, count: int, pinned: NDArray[np.bool_]) -> Labels:
     """The multiset of axes a class touches; a pinned class is like no other."""
-    origin = _runs(points)
-    colour = scatter_sum(of, mix(origin.astype(np.uint64)), count)
+    colour = scatter_sum(of, mix(run.astype(np.uint64)), count)
     colour[pinned] = mix(np.flatnonzero(pinned).astype(np.uint64) + np.uint64(1 << 40))
     return rank(colour)
 

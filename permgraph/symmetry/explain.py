@@ -1,22 +1,32 @@
-"""Explain: why an axis is in its group, pinned, or tied to another. A shortest path in the graph of ties."""
+"""Explain: why an axis is in its group, pinned, or tied to another.
+
+The answer is a shortest path over *coordinates*, not over axes: two axes that are each tied to one half of a third
+are not related, and no path says so.
+"""
 
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import dataclass
 from itertools import pairwise
 
 import networkx as nx
 import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from permgraph.axes.points import Labels, Origin, Step
-from permgraph.axes.propagation import Propagation, propagate
+from permgraph.axes.points import Labels, Points, Step
+from permgraph.axes.propagation import propagate
 from permgraph.errors import UsageError, nearest
 from permgraph.ir.spec import PermSpec
 from permgraph.ir.trace import Trace
 from permgraph.symmetry.infer import infer
 
 _AXIS = re.compile(r"(?P<tensor>.+?)\[(?P<axis>-?\d+)\]")
+_WORDS = {"tie": "moves together with", "block": "belongs to the same blocks as", "pin": "is"}
+_WIDTH = 80
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,7 @@ class Reason:
     """One step of an explanation: two axes, what relates them, and the op that says so.
 
     kind  "tie" (move together), "block" (units of one are blocks of the other), "pin"
-    ops   the nodes through which the points of `here` reach that op
+    ops   the nodes through which the units of `here` reach that op
     """
 
     here: str
@@ -39,132 +49,158 @@ class Reason:
 
 
 def why(trace: Trace, axis: str, other: str | None = None, free_output: bool = False) -> list[Reason]:
-    """The chain from `axis` to `other`, or to what pins it, or to the nearest axes it is tied to.
+    """The chain from `axis` to `other`, or to what pins it, or to the axes it is tied to directly.
 
     Args:
-        axis, other: "encoder.layers.3.attention.q_proj.weight[0]".
+        axis, other: written "encoder.layers.3.attention.q_proj.weight[0]".
+
+    Returns:
+        One reason per step. Empty when no coordinate of `axis` is related to one of `other`.
 
     Raises:
         UsageError: no such tensor or axis.
     """
-    free_output = free_output or trace.free_output
-    context = propagate(trace, free_output)
-    graph = relations(trace, context)
-    a = _vertex(trace, axis)
+    relations = _Relations(trace, propagate(trace, free_output).points)
+    here = relations.axis(axis)
     if other is not None:
-        return _path(trace, graph, a, _vertex(trace, other))
-    ties = graph.edge_subgraph([(x, y) for x, y, kind in graph.edges(data="kind") if kind != "block"])
-    pins = [v for v in ties if isinstance(v, str) and v.startswith("pin:")] if a in ties else []
-    lengths = nx.single_source_shortest_path_length(ties, a) if a in ties else {}
-    reached = sorted((lengths[p], p) for p in pins if p in lengths)
-    if reached:
-        return _path(trace, ties, a, reached[0][1])
-    near = [v for v in graph.neighbors(a)] if a in graph else []
-    return [_reason(trace, graph, a, v) for v in near]
+        return relations.chain(here, relations.axis(other))
+    return relations.to_a_pin(here) or relations.neighbours(here)
 
 
-def describe(spec: PermSpec, axis: str) -> str:
-    """What an axis is made of: its groups, side and sizes, or that it is held in place."""
-    match = _AXIS.fullmatch(axis)
-    assert match is not None
-    tensor, number = match["tensor"], int(match["axis"]) % max(1, len(spec.tensors[match["tensor"]]))
-    size = spec.tensors[tensor][number]
-    parts = []
-    for place in spec.places:
-        if (place.tensor, place.axis) == (tensor, number):
-            inside = " × ".join(f"{name} {spec.by_name[name].size}" for name in place.layout)
-            parts.append(f"{place.side} by {inside}")
-    held = [p for p in spec.pinned if (p.tensor, p.axis) == (tensor, number)]
-    parts += [f"{p.count} of {size} pinned: {p.reason}" for p in held]
-    if tensor in spec.unused:
-        parts.append("the network never reads this tensor")
-    return f"{tensor}[{number}], {size} coordinates: " + (
-        "; ".join(parts) or "held in place, told apart by what they are linked to"
-    )
+class _Relations:
+    """The ties and links of a network as a graph over points, with the step that made each edge."""
+
+    def __init__(self, trace: Trace, points: Points) -> None:
+        self.trace, self.points = trace, points
+        self.starts = np.array([o.start for o in points.origins])
+        rows = [*points.tied, *points.linked]
+        self.a = np.concatenate([a for a, _, _ in rows] or [np.zeros(0, dtype=np.int64)])
+        self.b = np.concatenate([b for _, b, _ in rows] or [np.zeros(0, dtype=np.int64)])
+        self.step = np.repeat(np.arange(len(rows)), [a.size for a, _, _ in rows])
+        self.steps = [step for _, _, step in rows]
+        self.tie = self.step < len(points.tied)
+        self.pinned = np.zeros(points.count, dtype=bool)
+        self.pinned[points.pins()[0]] = True
+
+    def axis(self, text: str) -> Labels:
+        """The points of an axis that a user names."""
+        tensor, axis = _named(self.trace, text)
+        runs = [o for o in self.points.origins if (o.tensor, o.axis) == (tensor, axis)]
+        return np.concatenate([np.arange(o.start, o.stop) for o in runs] or [np.zeros(0, dtype=np.int64)])
+
+    def chain(self, here: Labels, there: Labels) -> list[Reason]:
+        """By ties alone where there is such a path; else through blocks, but through nothing that is pinned:
+        a part of an axis is linked to a pinned point, and so would be related to every other part."""
+        ends = np.isin(self.a, (*here, *there)) | np.isin(self.b, (*here, *there))
+        loose = ~(self.pinned[self.a] | self.pinned[self.b]) | ends
+        for edges in (self.tie, self.tie | loose):
+            graph = self._graph(edges)
+            of = connected_components(graph, directed=False)[1]
+            shared = np.flatnonzero(np.isin(of[here], of[there]))
+            if shared.size:
+                start = here[shared[0]]
+                return self._walk(self._path(graph, start, there[of[there] == of[start]]))
+        return []
+
+    def to_a_pin(self, here: Labels) -> list[Reason]:
+        """The shortest chain of ties to a point that some rule pinned."""
+        graph = self._graph(self.tie)
+        of = connected_components(graph, directed=False)[1]
+        held = np.flatnonzero(self.pinned)
+        shared = np.flatnonzero(np.isin(of[here], of[held]))
+        if not shared.size:
+            return []
+        start = here[shared[0]]
+        path = self._path(graph, start, held[of[held] == of[start]])
+        reason = next(r for labels, r in self.points.pinned if path[-1] in labels)
+        return [*self._walk(path), self._reason(path[-1], f"pinned: {reason.text}", "pin", reason.step)]
+
+    def neighbours(self, here: Labels) -> list[Reason]:
+        """What an axis is tied or linked to directly, each other axis once."""
+        near = np.flatnonzero(np.isin(self.a, here) | np.isin(self.b, here))
+        mine = np.isin(self.a[near], here)
+        there = np.where(mine, self.b[near], self.a[near])
+        rows = np.stack([self._run(there), self.step[near]])
+        first = np.unique(rows, axis=1, return_index=True)[1]
+        kinds = np.where(self.tie[near[first]], "tie", "block")
+        return [
+            self._reason(here[0], self._name(int(there[i])), str(kind), self.steps[self.step[near[i]]])
+            for i, kind in sorted(zip(first.tolist(), kinds, strict=True))
+        ]
+
+    def _graph(self, edges: NDArray[np.bool_]) -> csr_matrix:
+        ones = np.ones(int(edges.sum()), dtype=np.int8)
+        size = self.points.count
+        return coo_matrix((ones, (self.a[edges], self.b[edges])), shape=(size, size)).tocsr()
+
+    def _path(self, graph: csr_matrix, start: int, ends: Labels) -> list[int]:
+        """Points from `start` to the nearest of `ends`."""
+        order, before = breadth_first_order(graph, start, directed=False)
+        end = int(order[np.flatnonzero(np.isin(order, ends))[0]])
+        path = [end]
+        while path[-1] != start:
+            path.append(int(before[path[-1]]))
+        return path[::-1]
+
+    def _walk(self, path: list[int]) -> list[Reason]:
+        """The edges of a path, less those between two units that one op made."""
+        return [e for e in (self._edge(x, y) for x, y in pairwise(path)) if e.here != e.there]
+
+    def _edge(self, x: int, y: int) -> Reason:
+        found = np.flatnonzero(((self.a == x) & (self.b == y)) | ((self.a == y) & (self.b == x)))
+        i = found[np.argmax(self.tie[found])]
+        return self._reason(x, self._name(y), "tie" if self.tie[i] else "block", self.steps[self.step[i]])
+
+    def _run(self, points: Labels) -> Labels:
+        return np.searchsorted(self.starts, points, side="right") - 1
+
+    def _name(self, point: int) -> str:
+        origin = self.points.origins[int(self._run(np.array([point]))[0])]
+        return f"{origin.tensor}[{origin.axis}]" if origin.tensor else f"units made at {origin.node}"
+
+    def _reason(self, point: int, there: str, kind: str, step: Step) -> Reason:
+        node, here = self.trace.by_name.get(step.node), self._name(point)
+        where = (node.op, node.module, node.source) if node else ("", "", "")
+        return Reason(here, there, kind, step.node, *where, step.rule, _flow(self.trace, here, step.node))
 
 
-def relations(trace: Trace, context: Propagation) -> nx.Graph:
-    """Axes (and points made by ops) as vertices; ties, blocks and pins as edges with their step."""
-    graph = nx.Graph()
-    points = context.points
-    starts = np.array([o.start for o in points.origins])
-
-    def runs(labels: Labels) -> Labels:
-        return np.searchsorted(starts, labels, side="right") - 1
-
-    for kind, rows in (("tie", points.tied), ("block", points.linked)):
-        for a, b, step in rows:
-            pairs = np.unique(np.stack([runs(a), runs(b)]), axis=1).T
-            for x, y in pairs[:64].tolist():
-                u, v = _name(points.origins[x]), _name(points.origins[y])
-                if u != v and not (graph.has_edge(u, v) and graph[u][v]["kind"] == "tie"):
-                    graph.add_edge(u, v, kind=kind, step=step)
-    for labels, reason in points.pinned:
-        for x in np.unique(runs(labels)).tolist():
-            pin = f"pin:{reason.text}:{reason.step.node}"
-            graph.add_edge(_name(points.origins[x]), pin, kind="pin", step=reason.step)
-    return graph
-
-
-def _name(origin: Origin) -> str:
-    return (
-        f"{origin.tensor}[{origin.axis}]" if origin.tensor else f"points {origin.start} made at {origin.node}"
-    )
-
-
-def _vertex(trace: Trace, text: str) -> str:
+def _named(trace: Trace, text: str) -> tuple[str, int]:
+    """(tensor, axis) of what a user typed; a further name of a tied tensor is as good as its first."""
     match = _AXIS.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"{text!r}: write an axis as tensor[number], for example encoder.layer.weight[0].")
-    tensor, axis = match["tensor"], int(match["axis"])
-    for state in trace.state.values():
-        if tensor in state.aliases:
-            tensor = state.name
-    if tensor not in trace.state:
-        raise UsageError(f"{tensor}: the network has no such tensor.{nearest(tensor, trace.state)}")
+    first = {alias: state.name for state in trace.state.values() for alias in (state.name, *state.aliases)}
+    if match["tensor"] not in first:
+        raise UsageError(
+            f"{match['tensor']}: the network has no such tensor.{nearest(match['tensor'], first)}"
+        )
+    tensor, axis = first[match["tensor"]], int(match["axis"])
     rank = len(trace.state[tensor].shape)
     if not -rank <= axis < rank:
         raise UsageError(f"{text}: the tensor has {rank} axes, 0 to {rank - 1}.")
-    return f"{tensor}[{axis % rank}]"
+    return tensor, axis % rank
 
 
-def _path(trace: Trace, graph: nx.Graph, a: str, b: str) -> list[Reason]:
-    if a not in graph or b not in graph or not nx.has_path(graph, a, b):
-        return []
-    weight = {"tie": 1.0, "pin": 1.0, "block": 3.0}
-    path = nx.shortest_path(graph, a, b, weight=lambda u, v, d: weight[d["kind"]])
-    return [_reason(trace, graph, x, y) for x, y in pairwise(path)]
-
-
-def _reason(trace: Trace, graph: nx.Graph, here: str, there: str) -> Reason:
-    edge = graph[here][there]
-    step: Step = edge["step"]
-    node = trace.by_name.get(step.node)
-    return Reason(
-        _shown(here),
-        _shown(there),
-        edge["kind"],
-        step.node,
-        node.op if node else "",
-        node.module if node else "",
-        node.source if node else "",
-        step.rule,
-        _flow(trace, here, step.node),
-    )
-
-
-def _shown(vertex: str) -> str:
-    if vertex.startswith("pin:"):
-        return f"pinned: {vertex.split(':')[1]}"
-    return re.sub(r"^points \d+ made", "points made", vertex)
+def describe(spec: PermSpec, tensor: str, axis: int) -> str:
+    """What an axis is made of: its groups, side and sizes, or that it is held in place."""
+    size = spec.tensors[tensor][axis]
+    parts = []
+    for place in spec.places:
+        if (place.tensor, place.axis) == (tensor, axis):
+            inside = " × ".join(f"{name} {spec.by_name[name].size}" for name in place.layout)
+            parts.append(f"{place.side} by {inside}")
+    held = [p for p in spec.pinned if (p.tensor, p.axis) == (tensor, axis)]
+    parts += [f"{p.count} of {size} pinned: {p.reason}" for p in held]
+    if tensor in spec.unused:
+        parts.append("the network never reads this tensor")
+    said = "; ".join(parts) or "held in place, distinguished by what it is linked to"
+    return f"{tensor}[{axis}], {size} coordinates: {said}"
 
 
 def _flow(trace: Trace, axis: str, node: str) -> tuple[str, ...]:
-    """Ops between a tensor and a node, along the data."""
-    match = _AXIS.fullmatch(axis)
-    start = next(
-        (n.name for n in trace.nodes if n.op == "state" and match and n.options["tensor"] == match["tensor"]), None
-    )
+    """Names of the nodes between a tensor and a node, along the data."""
+    tensor = axis.rpartition("[")[0]
+    start = next((n.name for n in trace.nodes if n.op == "state" and n.options["tensor"] == tensor), None)
     if start is None or node not in trace.by_name:
         return ()
     graph = nx.DiGraph((ref, n.name) for n in trace.nodes for ref in n.refs())
@@ -174,29 +210,35 @@ def _flow(trace: Trace, axis: str, node: str) -> tuple[str, ...]:
 
 
 def explain_text(trace: Trace, axis: str, other: str | None = None, free_output: bool = False) -> str:
-    """The explanation as lines for a person."""
+    """The explanation as lines for a person, at most 80 columns wide where names allow it."""
     spec = infer(trace, free_output)
-    lines = [describe(spec, _vertex(trace, axis))]
-    if other is not None:
-        lines.append(describe(spec, _vertex(trace, other)))
+    lines = [_wrapped(describe(spec, *_named(trace, text)), 0) for text in (axis, other) if text is not None]
     chain = why(trace, axis, other, free_output)
     if not chain and other is not None:
-        lines.append("Nothing ties the two: they can be permuted independently of each other.")
-    words = {"tie": "moves together with", "block": "belongs to the same blocks as", "pin": "is"}
-    for reason in chain:
-        lines.append(f"  {reason.here}")
-        lines.append(f"    {words[reason.kind]} {reason.there}")
-        if reason.op and reason.op != "output":
-            lines.append(
-                f"    by {reason.op} at {reason.node} ({reason.module or 'the network'}; {reason.source})"
-            )
-            if reason.rule and reason.rule != reason.op:
-                lines.append(f"    rule: {reason.rule}")
-        if reason.ops:
-            lines.append(f"    through {_shortened(reason.ops)}")
-    return "\n".join(lines) + "\n"
+        lines.append("Nothing relates the two: each can be permuted without the other.")
+    return "\n".join([*lines, *(line for reason in chain for line in _lines(reason))]) + "\n"
 
 
-def _shortened(ops: tuple[str, ...]) -> str:
-    shown = ops if len(ops) <= 12 else (*ops[:6], f"… {len(ops) - 11} more …", *ops[-5:])
-    return " → ".join(shown)
+def _lines(reason: Reason) -> list[str]:
+    lines = [_wrapped(reason.here, 2), _wrapped(f"{_WORDS[reason.kind]} {reason.there}", 4)]
+    if reason.op and reason.op != "output":
+        where = "; ".join(x for x in (reason.module or "the network", reason.source) if x)
+        lines.append(_wrapped(f"by {reason.op} at {reason.node} ({where})", 4))
+        if reason.rule and reason.rule != reason.op:
+            lines.append(_wrapped(f"rule: {reason.rule}", 4))
+    if reason.ops:
+        lines.append(_wrapped(f"through {' → '.join(reason.ops)}", 4))
+    return lines
+
+
+def _wrapped(text: str, indent: int) -> str:
+    """Lines break between words and never inside a name."""
+    first, rest = " " * indent, " " * (indent + 4)
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -6,16 +6,20 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from permgraph.axes.points import Labels
 from permgraph.axes.propagation import Propagation, propagate
 from permgraph.axes.rules.suggest import suggest_row
+from permgraph.ir.check_trace import check_trace
 from permgraph.ir.spec import Group, PermSpec, Pin, Place, Positions, Probe, UnknownOp
 from permgraph.ir.trace import Trace
-from permgraph.symmetry.coloured_graph import Classes, classify
-from permgraph.symmetry.layout import Addresses, Block
+from permgraph.symmetry.coloured_graph import Classes, classify, refine
+from permgraph.symmetry.layout import Addresses, Block, Unreadable
 from permgraph.symmetry.names import name_blocks
 from permgraph.symmetry.wreath import read
+
+_ONE_BY_ONE = 16  # vertices held singly before all are that cannot be placed
 
 
 def infer(trace: Trace, free_output: bool = False) -> PermSpec:
@@ -25,17 +29,50 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
         free_output: let the channels of the network's outputs move too (they are then part of the places,
             as "output:0", and a caller has to put the outputs back in order).
     """
-    free_output = free_output or trace.free_output
+    check_trace(trace)
     context = propagate(trace, free_output)
     classes = classify(context.points)
-    free = np.flatnonzero(~classes.pinned)
-    inner = ~classes.pinned[classes.edges.a] & ~classes.pinned[classes.edges.b]
-    reading = read(_by_position(classes, free), classes.colour, classes.edges.select(inner))
-    addresses = Addresses(classes.count, reading)
+    addresses, frozen = _read(classes, _state(context, classes))
     places = _places(trace, context, classes, addresses)
     blocks = [b for b in addresses.blocks if any(b.key in layout for layout, *_ in places)]
     names = name_blocks(trace, context, classes, blocks, places)
-    return _spec(trace, context, classes, blocks, places, names, reading.frozen, free_output)
+    return _spec(trace, context, classes, blocks, places, names, frozen, free_output)
+
+
+def _read(classes: Classes, state: NDArray[np.bool_]) -> tuple[Addresses, int]:
+    """The groups of the coloured graph, and how many vertices had to be held for want of a way to read them.
+
+    What was read is checked against the graph. Where it would not keep it, vertices are held and it is read again.
+    """
+    free = _by_position(classes, np.flatnonzero(~classes.pinned))
+    colour, held = classes.colour, 0
+    edges = classes.edges.select(~(classes.pinned[classes.edges.a] | classes.pinned[classes.edges.b]))
+    while True:
+        reading = read(free, colour, edges)
+        try:
+            addresses = Addresses(classes.count, reading)
+            broken = addresses.broken(classes.colour, edges, state)
+        except Unreadable as found:
+            broken = found.vertices
+        if not broken.size:
+            return addresses, held + reading.frozen
+        broken = broken[broken < classes.count][: 1 if held < _ONE_BY_ONE else None]
+        held += broken.size
+        colour = colour.copy()
+        colour[broken] = int(colour.max()) + 1 + np.arange(broken.size)
+        colour = refine(colour, edges)
+
+
+def _state(context: Propagation, classes: Classes) -> NDArray[np.bool_]:
+    """Which vertices hold a coordinate of a state tensor or of an output."""
+    state = np.zeros(classes.count, dtype=bool)
+    for run in context.points.origins:
+        if run.tensor:
+            state[classes.of[run.start : run.stop]] = True
+    for _, value in context.outputs:
+        for array in value.arrays:
+            state[classes.of[array.labels]] = True
+    return state
 
 
 def _by_position(classes: Classes, chosen: Labels) -> Labels:
@@ -82,18 +119,13 @@ def _placed(
         return [Place(tensor, axis, side, (), Positions.of(at), node=node)]
     height = shape[0] // (count // size)
     block, column = at // size, at % size
-    slots = block.reshape(-1, block.shape[-1])
-    per_slot = np.unique(slots[0]).size
-    order = np.argsort(at, axis=-1, kind="stable")
-    block, column = np.take_along_axis(block, order, -1), np.take_along_axis(column, order, -1)
-    wide = (*at.shape[:-1], per_slot, at.shape[-1] // per_slot)
-    block, column = block.reshape(wide), column.reshape(wide)
+    first = block.reshape(-1, at.shape[-1])[0]  # members correspond, so the first unit speaks for all
     places = []
-    for i in range(per_slot):
-        rows = block[..., i, :1] * height + np.arange(height)
-        places.append(
-            Place(tensor, axis, side, (), Positions.of(column[..., i, :]), Positions.of(rows), 0, node)
-        )
+    for b in np.unique(first):
+        mine = first == b
+        rows = block[..., mine][..., :1] * height + np.arange(height)
+        positions = Positions.of(column[..., mine])
+        places.append(Place(tensor, axis, side, (), positions, Positions.of(rows), 0, node))
     return places
 
 
@@ -116,13 +148,9 @@ def _spec(
     groups = []
     for block in blocks:
         name, role, module = names[block.key]
-        under = tuple(names[key][0] for key in block.under)
+        within = tuple(names[key][0] for key in block.under)
         mine, seen = tuple(dict.fromkeys(by_group[name])), tuple(probes.get(name, ()))
-        groups.append(
-            Group(
-                name, role, block.size, under[-1] if under else None, block.copies, module, mine, seen, under
-            )
-        )
+        groups.append(Group(name, role, block.size, within, block.copies, module, mine, seen))
     return PermSpec(
         model=trace.model,
         fingerprint=trace.fingerprint,
@@ -138,6 +166,7 @@ def _spec(
         aliases={t.name: t.aliases for t in trace.state.values() if t.aliases},
         frozen=frozen,
         free_output=free_output,
+        notes=trace.notes,
     )
 
 

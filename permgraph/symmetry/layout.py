@@ -1,4 +1,8 @@
-"""Addresses: which unit of which groups every vertex belongs to, and how an axis is laid out in units."""
+"""Addresses: which unit of which groups every vertex belongs to, and how an axis is laid out in units.
+
+A group element acts on coordinates, so it takes a vertex to the one of the same layout and column at the new
+coordinates. That this keeps every edge is checked here, whatever the reader did: `Addresses.broken`.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,22 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from permgraph.axes.points import Labels
-from permgraph.symmetry.coloured_graph import mix, rank
+from permgraph.symmetry.coloured_graph import Edges, Hash, mix, rank
 from permgraph.symmetry.reductions import Product, Twins
 from permgraph.symmetry.wreath import Family, Reading
 
 _DEPTH = 8  # groups on one layout at most; nets in the wild need three
+
+
+class Unreadable(Exception):
+    """Vertices whose place cannot be told by coordinates: they have to be held."""
+
+    def __init__(self, vertices: Labels) -> None:
+        super().__init__()
+        self.vertices = vertices
 
 
 @dataclass(frozen=True)
@@ -33,7 +46,10 @@ class Block:
 
 
 class Addresses:
-    """For every vertex: a layout (keys of blocks, slowest first) and its coordinates in it."""
+    """For every vertex: a layout (keys of blocks, slowest first), its coordinates in it, and a column.
+
+    Layout and column together say what a vertex is, coordinates which of its kind.
+    """
 
     def __init__(self, vertices: int, reading: Reading) -> None:
         count = vertices + reading.sets
@@ -43,15 +59,17 @@ class Addresses:
         self._chain_ids: dict[tuple[int, ...], int] = {(): 0}
         self.chain_of = np.zeros(count, dtype=np.int64)
         self.coordinates = np.zeros((count, _DEPTH), dtype=np.int32)
-        self.column = np.zeros(count, dtype=np.int64)  # which member of its unit a vertex is
-        self._products = 0
+        self.column = np.arange(count)  # a vertex in no group is like no other
+        self._columns = count
         for family in reading.families:
             self._family(family, family.units, ())
         for derived in reading.derived:
             self._derived(derived, lambda v: v)
 
-    def _chain(self, keys: tuple[int, ...]) -> int:
+    def _chain(self, keys: tuple[int, ...], vertices: Labels) -> int:
         if keys not in self._chain_ids:
+            if len(keys) > _DEPTH:
+                raise Unreadable(vertices.ravel())
             self._chain_ids[keys] = len(self.chains)
             self.chains.append(keys)
         return self._chain_ids[keys]
@@ -60,12 +78,11 @@ class Addresses:
         """Give addresses to all copies of a family; units (*ancestors, n, m)."""
         *outer, n, m = units.shape
         key = len(self.blocks)
-        self.blocks.append(Block(key, n, above, int(np.prod(outer)), units, self))
         keys = (*above, key)
-        self.chain_of[units] = self._chain(keys)
-        grid = np.indices(units.shape)
-        for axis in range(len(keys)):
-            self.coordinates[units, axis] = grid[axis]
+        self.chain_of[units] = self._chain(keys, units)
+        self.blocks.append(Block(key, n, above, int(np.prod(outer)), units, self))
+        for axis, coordinate in enumerate(np.indices(units.shape)[:-1]):
+            self.coordinates[units, axis] = coordinate
         self.column[units] = np.arange(m)
         for child in family.inner:
             self._family(child, units[..., child.units], keys)
@@ -75,73 +92,115 @@ class Addresses:
     def _derived(self, derived: Product | Twins, at: Callable[[Labels], Labels]) -> None:
         if isinstance(derived, Twins):
             self._twins(at(derived.vertex))
-        elif derived.cell is not None:
-            vertex = at(derived.vertex)
-            self._follow(vertex, at(derived.factors)[..., 0], np.broadcast_to(derived.cell, vertex.shape))
-        else:
-            self._product(at(derived.vertex), at(derived.factors))
+            return
+        vertex = at(derived.vertex)
+        cell = np.broadcast_to(derived.cell, vertex.shape).reshape(-1)
+        self._follow(vertex.reshape(-1), at(derived.factors).reshape(vertex.size, -1), cell)
 
-    def _follow(self, vertex: Labels, source: Labels, cell: Labels) -> None:
-        """Vertices with one factor each lie where it lies; those of one cell are one column."""
-        vertex, source = vertex.reshape(-1), source.reshape(-1)
-        self.chain_of[vertex] = self.chain_of[source]
-        self.coordinates[vertex] = self.coordinates[source]
-        kinds = rank(mix(cell.reshape(-1).astype(np.uint64)) + mix(~self.column[source].astype(np.uint64)))
-        self.column[vertex] = (self._products + 1 + kinds) << 32
-        self._products += 1 + int(kinds.max(initial=0))
+    def _follow(self, vertex: Labels, factors: Labels, cell: Labels) -> None:
+        """A vertex lies at the combined coordinates of its factors; what these are says what it is."""
+        chains = self.chain_of[factors]
+        kind = cell.astype(np.uint64)
+        for column in (*chains.T, *self.column[factors].T):
+            kind = mix(kind) + column.astype(np.uint64)
+        self.column[vertex] = self._columns + rank(kind)
+        self._columns += vertex.size
+        layouts = rank(sum(mix(c.astype(np.uint64)) * np.uint64(2 * i + 1) for i, c in enumerate(chains.T)))
+        for rows in _runs(layouts):
+            self._combine(vertex[rows], factors[rows])
+
+    def _combine(self, vertex: Labels, factors: Labels) -> None:
+        """Vertices whose j-th factors all have the same layout."""
+        layout: list[int] = []
+        found: list[Labels] = []
+        for factor in factors.T:
+            for axis, key in enumerate(self.chains[int(self.chain_of[factor[0]])]):
+                mine = self.coordinates[factor, axis]
+                told = (c for k, c in zip(layout, found, strict=True) if k == key)
+                if not any(self._tells(key, c, mine) for c in told):
+                    layout.append(key)
+                    found.append(mine)
+        self.chain_of[vertex] = self._chain(tuple(layout), vertex)
+        for axis, coordinate in enumerate(found):
+            self.coordinates[vertex, axis] = coordinate
+
+    def _tells(self, key: int, known: Labels, other: Labels) -> bool:
+        """Whether one coordinate tells the other: always the same unit, or always the other one of two."""
+        same = known == other
+        return bool(same.all() or (self.blocks[key].size == 2 and not same.any()))
 
     def _twins(self, vertex: Labels) -> None:
         """Twins form a group under the layout of the one that stands for them."""
         rows = vertex.reshape(-1, vertex.shape[-1])
         chain, column = self.chain_of[rows[:, 0]], self.column[rows[:, 0]]
         for c, j in np.unique(np.stack([chain, column]), axis=1).T.tolist():
-            mine = rows[(chain == c) & (column == j)]
-            above = self.chains[c]
-            order = [self.coordinates[mine[:, 0], axis] for axis in reversed(range(len(above)))]
+            mine, above = rows[(chain == c) & (column == j)], self.chains[c]
             sizes = [self.blocks[k].size for k in above]
-            units = mine[np.lexsort(order)] if order else mine
-            if not order and len(mine) > 1:  # held in place: each set of twins is a group of its own
-                for row in mine:
-                    self._family(Family(row[:, None]), row[:, None], ())
-                continue
+            if len(mine) != np.prod(sizes) or len(set(above)) < len(above):
+                raise Unreadable(mine)
+            places = [self.coordinates[mine[:, 0], axis] for axis in reversed(range(len(above)))]
+            units = mine[np.lexsort(places)] if places else mine
             self._family(Family(units), units.reshape(*sizes, -1, 1), above)
-            self.column[mine] = j
+            self.column[mine] = self._columns
+            self._columns += 1
 
-    def _product(self, vertex: Labels, factors: Labels) -> None:
-        """A determined vertex lies at the combined coordinates of its factors."""
-        rows, sources = vertex.reshape(-1), factors.reshape(vertex.size, -1)
-        chain = self.chain_of[sources]
-        # factors of one colour may have come apart since: each kind of combination is a product of its own
-        kinds = np.concatenate([chain, np.where(chain > 0, self.column[sources], 0)], axis=1)
-        which = np.unique(kinds, axis=0, return_inverse=True)[1].reshape(-1)
-        for kind in range(int(which.max()) + 1 if which.size else 0):
-            self._combine(rows[which == kind], sources[which == kind])
+    def broken(self, colour: Labels, edges: Edges, state: NDArray[np.bool_]) -> Labels:
+        """Vertices to hold, because a group as it was read would not keep a colour or an edge, or has no place.
 
-    def _combine(self, vertex: Labels, factors: Labels) -> None:
-        """Vertices whose j-th factors all have the same layout."""
-        layout: list[int] = []
-        sources: list[
-            tuple[int, int]
-        ] = []  # (factor, axis in that factor's chain) of every key of the layout
-        for j in range(factors.shape[-1]):
-            for axis, key in enumerate(self.chains[int(self.chain_of[factors[0, j]])]):
-                if not any(
-                    layout[i] == key and self._same(factors, source, (j, axis))
-                    for i, source in enumerate(sources)
-                ):
-                    layout.append(key)
-                    sources.append((j, axis))
-        found = [self.coordinates[factors[:, j], axis] for j, axis in sources]
-        self._products += 1
-        self.chain_of[vertex] = self._chain(tuple(layout))
-        self.column[vertex] = self._products << 32
-        for axis, coordinate in enumerate(found):
-            self.coordinates[vertex, axis] = coordinate
+        Empty where all is right: among the edges of one kind between two sorts of vertices, those whose
+        coordinates coincide in the same way are as many as the groups make of any one of them.
+        """
+        sort = rank(mix(self.chain_of.astype(np.uint64)) + self.column.astype(np.uint64))
+        held = [self._misplaced(sort, colour, state)]
+        edges = edges.select((self.chain_of[edges.a] > 0) | (self.chain_of[edges.b] > 0))
+        pair = self.chain_of[edges.a] * len(self.chains) + self.chain_of[edges.b]
+        key, orbit = np.zeros(len(edges), dtype=np.uint64), np.ones(len(edges))
+        for rows in _runs(pair):
+            key[rows], orbit[rows] = self._coincidences(edges.a[rows], edges.b[rows])
+        for part in (edges.kind, sort[edges.a], sort[edges.b]):
+            key = mix(key) + part.astype(np.uint64)
+        same = rank(key)
+        uneven = np.bincount(same, minlength=1)[same] != orbit
+        return np.unique(np.concatenate([*held, edges.a[uneven], edges.b[uneven]]))
 
-    def _same(self, factors: Labels, a: tuple[int, int], b: tuple[int, int]) -> bool:
-        """Whether two coordinates of the factors are one (a shared ancestor), and not two units of one group."""
-        one, other = (self.coordinates[factors[..., j], axis] for j, axis in (a, b))
-        return bool((one == other).all())
+    def _misplaced(self, sort: Labels, colour: Labels, state: NDArray[np.bool_]) -> Labels:
+        """Vertices of one sort that differ in colour, share an address, or (of the state) leave addresses empty."""
+        address = sort.astype(np.uint64)
+        for axis in range(max(map(len, self.chains))):
+            used = np.where([len(c) > axis for c in self.chains], 1, 0)[self.chain_of]
+            address = mix(address) + (self.coordinates[:, axis] * used).astype(np.uint64)
+        where = rank(address)
+        bad = np.bincount(where)[where] > 1
+        mine = slice(0, self.vertices)
+        _, first = np.unique(sort[mine], return_index=True)
+        model = np.zeros(int(sort.max(initial=0)) + 1, dtype=np.int64)
+        model[sort[mine][first]] = colour[first]
+        bad[mine] |= colour != model[sort[mine]]
+        sizes = np.array([np.prod([float(self.blocks[k].size) for k in keys]) for keys in self.chains])
+        unfilled = np.bincount(sort)[sort] != sizes[self.chain_of]
+        bad[mine] |= unfilled[mine] & state
+        return np.flatnonzero(bad)
+
+    def _coincidences(self, a: Labels, b: Labels) -> tuple[Hash, NDArray[np.float64]]:
+        """For edges between two layouts: which coordinates of the ends are one, and how many edges have the same."""
+        ends = [(v, axis, key) for v in (a, b) for axis, key in enumerate(self.chains[self.chain_of[v[0]]])]
+        pattern, orbit = np.zeros(a.size, dtype=np.uint64), np.ones(a.size)
+        seen: list[tuple[int, list[Labels], NDArray[np.bool_]]] = []
+        for v, axis, key in ends:
+            chain = self.chains[self.chain_of[v[0]]]
+            slot = [self.coordinates[v, chain.index(k)] for k in self.blocks[key].under]
+            unit = [*slot, self.coordinates[v, axis]]
+            taken, known = np.zeros(a.size), np.zeros(a.size, dtype=bool)
+            for other, theirs, new in seen:
+                pattern = mix(pattern)
+                if other == key:
+                    together = np.all([x == y for x, y in zip(slot, theirs, strict=False)], axis=0)
+                    same = together & (unit[-1] == theirs[-1])
+                    known, taken = known | same, taken + (together & new)
+                    pattern = pattern + same + np.uint64(2) * together
+            orbit *= np.where(known, 1, self.blocks[key].size - taken)
+            seen.append((key, unit, ~known))
+        return pattern, orbit
 
     @cached_property
     def _innermost(self) -> tuple[Labels, Labels]:
@@ -172,6 +231,12 @@ class Addresses:
             sizes = [self.blocks[k].size for k in keys]
             per_unit, rest = divmod(at.size, int(np.prod(sizes)))
             if rest or not per_unit:
-                raise AssertionError(f"{at.size} coordinates do not fill a layout of {sizes}")
+                continue  # told apart by coordinates, but not one of each: no group of the state lies there
             placed = at[np.lexsort(fields)].reshape(*sizes, per_unit)
             yield keys, placed[..., np.argsort(placed.reshape(-1, per_unit)[0])]
+
+
+def _runs(key: Labels) -> list[Labels]:
+    """Where each value of `key` stands."""
+    order = np.argsort(key, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(key[order])) + 1) if key.size else []

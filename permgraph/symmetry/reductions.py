@@ -1,10 +1,13 @@
-"""Simplify: what can be taken out of one connected unit without changing which permutations it admits.
+"""Reductions: what can be taken out of one connected unit without changing which permutations it admits.
 
-- edges that join two colours completely say nothing (`informative`);
-- colours joined one to one are one colour (`matched_cells`);
-- a colour whose vertices are the full product of others follows them (`products.find_products`);
-- twins, vertices of one colour with the same neighbours, may be exchanged among themselves (`find_twins`);
-- where two colours are joined completely within sets, and not across them, the sets become vertices (`find_sets`).
+- edges that join two cells completely say nothing (`informative`);
+- cells joined one to one are one cell (`fold_matchings`);
+- a cell whose vertices are told by their neighbours in two or more cells follows those (`product_vertices`);
+- twins, vertices of one cell with the same neighbours, may be exchanged among themselves (`find_twins`);
+- where two cells are joined by disjoint bicliques, each biclique becomes a vertex (`find_bicliques`).
+
+A kind of edge always belongs to one pair of cells here (`informative` sees to it), so a reduction that moves the
+end of an edge to another vertex never forgets where it came from.
 """
 
 from __future__ import annotations
@@ -13,21 +16,29 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import minimum_spanning_tree
 
 from permgraph.axes.points import Labels
-from permgraph.symmetry.coloured_graph import Edges, components, mix, rank, refine, scatter_sum, unique_edges
+from permgraph.symmetry.coloured_graph import (
+    Edges,
+    components,
+    joined,
+    mix,
+    rank,
+    refine,
+    scatter_sum,
+    unique_edges,
+)
 
 
 @dataclass(frozen=True)
 class Product:
-    """Vertices determined by others: vertex[i] is the pair (triple, …) factors[i, :].
-
-    cell   tells apart vertices of several cells, where one product holds them
-    """
+    """Vertices that follow others: vertex[i], of cell[i], is where factors[i, :] say."""
 
     vertex: Labels
     factors: Labels
-    cell: Labels | None = None
+    cell: Labels
 
 
 @dataclass(frozen=True)
@@ -37,48 +48,59 @@ class Twins:
     vertex: Labels
 
 
-def hold_one(cell: Labels, vertices: Labels, edges: Edges) -> tuple[Labels, int]:
-    """Hold one vertex of the smallest cell in place: what still moves then is a subgroup, so it is true.
-
-    Returns the refined cells, and how many vertices are held now that were not before.
-    """
-    size = np.bincount(cell[vertices])
-    movable = vertices[size[cell[vertices]] > 1]
-    cell = cell.copy()
-    cell[movable[np.argmin(size[cell[movable]])]] = int(cell.max()) + 1
-    cell = refine(cell, edges)
-    return cell, int((np.bincount(cell[vertices])[cell[movable]] == 1).sum())
-
-
-def matched_cells(cell: Labels, edges: Edges) -> tuple[Product | None, Edges]:
-    """Cells joined one to one are one cell: all but the first follow it. A short cut for products of one factor."""
+def informative(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[Labels, Edges]:
+    """The edges that say something, their kinds told apart by the cells they join; and the cells that loops split."""
+    loops = edges.a == edges.b
+    if loops.any():
+        marks = scatter_sum(edges.a[loops], mix(edges.kind[loops].astype(np.uint64)), cell.size)
+        edges = edges.select(~loops)
+        marked = rank(mix(cell.astype(np.uint64)) + marks)
+        if marked.max() > cell.max():
+            cell = refine(marked, edges)
     if not len(edges):
-        return None, edges
+        return cell, edges
     cells = int(cell.max()) + 1
-    size = np.bincount(cell, minlength=cells)
     key = (edges.kind * cells + cell[edges.a]) * cells + cell[edges.b]
-    _, which, count = np.unique(key, return_inverse=True, return_counts=True)
-    even = (count[which] == size[cell[edges.a]]) & (size[cell[edges.a]] == size[cell[edges.b]])
-    even &= size[cell[edges.a]] > 1
-    for end in (edges.a, edges.b):  # every vertex once, on both sides
-        pair, times = np.unique(which * cell.size + end, return_counts=True)
-        even &= ~np.isin(which, pair[times > 1] // cell.size)
-    if not even.any():
+    edges = unique_edges(Edges(edges.a, edges.b, np.unique(key, return_inverse=True)[1].reshape(-1)))
+    size, count = np.bincount(cell[alive], minlength=cells), np.bincount(edges.kind)
+    a, b = cell[edges.a], cell[edges.b]
+    return cell, edges.select(count[edges.kind] < size[a] * (size[b] - (a == b)))
+
+
+def distinct_ends(edges: Edges) -> tuple[Labels, Labels, Labels]:
+    """For every kind: how many edges, and how many different vertices at either end."""
+    kinds = int(edges.kind.max()) + 1
+    left, right = (np.unique(end * kinds + edges.kind) % kinds for end in (edges.a, edges.b))
+    return np.bincount(edges.kind), np.bincount(left, minlength=kinds), np.bincount(right, minlength=kinds)
+
+
+def fold_matchings(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[Product | None, Edges]:
+    """Cells joined one to one are one cell: all but the first follow it.
+
+    Of several ways round to the same cell one is taken (a spanning tree of the cells); the others remain edges.
+    """
+    cells = int(cell.max()) + 1
+    size = np.bincount(cell[alive], minlength=cells)
+    count, left, right = distinct_ends(edges)
+    a, b = cell[edges.a], cell[edges.b]
+    one_to_one = ((count == left) & (count == right))[edges.kind]
+    even = np.flatnonzero(one_to_one & (count[edges.kind] == size[a]) & (size[a] == size[b]) & (a != b))
+    pair = np.minimum(a[even], b[even]) * cells + np.maximum(a[even], b[even])
+    ends, first = np.unique(pair, return_index=True)
+    if not ends.size:
         return None, edges
-    count_of, of = components(cell.size, edges.a[even], edges.b[even])
-    if np.unique(of * cells + cell).size < cell.size:
-        return None, edges  # going round leads to another vertex of the same cell: not a matching
-    first = np.full(count_of, cell.size)
+    joins = coo_matrix((edges.kind[even[first]] + 1, np.divmod(ends, cells)), shape=(cells, cells))
+    tree = minimum_spanning_tree(joins).data.astype(np.int64) - 1
+    chosen = np.isin(edges.kind, tree)
+    count_of, of = components(cell.size, edges.a[chosen], edges.b[chosen])
     order = np.argsort(cell, kind="stable")
-    np.minimum.at(first, of[order], np.arange(cell.size))
-    stands = order[first[of]]
+    earliest = np.full(count_of, cell.size)
+    np.minimum.at(earliest, of[order], np.arange(cell.size))
+    stands = order[earliest[of]]
     moved = np.flatnonzero(stands != np.arange(cell.size))
-    if not moved.size:
-        return None, edges
-    a, b = stands[edges.a], stands[edges.b]
-    kept = a != b
+    rest = edges.select(~chosen)
     product = Product(moved, stands[moved][:, None], cell[moved])
-    return product, unique_edges(Edges(a[kept], b[kept], edges.kind[kept]))
+    return product, Edges(stands[rest.a], stands[rest.b], rest.kind)
 
 
 def falls_apart(vertices: Labels, edges: Edges) -> bool:
@@ -87,71 +109,48 @@ def falls_apart(vertices: Labels, edges: Edges) -> bool:
     return components(vertices.size, index[edges.a], index[edges.b])[0] > 1
 
 
-def find_twins(cell: Labels, vertices: Labels, edges: Edges) -> list[Labels]:
-    """Sets of twins, one array (sets, k) per colour and size k ≥ 2."""
-    near = scatter_sum(
-        edges.a, mix(mix(edges.b.astype(np.uint64)) + (2 * edges.kind).astype(np.uint64)), cell.size
-    )
-    near = near + scatter_sum(
-        edges.b, mix(mix(edges.a.astype(np.uint64)) + (2 * edges.kind + 1).astype(np.uint64)), cell.size
-    )
+def find_twins(cell: Labels, vertices: Labels, edges: Edges) -> list[Twins]:
+    """Sets of twins, one array (sets, k) per cell and size k ≥ 2."""
+    out, back = ((2 * edges.kind + side).astype(np.uint64) for side in (0, 1))
+    near = scatter_sum(edges.a, mix(mix(edges.b.astype(np.uint64)) + out), cell.size)
+    near += scatter_sum(edges.b, mix(mix(edges.a.astype(np.uint64)) + back), cell.size)
     key = rank(mix(near[vertices]) + mix(cell[vertices].astype(np.uint64)) * np.uint64(3))
     size = np.bincount(key)
+    twin = vertices[size[key] > 1]
+    key = key[size[key] > 1]
+    sort = cell[twin] * (cell.size + 1) + size[key]
     found = []
-    for c in np.unique(cell[vertices]):
-        inside = cell[vertices] == c
-        for k in np.unique(size[key[inside]]):
-            chosen = inside & (size[key] == k)
-            if k > 1:
-                order = np.lexsort([vertices[chosen], key[chosen]])
-                rows = vertices[chosen][order].reshape(-1, int(k))
-                found.append(rows[np.argsort(rows[:, 0], kind="stable")])
+    for kind in np.unique(sort):
+        mine = np.flatnonzero(sort == kind)
+        rows = twin[mine[np.lexsort([twin[mine], key[mine]])]].reshape(-1, int(size[key[mine[0]]]))
+        found.append(Twins(rows[np.argsort(rows[:, 0], kind="stable")]))
     return found
 
 
-def find_sets(cell: Labels, edges: Edges) -> tuple[Labels, Edges] | None:
-    """Give the sets a vertex of their own where two cells are joined completely within sets, never across them.
+def find_bicliques(cell: Labels, edges: Edges) -> tuple[Labels, Edges] | None:
+    """Give the cliques of a kind of edge a vertex each, where its edges are nothing but disjoint (bi)cliques.
 
     Grouped-query attention whose key heads nothing marks: every key channel is joined to the query heads that
-    share it. The new vertices are the key heads, and each key channel is a pair (key head, channel).
+    share it. The new vertices are the key heads, and each key channel is a pair (key head, channel). Channels
+    that are added to their mirror images: the new vertices are the pairs.
 
     Returns the cells, the new ones at the end, and the edges.
     """
-    cells = int(cell.max()) + 1
-    key = (edges.kind * cells + cell[edges.a]) * cells + cell[edges.b]
-    for k in np.unique(key):
-        chosen = key == k
+    for kind in np.unique(edges.kind):
+        chosen = edges.kind == kind
         a, b = edges.a[chosen], edges.b[chosen]
-        if cell[a[0]] == cell[b[0]]:
-            continue
         _, of = components(cell.size, a, b)
-        ends = np.concatenate([np.unique(a), np.unique(b)])
-        sets, which = np.unique(of[ends], return_inverse=True)
-        left = np.bincount(which[: np.unique(a).size], minlength=sets.size)
-        right = np.bincount(which[np.unique(a).size :], minlength=sets.size)
-        joined = np.bincount(np.searchsorted(sets, of[a]), minlength=sets.size)
-        if sets.size < 2 or max(left.min(), right.min()) < 2 or min(left.max(), right.max()) < 2:
-            continue  # one set says nothing; one vertex on a side is a set already
-        if not np.array_equal(joined, left * right):
-            continue
-        stands = cell.size + which
-        fresh = int(edges.kind.max()) + 1
-        side = np.where(np.arange(ends.size) < np.unique(a).size, fresh, fresh + 1)
-        kept = edges.select(~chosen)
-        made = Edges(*(np.concatenate(x) for x in ((kept.a, ends), (kept.b, stands), (kept.kind, side))))
-        grown = np.concatenate([cell, np.full(sets.size, cells)])
-        return refine(grown, made), made
+        left, right = np.unique(a), np.unique(b)
+        inside = bool(cell[a[0]] == cell[b[0]])
+        ends = left if inside else np.concatenate([left, right])
+        cliques, which = np.unique(of[ends], return_inverse=True)
+        n = np.bincount(which[: left.size], minlength=cliques.size)
+        m = n - 1 if inside else np.bincount(which[left.size :], minlength=cliques.size)
+        if cliques.size < 2 or (not inside and (max(n.min(), m.min()) < 2 or min(n.max(), m.max()) < 2)):
+            continue  # one clique says nothing; one vertex on a side stands for it already
+        if np.array_equal(np.bincount(np.searchsorted(cliques, of[a]), minlength=cliques.size), n * m):
+            fresh = int(edges.kind.max()) + 1 + (np.arange(ends.size) >= left.size)
+            joins = joined([edges.select(~chosen), Edges(ends, cell.size + which, fresh)])
+            grown = np.concatenate([cell, np.full(cliques.size, int(cell.max()) + 1)])
+            return refine(grown, joins), joins
     return None
-
-
-def informative(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> Edges:
-    """Drop the edges between two cells that are joined completely."""
-    if not len(edges):
-        return edges
-    edges = unique_edges(edges)
-    cells = int(cell.max()) + 1
-    size = np.bincount(cell[alive], minlength=cells)
-    key = (edges.kind * cells + cell[edges.a]) * cells + cell[edges.b]
-    _, which, count = np.unique(key, return_inverse=True, return_counts=True)
-    complete = count[which] == size[cell[edges.a]] * size[cell[edges.b]]
-    return edges.select(~complete)

@@ -14,19 +14,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from permgraph.axes.points import Labels
 from permgraph.symmetry.coloured_graph import Edges, components, mix, rank, refine, scatter_sum
+from permgraph.symmetry.orbits import Undecided, exchange, hold, isomorphism, split_cells
 from permgraph.symmetry.product_vertices import find_products
 from permgraph.symmetry.reductions import (
     Product,
     Twins,
     falls_apart,
-    find_sets,
+    find_bicliques,
     find_twins,
-    hold_one,
+    fold_matchings,
     informative,
-    matched_cells,
 )
 
 _HOLDS = 200  # vertices of one unit held in place before all of it is
@@ -128,11 +129,11 @@ def _families(vertices: Labels, colour: Labels, edges: Edges) -> Iterator[tuple[
         column[chunk] = np.tile(np.arange(m), units.shape[0])
         mine = edge_order[starts[k] : starts[k + 1]]
         local = Edges(column[a[mine]], column[b[mine]], edges.kind[mine])
-        yield from _aligned(units, of, local, a[mine], vertices)
+        yield from _aligned(units, of, local, a[mine], vertices, colour)
 
 
 def _aligned(
-    units: Labels, of: Labels, local: Edges, a: Labels, vertices: Labels
+    units: Labels, of: Labels, local: Edges, a: Labels, vertices: Labels, colour: Labels
 ) -> Iterator[tuple[Labels, Edges]]:
     """Split a family into sub-families whose units are isomorphic column by column."""
     if not len(local):
@@ -147,52 +148,107 @@ def _aligned(
     shapes: dict[bytes, list[int]] = {}
     for unit, (start, stop) in enumerate(zip(stops - counts, stops, strict=True)):
         shapes.setdefault(rows[1:, start:stop].tobytes(), []).append(unit)
+    alike: list[tuple[Labels, Edges]] = []
     for members in shapes.values():
         start, stop = stops[members[0]] - counts[members[0]], stops[members[0]]
-        yield vertices[units[members]], Edges(*rows[1:, start:stop])
+        mine, inside = vertices[units[members]], Edges(*rows[1:, start:stop])
+        for i, (known, model) in enumerate(alike):
+            image = _in_order_of(model, inside, colour[known[0]], colour[mine[0]])
+            if image is not None:
+                alike[i] = np.concatenate([known, mine[:, image]]), model
+                break
+        else:
+            alike.append((mine, inside))
+    yield from alike
 
 
-def _open(colour: Labels, edges: Edges) -> Reading:
+def _in_order_of(model: Edges, edges: Edges, one: Labels, two: Labels) -> Labels | None:
+    try:
+        return isomorphism(one, two, model, edges)
+    except Undecided:
+        return None
+
+
+def _open(colour: Labels, edges: Edges, depth: int = 0) -> Reading:
     """Read the inside of one connected unit, given in terms of its columns."""
     alive = np.ones(colour.size, dtype=bool)
     derived: list[Product | Twins] = []
     cell = rank(colour.astype(np.uint64))
-    frozen, holds = 0, 0
-    matched, edges = matched_cells(cell, informative(cell, alive, edges))
-    if matched is not None:
-        alive[matched.vertex] = False
-        derived.append(matched)
     while True:
-        edges = informative(cell, alive, edges)
-        found, edges = find_products(cell, alive, edges)
-        for product in found:
-            alive[product.vertex] = False
-        derived += found
-        if found:
-            continue
+        cell, edges = informative(cell, alive, edges)
         left = np.flatnonzero(alive)
-        if not len(edges) or falls_apart(left, edges):
+        if not len(edges):
             break
-        rows = find_twins(cell, left, edges)
-        if not rows:
-            if (sets := find_sets(cell, edges)) is not None:
-                cell, edges = sets
-                alive = np.concatenate([alive, np.ones(cell.size - alive.size, dtype=bool)])
-                continue
-            if (holds := holds + 1) > _HOLDS:
-                return Reading(frozen=int(colour.size))
-            cell, held = hold_one(cell, left, edges)
-            frozen += held
+        products, edges = _follow(cell, alive, edges)
+        for product in products:
+            alive[product.vertex] = False
+        derived += products
+        if products:
             continue
-        derived += [Twins(r) for r in rows]
-        for r in rows:
-            alive[r[:, 1:]] = False
-            cell[r[:, 0]] = int(cell.max()) + 1  # a representative is told apart by how many it stands for
-        edges = edges.select(alive[edges.a] & alive[edges.b])
-        cell = refine(cell, edges)
-    reading = read(left, cell, edges)
-    reading.frozen += frozen
-    reading.sets += cell.size - colour.size
-    # what follows others is resolved after them: innermost first, later removals before earlier ones
+        if falls_apart(left, edges):
+            break
+        if rows := find_twins(cell, left, edges):
+            derived += rows
+            for r in rows:
+                alive[r.vertex[:, 1:]] = False
+                cell[r.vertex[:, 0]] = int(cell.max()) + 1  # told apart by how many it stands for
+            edges = edges.select(alive[edges.a] & alive[edges.b])
+            cell = refine(cell, edges)
+        elif (bicliques := find_bicliques(cell, edges)) is not None:
+            cell, edges = bicliques
+            alive = np.concatenate([alive, np.ones(cell.size - alive.size, dtype=bool)])
+        elif (split := _split(cell, left, edges)) is not None:
+            cell = split
+        else:
+            return _finish(_stuck(cell, left, edges, depth), colour.size, cell.size, derived)
+    return _finish(read(left, cell, edges), colour.size, cell.size, derived)
+
+
+def _finish(reading: Reading, given: int, grown: int, derived: list[Product | Twins]) -> Reading:
+    """What follows others is resolved after them: innermost first, later removals before earlier ones."""
+    reading.sets += grown - given
     reading.derived = reading.derived + derived[::-1]
+    return reading
+
+
+def _follow(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[list[Product], Edges]:
+    folded, edges = fold_matchings(cell, alive, edges)
+    return ([folded], edges) if folded else find_products(cell, alive, edges)
+
+
+def _alone(cell: Labels, vertices: Labels, edges: Edges) -> tuple[Labels, Edges]:
+    """The graph of some vertices, numbered anew."""
+    index = np.zeros(cell.size, dtype=np.int64)
+    index[vertices] = np.arange(vertices.size)
+    return rank(cell[vertices].astype(np.uint64)), Edges(index[edges.a], index[edges.b], edges.kind)
+
+
+def _split(cell: Labels, vertices: Labels, edges: Edges) -> Labels | None:
+    split = split_cells(*_alone(cell, vertices, edges))
+    if split is None:
+        return None
+    cell = cell.copy()
+    cell[vertices] = split
+    return cell
+
+
+def _stuck(cell: Labels, vertices: Labels, edges: Edges, depth: int) -> Reading:
+    """Hold one vertex in place: what moves then is a subgroup, so it is true. A reflection is added to it.
+
+    `frozen` counts the vertices that are held now, unless the reflection is all that was lost.
+    """
+    if depth > _HOLDS:
+        return Reading(frozen=int(vertices.size))
+    known, local = _alone(cell, vertices, edges)
+    v, held = hold(known, local)
+    reading = _open(held, local, depth + 1)
+    pairs = exchange(v, known, local)
+    if pairs is not None:
+        reading.families.append(Family(pairs))
+    size = np.bincount(known)[known]
+    if pairs is None or size[v] > 2:
+        reading.frozen += int(((size > 1) & (np.bincount(held)[held] == 1)).sum())
+    row = np.concatenate([vertices, cell.size + np.arange(reading.sets)])
+    reading.families = [_relabel(f, row) for f in reading.families]
+    reading.derived = [_renumber(d, row) for d in reading.derived]
     return reading

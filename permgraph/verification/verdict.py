@@ -1,18 +1,20 @@
-"""The law, on what a user names: build the model, load its weights when it has any, measure the change."""
+"""The function check on what a user names: build the model, load its weights when it has any, measure the change."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from permgraph.errors import PermgraphError, PlanError
+from permgraph.errors import PlanError
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import PermSpec
-from permgraph.ir.trace import Trace
 from permgraph.symmetry.infer import infer
-from permgraph.verification.function_check import TOLERANCE, tolerated, verify
+from permgraph.torch_modes import seeded
+from permgraph.verification.check import Check
+from permgraph.verification.function_check import verify
+from permgraph.verification.inputs import random_inputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,43 +23,49 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Law:
-    """Result of a verification.
+class FunctionCheck:
+    """A check of a model that was named.
 
-    change   largest relative change of any output, float64, over all seeds
-    weights  "random", "loaded" (of a folder) or "own" (a factory's)
-    limit    what counts as no change: more than `TOLERANCE` only where rounding alone does more
+    model        as it was typed
+    groups       how many groups moved; log10_order: of the number of orders that they allow
+    seeds        how often the check was made, each time with other noise and other permutations
+    weights      "random", "loaded" (of a folder) or "own" (a factory's)
+    check        the worst of them
     """
 
     model: str
     groups: int
     log10_order: float
     seeds: int
-    change: float
     weights: str
+    check: Check
     mode: str = "exact"
-    limit: float = TOLERANCE
 
     @property
     def kept(self) -> bool:
-        return self.change <= self.limit
+        return self.check.kept
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "tolerance": self.limit, "kept": self.kept}
+        own = {k: getattr(self, k) for k in ("model", "groups", "log10_order", "seeds", "weights", "mode")}
+        return own | self.check.to_json()
 
     def text(self) -> str:
         verdict = "the function is kept" if self.kept else "THE FUNCTION IS NOT KEPT"
         mode = "" if self.mode == "exact" else f" (mode {self.mode}, which is not a symmetry)"
-        return (
-            f"{self.model}: {verdict}{mode}. {self.groups} groups moved at random, {self.seeds} times, {self.weights} "
-            f"weights, float64: largest relative change {self.change:.1e} (limit {self.limit:.0e})."
-        )
+        times = self.check.trials * self.seeds
+        lines = [
+            f"{self.model}: {verdict}{mode}. {self.groups} groups moved, {times} times, {self.weights} weights, float64: "
+            f"largest relative change {self.check}."
+        ]
+        return "\n".join([*lines, *self.check.remarks()])
 
 
-def check_model(model: str, plan: Plan | None = None, seeds: int = 2, free_output: bool = False) -> Law:
-    """Verify all groups of MODEL, or those of a plan made for it.
+def check_model(
+    model: str, plan: Plan | None = None, seeds: int = 1, free_output: bool = False
+) -> FunctionCheck:
+    """Check all groups of MODEL, or those of a plan made for it.
 
-    Raises PlanError when the plan was made for another architecture.
+    Raises PlanError when the plan was made for another architecture; CheckError when nothing can be measured.
     """
     from permgraph.frontend.capture import capture
     from permgraph.frontend.sources import load_source
@@ -77,38 +85,39 @@ def check_model(model: str, plan: Plan | None = None, seeds: int = 2, free_outpu
     else:
         spec = whole = infer(trace, free_output)
         mode = "exact"
-    inputs = random_inputs(source)
-    change, limit = measure(source.module, inputs, spec, source.kwargs, seeds)
-    return Law(model, len(spec.groups), whole.log10_order, seeds, change, weights, mode, limit)
+    args, kwargs = random_inputs(source, trace)
+    check = measure(source.module, args, spec, kwargs, seeds)
+    return FunctionCheck(model, len(spec.groups), whole.log10_order, seeds, weights, check, mode)
 
 
 def measure(
-    module: nn.Module, inputs: tuple[Any, ...], spec: PermSpec | Plan, kwargs: Mapping[str, Any], seeds: int
-) -> tuple[float, float]:
-    """The largest change over some seeds, and what counts as none there."""
-    changes = [verify(module, inputs, spec, kwargs, seed) for seed in range(seeds)]
-    worst = changes.index(max(changes))
-    kept = changes[worst] <= TOLERANCE
-    return changes[worst], TOLERANCE if kept else tolerated(module, inputs, kwargs, worst)
+    module: nn.Module,
+    args: tuple[Any, ...],
+    spec: PermSpec | Plan,
+    kwargs: Mapping[str, Any],
+    seeds: int = 1,
+) -> Check:
+    """The worst of some checks, each with other noise and other permutations."""
+    checks = [verify(module, args, spec, kwargs, seed) for seed in range(seeds)]
+    return max(checks, key=lambda check: check.change / check.limit)
 
 
-def measured_change(plan: Plan, trace: Trace) -> Plan:
-    """The plan with the change it makes to the function, when its model can be built; else as it is."""
-    try:
-        source, _ = with_weights(trace.model)
-    except PermgraphError:
-        return plan
-    return replace(plan, change=verify(source.module, random_inputs(source), plan, source.kwargs))
+def measured_change(plan: Plan, model: str) -> Plan:
+    """The plan with the change it makes to the function of MODEL, which it was made for."""
+    from permgraph.frontend.capture import capture
+
+    source, _ = with_weights(model)
+    trace = capture(source.module, source.args, source.kwargs, source.name)
+    args, kwargs = random_inputs(source, trace)
+    return replace(plan, change=verify(source.module, args, plan, kwargs).change)
 
 
 def with_weights(model: str) -> tuple[Source, str]:
     """The model on the CPU: a folder's weights, a factory's own, or random ones."""
-    import torch
-
     from permgraph.frontend.sources import load_source
 
-    torch.manual_seed(0)
-    source = load_source(model, device="cpu")
+    with seeded(0):
+        source = load_source(model, device="cpu")
     folder = Path(model)
     if folder.is_dir() and any((*folder.glob("*.safetensors*"), *folder.glob("pytorch_model*.bin*"))):
         from permgraph.weights.encoder import open_encoder
@@ -116,19 +125,3 @@ def with_weights(model: str) -> tuple[Source, str]:
         open_encoder(folder).load_into(source.module)
         return source, "loaded"
     return source, "own" if ":" in model else "random"
-
-
-def random_inputs(source: Source) -> tuple[Any, ...]:
-    """Inputs of the example's shapes with something in them: noise, or token ids."""
-    import torch
-    from torch.utils._pytree import tree_map_only
-
-    generator = torch.Generator().manual_seed(1)
-
-    def fill(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.is_floating_point() and not bool(tensor.any()):
-            return torch.randn(tensor.shape, generator=generator)
-        return tensor
-
-    filled: tuple[Any, ...] = tree_map_only(torch.Tensor, fill, source.args)
-    return filled

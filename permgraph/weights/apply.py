@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,15 +12,17 @@ import torch
 from numpy.typing import NDArray
 
 from permgraph.errors import PlanError
-from permgraph.ir.permutations import Permutations, check
+from permgraph.ir.check_plan import check_permutations
+from permgraph.ir.fingerprint import Fingerprint
+from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
-from permgraph.planning.gather import Gather, apply_numpy, gathers
-from permgraph.weights.checkpoint import Checkpoint, as_json, open_checkpoint, refuse_quantised
+from permgraph.planning.gather import Gather, apply_gathers, gathers
+from permgraph.weights.checkpoint import Checkpoint, open_checkpoint, refuse_quantised
 from permgraph.weights.names import first, match_names
 from permgraph.weights.output import write_like
+from permgraph.weights.record import Applied, Record
 
 T = TypeVar("T", torch.Tensor, NDArray[Any])
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def apply(
@@ -35,7 +37,7 @@ def apply(
     Keys stay as they are named (see `match_names` for the spellings that are understood). Tensors that were
     tied, one storage under two keys, are tied in the result. Raises PlanError, FileError.
     """
-    moves = find_moves(plan, perms, state_dict, "state dict", prefix, ignore_unexpected)
+    _, moves = find_moves(plan, perms, state_dict, "state dict", prefix, ignore_unexpected)
     done: dict[Any, T] = {}
     result: dict[str, T] = {}
     for key in state_dict:
@@ -43,7 +45,7 @@ def apply(
         steps = moves.get(key, [])
         identity = (*_storage(tensor), tuple((s.axis, s.index.tobytes()) for s in steps))
         if identity not in done:
-            done[identity] = gather(tensor, steps)
+            done[identity] = apply_gathers(tensor, steps)
         result[key] = done[identity]
     return result
 
@@ -56,8 +58,8 @@ def unapply(
     ignore_unexpected: Sequence[str] = (),
 ) -> dict[str, T]:
     """Undo `apply` with the same arguments, bit for bit. Raises PlanError, FileError."""
-    check(plan.spec, perms)
-    undone = perms.only(plan.selected).inverse(plan.spec)
+    check_permutations(plan, perms)
+    undone = perms.inverse(plan.spec)
     return apply(plan, undone, state_dict, prefix, ignore_unexpected)
 
 
@@ -69,30 +71,37 @@ def apply_checkpoint(
     force: bool = False,
     prefix: str | None = None,
     ignore_unexpected: Sequence[str] = (),
+    function_check: Callable[[], Mapping[str, Any]] | None = None,
+    other_weights: bool = False,
 ) -> Path:
     """Permute a checkpoint file or folder into `out`, tensor by tensor, as safetensors. Returns `out`.
 
-    Everything is checked before anything is written, and `out` appears whole or not at all. The result
-    records what was applied; applying it again to the result is refused. Raises PlanError, FileError.
+    `out` appears whole or not at all, and only when all checks have passed. The result records what was applied;
+    applying it again to the result is refused, and so is a checkpoint with other weights than those that were matched,
+    unless `other_weights`: a later state of that model, fine-tuned say. Raises PlanError, FileError.
+
+    function_check   runs after all other checks; what it returns goes into the record
     """
     checkpoint = open_checkpoint(source)
-    moves = find_moves(plan, perms, checkpoint.infos, str(source), prefix, ignore_unexpected)
+    names, moves = find_moves(plan, perms, checkpoint.infos, str(source), prefix, ignore_unexpected)
     step = applied_step(plan, perms)
     refuse_twice(checkpoint, step)
     checkpoint.verify()
-    record = {
-        **checkpoint.record,
-        "made_by": "apply",
-        "applied": [*checkpoint.record.get("applied", ()), step],
-    }
-    return write_like(
-        checkpoint,
-        Path(out),
-        checkpoint.infos,
-        lambda key: gather(checkpoint.read(key), moves.get(key, ())),
-        record,
-        force=force,
-    )
+    before = checkpoint.record or Record("apply")
+    checked = dict(function_check()) if function_check else None
+    weights = Fingerprint(plan.spec)
+
+    def read(key: str) -> torch.Tensor:
+        tensor = checkpoint.read(key)
+        weights.add(names.get(key, ""), tensor)
+        return apply_gathers(tensor, moves.get(key, ()))
+
+    def finish() -> None:
+        if not other_weights:
+            refuse_other_weights("B", source, perms.origin.weights_b, weights)
+
+    record = replace(before, made_by="apply", applied=(*before.applied, step), function_check=checked)
+    return write_like(checkpoint, Path(out), checkpoint.infos, read, record, force=force, finish=finish)
 
 
 def find_moves(
@@ -102,12 +111,12 @@ def find_moves(
     where: str,
     prefix: str | None = None,
     ignore_unexpected: Sequence[str] = (),
-) -> dict[str, list[Gather]]:
-    """Stored key → its gathers, after every check that needs no weights: permutations, keys, shapes, dtypes.
+) -> tuple[dict[str, str], dict[str, list[Gather]]]:
+    """Stored key → the plan's name, and → its gathers, after every check that needs no weights.
 
     `tensors` maps keys to anything with a shape and a dtype. Raises PlanError, FileError.
     """
-    check(plan.spec, perms)
+    found = gathers(plan, perms)
     refuse_quantised(tensors, where)
     shapes = {key: tuple(t.shape) for key, t in tensors.items()}
     tables = [key for key, t in tensors.items() if _is_integer(t.dtype)]  # position ids, counters
@@ -120,58 +129,32 @@ def find_moves(
                 "plan does not know. Plan the whole model, or leave the output in order."
             )
     steps: dict[str, list[Gather]] = {}
-    for step in gathers(plan, perms):
-        if not np.array_equal(step.index, np.broadcast_to(np.arange(step.index.shape[-1]), step.index.shape)):
+    for step in found:
+        if step.moves:
             steps.setdefault(step.tensor, []).append(step)
-    return {key: steps[name] for key, name in stored.items() if name in steps}
+    return stored, {key: steps[name] for key, name in stored.items() if name in steps}
 
 
-def gather(tensor: T, steps: Sequence[Gather]) -> T:
-    """A copy of one tensor, re-ordered. On whatever device it is."""
-    if isinstance(tensor, np.ndarray):
-        return apply_numpy(tensor.copy(), steps)
-    source = tensor.detach()
-    if not steps:
-        return source.clone()
-    # Integers of the same width: index_select lacks some of the float8 dtypes.
-    bits = source.view(_BITS.get(source.element_size(), source.dtype))
-    for step in steps:
-        index = torch.from_numpy(np.ascontiguousarray(step.index)).to(bits.device)
-        if step.rows_axis is None:
-            bits = bits.index_select(step.axis, index)
-            continue
-        view = [1] * bits.ndim
-        view[step.rows_axis], view[step.axis] = step.index.shape
-        index = index if step.rows_axis < step.axis else index.T
-        bits = torch.take_along_dim(bits, index.reshape(view), dim=step.axis)
-    return bits.view(source.dtype)
-
-
-def applied_step(plan: Plan, perms: Permutations) -> dict[str, str]:
+def applied_step(plan: Plan, perms: Permutations) -> Applied:
     """The digests that a result records: of the plan, and of the permutations it uses."""
-    return {"plan": plan_digest(plan), "permutations": permutations_digest(perms.only(plan.selected))}
+    return Applied(plan.digest, perms.digest)
 
 
-def plan_digest(plan: Plan) -> str:
-    """SHA-256 of the plan, 32 hex digits."""
-    return hashlib.sha256(as_json(plan.to_json()).encode()).hexdigest()[:32]
+def refuse_other_weights(whose: str, where: object, matched: str, weights: Fingerprint) -> None:
+    """Refuse weights other than those that were matched, where both are known. Raises PlanError."""
+    if matched and weights.text and matched != weights.text:
+        raise PlanError(
+            f"{where}: the permutations were matched on other weights as {whose} (fingerprint {matched[:12]}…, these have "
+            f"{weights.text[:12]}…). Match again; or pass --other-weights when these are a later state of that model."
+        )
 
 
-def permutations_digest(perms: Permutations) -> str:
-    """SHA-256 of the index arrays, 32 hex digits; their report does not count."""
-    digest = hashlib.sha256()
-    for name in sorted(perms):
-        array = np.ascontiguousarray(perms[name], dtype="<i8")
-        digest.update(f"{name}{array.shape}".encode() + array.tobytes())
-    return digest.hexdigest()[:32]
-
-
-def refuse_twice(checkpoint: Checkpoint, step: Mapping[str, str]) -> None:
+def refuse_twice(checkpoint: Checkpoint, step: Applied) -> None:
     """Refuse a checkpoint to which these permutations were already applied. Raises PlanError."""
-    if dict(step) in checkpoint.record.get("applied", ()):
+    if checkpoint.record is not None and step in checkpoint.record.applied:
         raise PlanError(
             f"{checkpoint.path}: this plan with these permutations was already applied to it "
-            f"(permutations {step['permutations'][:8]}…). Apply it to the original instead."
+            f"(permutations {step.permutations[:8]}…). Apply it to the original instead."
         )
 
 

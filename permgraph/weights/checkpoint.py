@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,16 +11,13 @@ from typing import Any, Protocol
 import torch
 
 from permgraph.errors import FileError
-from permgraph.ir.files import MAX_BYTES, read_json, strict_json
+from permgraph.ir.files import read_bounded, strict_json
 from permgraph.weights.names import first
 from permgraph.weights.pickles import PickleFile
+from permgraph.weights.record import RECORD, Record, read_record
 from permgraph.weights.renames import Renames, table_for
 from permgraph.weights.safetensors_io import Info, SafetensorsFile
 
-RECORD = (
-    "permgraph.json"  # in a folder: what was done to its weights; in a file: the metadata key "permgraph"
-)
-RECORD_FORMAT = 1
 PICKLES = (".bin", ".pt", ".pth")
 WEIGHT_FILES = (  # in the order in which transformers looks for them
     "model.safetensors",
@@ -93,19 +89,13 @@ class Checkpoint:
         return _json_object(path) if self.is_folder and path.is_file() else {}
 
     @cached_property
-    def record(self) -> dict[str, Any]:
-        """What permgraph noted when it wrote this checkpoint; empty for one it did not write."""
+    def record(self) -> Record | None:
+        """What permgraph noted when it wrote this checkpoint; None for one it did not write. Raises FileError."""
+        path = self.path / RECORD
         if self.is_folder:
-            path = self.path / RECORD
-            return read_json(path, "result", RECORD_FORMAT) if path.is_file() else {}
+            return read_record(read_bounded(path), path) if path.is_file() else None
         text = self.shards[0].metadata.get("permgraph")
-        if text is None:
-            return {}
-        try:
-            found = strict_json(text)
-        except (ValueError, RecursionError) as error:
-            raise FileError(f"{self.path}: damaged permgraph record in the metadata: {error}.") from error
-        return found if isinstance(found, dict) else {}
+        return None if text is None else read_record(text, self.path)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.home)
@@ -230,12 +220,9 @@ def _inside(folder: Path, name: str) -> Path:
 
 def _json_object(path: Path) -> dict[str, Any]:
     """A JSON object somebody else wrote."""
+    text = read_bounded(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FileError(f"{path}: larger than {MAX_BYTES:,} bytes.")
-        found = strict_json(path.read_bytes())
-    except OSError as error:
-        raise FileError(f"{path}: cannot read: {error.strerror or error}.") from error
+        found = strict_json(text)
     except (ValueError, RecursionError) as error:
         raise FileError(f"{path}: not valid JSON: {error or 'nested too deeply'}.") from error
     if not isinstance(found, dict):
@@ -261,8 +248,3 @@ def refuse_quantised(infos: Mapping[str, Info], where: str) -> None:
     narrow = [k for k, i in infos.items() if k.endswith(".weight") and i.dtype in (torch.int8, torch.uint8)]
     if narrow:
         raise FileError(f"{where}: {narrow[0]!r} is {infos[narrow[0]].dtype}: quantised. Use the original.")
-
-
-def as_json(value: Any) -> str:
-    """JSON with one spelling: sorted keys, no spaces."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -20,9 +20,10 @@ import torch
 
 from permgraph.errors import FileError, TraceError, UsageError
 from permgraph.frontend.architectures import aliases, is_alias
+from permgraph.ir.names import canonical
 from permgraph.ir.spec import PermSpec
 from permgraph.weights.checkpoint import Checkpoint, open_checkpoint, refuse_quantised
-from permgraph.weights.names import canonical, match_names
+from permgraph.weights.names import match_names
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ from typing import Any
 import torch
 
 from permgraph.errors import FileError, UsageError, nearest
+from permgraph.ir.fingerprint import Fingerprint
+from permgraph.ir.names import canonical
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
-from permgraph.weights.apply import applied_step, find_moves, gather, refuse_twice
+from permgraph.planning.gather import Gather, apply_gathers
+from permgraph.weights.apply import applied_step, find_moves, refuse_other_weights, refuse_twice
 from permgraph.weights.checkpoint import Checkpoint, open_checkpoint, refuse_quantised
-from permgraph.weights.names import canonical, first, match_names
+from permgraph.weights.names import first, match_names
 from permgraph.weights.output import write_like
+from permgraph.weights.record import Applied, Record
 from permgraph.weights.safetensors_io import Info
 
 Weights = tuple[float, float]
@@ -32,26 +37,26 @@ def merge(
     weights: Weights = (0.9, 0.1),
     *,
     dtype: torch.dtype | None = None,
-    overrides: Mapping[str, Weights] | None = None,
+    tensor_weights: Mapping[str, Weights] | None = None,
     allow_nonfinite: bool = False,
 ) -> dict[str, torch.Tensor]:
     """The weighted sum of two state dicts with the same tensors; keys as A names them, a new dict.
 
-    weights    share of A and of B
-    dtype      of the floating-point results; A's, tensor by tensor, when not given
-    overrides  glob on A's keys → weights of the tensors it matches; the last match wins
+    weights         of A and of B
+    dtype           of the floating-point results; A's, tensor by tensor, when not given
+    tensor_weights  glob on A's keys → weights of the tensors it matches; the last match wins
     Raises FileError for differing keys or shapes and for NaN or inf, UsageError for weights.
     """
-    shares = _shares(state_a, weights, overrides)
+    of_key = _weights_of(state_a, weights, tensor_weights)
     pairs = _same_names(state_a, state_b)
     _check_shapes(state_a, state_b, pairs)
     done: dict[tuple[int, int, Weights], torch.Tensor] = {}  # a tensor tied in both stays tied
     result = {}
     for key, a in state_a.items():
         b = state_b[pairs[key]]
-        identity = (a.data_ptr(), b.data_ptr(), shares[key]) if a.numel() else None
+        identity = (a.data_ptr(), b.data_ptr(), of_key[key]) if a.numel() else None
         if identity is None or identity not in done or done[identity].shape != a.shape:
-            merged = interpolate(key, a, b, shares[key], dtype, allow_nonfinite)
+            merged = interpolate(key, a, b, of_key[key], dtype, allow_nonfinite)
             if identity is not None:
                 done[identity] = merged
             result[key] = merged
@@ -69,50 +74,101 @@ def merge_checkpoints(
     plan: Plan | None = None,
     perms: Permutations | None = None,
     dtype: torch.dtype | None = None,
-    overrides: Mapping[str, Weights] | None = None,
+    tensor_weights: Mapping[str, Weights] | None = None,
     ignore_unexpected: Sequence[str] = (),
     allow_nonfinite: bool = False,
     force: bool = False,
+    other_weights: bool = False,
     extra: Mapping[str, bytes] | None = None,
+    checked: Mapping[str, Any] | None = None,
 ) -> Path:
     """`merge` from disk to disk, permuting B on the way, one tensor at a time. Returns `out`.
 
     The result has A's layout, keys and small files, and is safetensors. With a plan, tensors that it does
     not know (a head) are merged when both files have them in one shape, and A's otherwise; without one, both
-    files must have the same tensors. `extra` adds small files to a folder (a model card).
+    files must have the same tensors. `extra` adds small files to a folder (a model card), `checked` says in the
+    record what became of the function check.
+    Weights other than those that were matched are refused unless `other_weights`.
     Raises FileError, PlanError, UsageError; then `out` is as it was.
     """
     if (plan is None) != (perms is None):
         raise UsageError("a plan needs its permutations, and permutations their plan: pass both or neither.")
     a, b = open_checkpoint(path_a), open_checkpoint(path_b)
-    record: dict[str, Any] = {"made_by": "merge", "weights": list(weights)}
-    moves: Mapping[str, Any] = {}
+    for checkpoint in (a, b):
+        refuse_quantised(checkpoint.infos, str(checkpoint.path))
+    aligned = None
     if plan is not None and perms is not None:
-        moves = find_moves(plan, perms, b.infos, str(path_b), ignore_unexpected=ignore_unexpected)
-        pairs = _planned_names(plan, a, b, ignore_unexpected)
-        step = applied_step(plan, perms)
-        refuse_twice(b, step)
-        record["b"] = step
-    else:
-        refuse_quantised(a.infos, str(path_a))
-        refuse_quantised(b.infos, str(path_b))
-        pairs = _same_names(a.infos, b.infos)
+        aligned = _Aligned.of(plan, perms, a, b, ignore_unexpected)
+    pairs = aligned.pairs if aligned else _same_names(a.infos, b.infos)
     _check_shapes(a.infos, b.infos, pairs)
-    shares = _shares(a.infos, weights, overrides)
+    of_key = _weights_of(a.infos, weights, tensor_weights)
     for checkpoint in (a, b):
         checkpoint.verify()
 
     def read(key: str) -> torch.Tensor:
-        if key not in pairs:
-            return a.read(key)
-        moved = gather(b.read(pairs[key]), moves.get(pairs[key], ()))
-        return interpolate(key, a.read(key), moved, shares[key], dtype, allow_nonfinite)
+        of_a = a.read(key)
+        of_b = b.read(pairs[key]) if key in pairs else None
+        if aligned is not None:
+            of_b = aligned.moved(key, of_a, of_b)
+        return of_a if of_b is None else interpolate(key, of_a, of_b, of_key[key], dtype, allow_nonfinite)
+
+    def finish() -> None:
+        if aligned is not None and not other_weights:
+            aligned.refuse_other_weights()
 
     infos = {
         key: Info(info.shape, _result_dtype(info.dtype, dtype) if key in pairs else info.dtype)
         for key, info in a.infos.items()
     }
-    return write_like(a, Path(out), infos, read, record, force=force, inputs=(b.path,), extra=extra)
+    record = Record(
+        "merge",
+        weights=tuple(map(float, weights)),
+        b=aligned.step if aligned else None,
+        function_check=None if checked is None else dict(checked),
+    )
+    return write_like(
+        a, Path(out), infos, read, record, force=force, inputs=(b.path,), extra=extra, finish=finish
+    )
+
+
+@dataclass(frozen=True)
+class _Aligned:
+    """B on its way to A: which tensors go together, what moves, and the weights seen so far."""
+
+    perms: Permutations
+    step: Applied
+    checkpoints: tuple[Checkpoint, Checkpoint]
+    names: tuple[Mapping[str, str], Mapping[str, str]]
+    moves: Mapping[str, list[Gather]]
+    pairs: Mapping[str, str]
+    seen: tuple[Fingerprint, Fingerprint]
+
+    @classmethod
+    def of(
+        cls, plan: Plan, perms: Permutations, a: Checkpoint, b: Checkpoint, ignore: Sequence[str]
+    ) -> _Aligned:
+        names_b, moves = find_moves(plan, perms, b.infos, str(b.path), ignore_unexpected=ignore)
+        tables = [k for k, i in a.infos.items() if not _is_inexact(i.dtype)]
+        names_a = match_names(plan.spec, a.shapes, str(a.path), None, [*ignore, *tables])
+        step = applied_step(plan, perms)
+        refuse_twice(b, step)
+        pairs = _planned_pairs(a, b, names_a, names_b)
+        seen = (Fingerprint(plan.spec), Fingerprint(plan.spec))
+        return cls(perms, step, (a, b), (names_a, names_b), moves, pairs, seen)
+
+    def moved(self, key: str, a: torch.Tensor, b: torch.Tensor | None) -> torch.Tensor | None:
+        """B's tensor in A's order; both are counted in."""
+        self.seen[0].add(self.names[0].get(key, ""), a)
+        if b is None:
+            return None
+        of_b = self.pairs[key]
+        self.seen[1].add(self.names[1].get(of_b, ""), b)
+        return apply_gathers(b, self.moves.get(of_b, ()))
+
+    def refuse_other_weights(self) -> None:
+        matched = (self.perms.origin.weights_a, self.perms.origin.weights_b)
+        for whose, checkpoint, before, now in zip("AB", self.checkpoints, matched, self.seen, strict=True):
+            refuse_other_weights(whose, checkpoint.path, before, now)
 
 
 def interpolate(
@@ -156,22 +212,22 @@ def _refuse_nonfinite(key: str, tensor: torch.Tensor, whose: str) -> None:
         raise FileError(f"{key}: {count:,} of {tensor.numel():,} values are NaN or inf in {whose}.")
 
 
-def _shares(
-    keys: Mapping[str, Any], weights: Weights, overrides: Mapping[str, Weights] | None
+def _weights_of(
+    keys: Mapping[str, Any], weights: Weights, tensor_weights: Mapping[str, Weights] | None
 ) -> dict[str, Weights]:
-    """Weights of every key, overrides included. Raises UsageError."""
-    overrides = overrides or {}
-    for pair in (weights, *overrides.values()):
+    """Weights of every key, those of single tensors included. Raises UsageError."""
+    tensor_weights = tensor_weights or {}
+    for pair in (weights, *tensor_weights.values()):
         if len(pair) != 2 or not all(math.isfinite(w) for w in pair):
-            raise UsageError(f"weights {pair!r}: two finite numbers are needed, the share of A and of B.")
-    for glob in overrides:
+            raise UsageError(f"weights {pair!r}: two finite numbers are needed, of A and of B.")
+    for glob in tensor_weights:
         if not any(fnmatchcase(key, glob) for key in keys):
             raise UsageError(f"weights for {glob!r}: no tensor matches.{nearest(glob, keys)}")
-    shares = {}
+    of_key = {}
     for key in keys:
-        matching = [pair for glob, pair in overrides.items() if fnmatchcase(key, glob)]
-        shares[key] = matching[-1] if matching else weights
-    return {key: (float(a), float(b)) for key, (a, b) in shares.items()}
+        matching = [pair for glob, pair in tensor_weights.items() if fnmatchcase(key, glob)]
+        of_key[key] = matching[-1] if matching else weights
+    return {key: (float(a), float(b)) for key, (a, b) in of_key.items()}
 
 
 def _same_names(tensors_a: Mapping[str, Any], tensors_b: Mapping[str, Any]) -> dict[str, str]:
@@ -189,21 +245,16 @@ def _same_names(tensors_a: Mapping[str, Any], tensors_b: Mapping[str, Any]) -> d
     return {key: of_b[canonical(key)] for key in tensors_a}
 
 
-def _planned_names(plan: Plan, a: Checkpoint, b: Checkpoint, ignore: Sequence[str]) -> dict[str, str]:
+def _planned_pairs(
+    a: Checkpoint, b: Checkpoint, names_a: Mapping[str, str], names_b: Mapping[str, str]
+) -> dict[str, str]:
     """A's key → B's key through the plan's names; further keys that both have in one shape go together."""
-    names = []
-    for checkpoint in (a, b):
-        refuse_quantised(checkpoint.infos, str(checkpoint.path))
-        tables = [k for k, i in checkpoint.infos.items() if not _is_inexact(i.dtype)]
-        names.append(
-            match_names(plan.spec, checkpoint.shapes, str(checkpoint.path), None, [*ignore, *tables])
-        )
-    of_b = {name: key for key, name in names[1].items()}
-    pairs = {key: of_b[name] for key, name in names[0].items() if name in of_b}
-    rest = {canonical(key): key for key in b.shapes if key not in names[1]}
+    of_b = {name: key for key, name in names_b.items()}
+    pairs = {key: of_b[name] for key, name in names_a.items() if name in of_b}
+    rest = {canonical(key): key for key in b.shapes if key not in names_b}
     for key in a.shapes:
         other = rest.get(canonical(key))
-        if key not in names[0] and other is not None and a.shapes[key] == b.shapes[other]:
+        if key not in names_a and other is not None and a.shapes[key] == b.shapes[other]:
             pairs[key] = other
     return pairs
 

@@ -9,32 +9,15 @@ names. Keys are only read here: what is written keeps the names it had.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from permgraph.errors import FileError, UsageError
+from permgraph.ir.names import canonical
 from permgraph.ir.spec import PermSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
-
-_WEIGHT_NORM = re.compile(r"(^|\.)parametrizations\.([^.]+)\.original([01])$")
-_LAYER_NORM = {"gamma": "weight", "beta": "bias"}
-
-
-def canonical(key: str) -> str:
-    """The key with weight norm in the older spelling, and layer norm in the newer one.
-
-    >>> canonical("conv.parametrizations.weight.original0")
-    'conv.weight_g'
-    >>> canonical("embeddings.LayerNorm.gamma")
-    'embeddings.LayerNorm.weight'
-    """
-    head, _, last = key.rpartition("LayerNorm.")
-    if head and last in _LAYER_NORM:
-        return f"{head}LayerNorm.{_LAYER_NORM[last]}"
-    return _WEIGHT_NORM.sub(lambda m: f"{m[1]}{m[2]}_{'gv'[int(m[3])]}", key)
 
 
 def match_names(
@@ -55,8 +38,7 @@ def match_names(
     "hubert." for keys that begin so, "-hubert." for plan names that begin so). `whole` is the word of
     the messages for what `spec` lists.
     """
-    names = {canonical(alias): name for name in spec.tensors for alias in spec.aliases.get(name, ())}
-    names |= {canonical(name): name for name in spec.tensors}
+    names = spec.names
     keys = {key: canonical(key) for key in shapes}
     if prefix is None:
         prefix = _find_prefix(spec, shapes, names, keys, where)

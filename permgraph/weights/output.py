@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from permgraph.atomic_write import replacing, write_file
 from permgraph.errors import FileError
-from permgraph.weights.atomic_write import replacing, write_file
-from permgraph.weights.checkpoint import RECORD, RECORD_FORMAT, Checkpoint, Shard, as_json, open_checkpoint
+from permgraph.weights.checkpoint import Checkpoint, Shard, open_checkpoint
+from permgraph.weights.record import RECORD, Record
 from permgraph.weights.safetensors_io import Info, SafetensorsFile, write_safetensors
 
 # Configuration, tokenizer and preprocessor files. Code and other weights are not handed on.
@@ -24,11 +25,12 @@ def write_like(
     out: Path,
     infos: Mapping[str, Info],
     read: Callable[[str], torch.Tensor],
-    record: Mapping[str, Any],
+    record: Record,
     *,
     force: bool = False,
     inputs: tuple[Path, ...] = (),
     extra: Mapping[str, bytes] | None = None,
+    finish: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write tensors as safetensors to `out`, in the layout of `source`. Returns `out`.
 
@@ -36,10 +38,10 @@ def write_like(
     read     gives the tensor of a key, called once per key
     record   what was done, kept as permgraph.json in a folder and in the metadata of a file
     inputs   further paths that must not be written over
+    finish   called when all is written and nothing is at `out` yet: its error leaves `out` as it was
     extra    further small files of a folder, by name; they win over the source's
     Raises FileError; then `out` is as it was.
     """
-    record = {"permgraph": "result", "format": RECORD_FORMAT, **record}
     if not source.is_folder and out.suffix != ".safetensors":
         raise FileError(f"{out}: the result of a single file is a .safetensors file; name it so.")
     needed = sum(info.nbytes for info in infos.values())
@@ -51,9 +53,10 @@ def write_like(
             _write_folder(source, partial, infos, read, record, extra or {})
             _compare(open_checkpoint(partial).infos, infos, out)
         else:
-            metadata = {**source.shards[0].metadata, "permgraph": as_json(record)}
+            metadata = {**source.shards[0].metadata, "permgraph": record.text()}
             write_safetensors(partial, infos, read, metadata)
             _compare(SafetensorsFile(partial).infos, infos, out)
+        finish()
     return out
 
 
@@ -62,7 +65,7 @@ def _write_folder(
     folder: Path,
     infos: Mapping[str, Info],
     read: Callable[[str], torch.Tensor],
-    record: Mapping[str, Any],
+    record: Record,
     extra: Mapping[str, bytes],
 ) -> None:
     names = [_shard_name(shard) for shard in source.shards]
@@ -73,8 +76,11 @@ def _write_folder(
         weight_map = {k: n for s, n in zip(source.shards, names, strict=True) for k in s.infos}
         total = sum(info.nbytes for info in infos.values())
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        write_file(folder / "model.safetensors.index.json", as_json(index).encode())
-    extra = {**extra, RECORD: as_json(record).encode()}
+        write_file(
+            folder / "model.safetensors.index.json",
+            json.dumps(index, sort_keys=True, ensure_ascii=False).encode(),
+        )
+    extra = {**extra, RECORD: record.text().encode()}
     for name, data in extra.items():
         write_file(folder / name, data)
     for path in sorted(source.path.iterdir()):

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from permgraph.data_files import specs
+from permgraph.data_files import read_toml, specs
 from permgraph.errors import FileError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _TAIL = r"(\.(?:weight|bias|weight_g|weight_v))?"
 
@@ -68,9 +62,9 @@ def table_for(keys: Iterable[str]) -> Renames | None:
 
 def _read(path: Path) -> Renames:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = read_toml(path)
         for name in ("when", "heads", "architectures"):
             data[name] = tuple(data.get(name, ()))
         return Renames(**data)
-    except (OSError, tomllib.TOMLDecodeError, TypeError) as error:
+    except TypeError as error:
         raise FileError(f"{path}: cannot read this table of names: {error}.") from error

@@ -20,6 +20,8 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from permgraph.errors import MatchError, PlanError
 from permgraph.ir.plan import Plan
+from permgraph.ir.sums import Sums
+from permgraph.torch_modes import eval_mode
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -38,7 +40,7 @@ def repair(
         plan: its groups are repaired: the layers that make their units.
         model_b: B as aligned, with the permuted weights.
         batches: as for `calibrate`: a tensor, or a pair (for A, for B); the merged network hears what A hears.
-        weights: the shares of A and B in the merge.
+        weights: of A and B in the merge.
 
     Returns:
         layers       layer → mean factor on its units' standard deviation
@@ -49,80 +51,64 @@ def repair(
         MatchError: no batches, or a layer's statistics are not finite.
         PlanError: the models are not what the plan was made for.
     """
-    share_a, share_b = (w / sum(weights) for w in weights)
+    weights = (weights[0] / sum(weights), weights[1] / sum(weights))
     norms = {
         n: m for n, m in merged.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is not None
     }
     names, skipped = _layers(plan, merged)
     models = (merged, model_a, model_b)
     layers = [{name: _module(model, name) for name in names} for model in models]
-    total = [{name: Sums() for name in names} for _ in models]
+    total = [{name: _nothing() for name in names} for _ in models]
     count = 0
-    with torch.no_grad(), _modes(models, norms.values()):
+    with torch.no_grad(), eval_mode(*models), _averaging(norms.values()):
         for batch in batches:
             for_a, for_b = batch if isinstance(batch, (tuple, list)) and len(batch) == 2 else (batch, batch)
-            here = [{name: Sums() for name in names} for _ in models]
+            here = [{name: _nothing() for name in names} for _ in models]
             for side, inputs in ((1, for_a), (2, for_b)):
                 with _watching(layers[side], here[side]):
                     _run(models[side], inputs)
-            targets = {name: _target(here[1][name], here[2][name], share_a, share_b) for name in names}
+            targets = {name: _target(here[1][name], here[2][name], weights) for name in names}
             with _watching(layers[0], here[0], targets):
                 _run(merged, for_a)
             for whole, part in zip(total, here, strict=True):
                 for name in names:
-                    whole[name].merge(part[name])
+                    whole[name] = whole[name] + part[name]
             count += 1
         if not count:
             raise MatchError("no batch to repair on: the list of inputs is empty.")
         factors = {}
         for name in names:
-            target = _target(total[1][name], total[2][name], share_a, share_b)
+            target = _target(total[1][name], total[2][name], weights)
             factors[name] = _fold(name, layers[0][name], total[0][name], target)
     return {"layers": factors, "batch_norm": sorted(norms), "skipped": skipped}
 
 
-class Sums:
-    """n, Σx and Σx² of every channel, about the first batch's mean, in float64."""
-
-    def __init__(self) -> None:
-        self.n = 0
-        self.shift = self.sum = self.square = torch.zeros(())
-
-    def add(self, x: Tensor) -> None:
-        """x: (samples, channels)."""
-        x = x.double()
-        if not self.n:
-            self.shift = x.mean(0)
-            self.sum = self.square = torch.zeros_like(self.shift)
-        x = x - self.shift
-        self.n, self.sum, self.square = self.n + len(x), self.sum + x.sum(0), self.square + (x * x).sum(0)
-
-    def merge(self, other: Sums) -> None:
-        if not self.n:
-            self.n, self.shift, self.sum, self.square = other.n, other.shift, other.sum, other.square
-        elif other.n:
-            step = other.shift - self.shift
-            self.square = self.square + other.square + 2 * step * other.sum + other.n * step**2
-            self.sum = self.sum + other.sum + other.n * step
-            self.n += other.n
-
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of every channel."""
-        mean = self.sum / max(self.n, 1)
-        return self.shift + mean, (self.square / max(self.n, 1) - mean**2).clamp(min=0).sqrt()
+Target = tuple[Tensor, Tensor]  # mean and standard deviation of every channel
 
 
-Target = tuple[Tensor, Tensor]
+def _nothing() -> Sums:
+    """Sums over no samples."""
+    zero = torch.zeros((), dtype=torch.float64)
+    return Sums(0, zero, zero, zero)
 
 
-def _target(a: Sums, b: Sums, share_a: float, share_b: float) -> Target:
-    return tuple(share_a * x + share_b * y for x, y in zip(a.moments(), b.moments(), strict=True))  # type: ignore[return-value]
+def _target(a: Sums, b: Sums, weights: tuple[float, float]) -> Target:
+    """Weighted means of the means and of the standard deviations of every channel."""
+    means, spreads = ((x, y) for x, y in zip(_mean_and_spread(a), _mean_and_spread(b), strict=True))
+    return (
+        weights[0] * means[0] + weights[1] * means[1],
+        weights[0] * spreads[0] + weights[1] * spreads[1],
+    )
+
+
+def _mean_and_spread(sums: Sums) -> tuple[Tensor, Tensor]:
+    return sums.mean(), sums.variance().sqrt()
 
 
 def _correction(now: Sums, target: Target) -> tuple[Tensor, Tensor]:
     """(factor, offset): x · factor + offset has the target's mean and deviation. Dead units are only moved."""
-    mean, spread = now.moments()
-    dead = spread <= 1e-6 * mean.abs() + 1e-12
+    mean, spread = _mean_and_spread(now)
+    dead = now.dead()
     factor = torch.where(dead, torch.ones_like(spread), target[1] / torch.where(dead, 1.0, spread))
     return factor, target[0] - mean * factor
 
@@ -172,7 +158,7 @@ def _watching(
     def hook(name: str) -> Any:
         def watch(module: nn.Module, args: Any, result: Tensor) -> Tensor | None:
             axis = 1 if isinstance(module, CONVOLUTIONS) and result.dim() > module.weight.dim() - 1 else -1
-            sums[name].add(result.movedim(axis, -1).flatten(0, -2))
+            sums[name] = sums[name] + Sums.of(result.movedim(axis, -1).flatten(0, -2).double())
             if targets is None:
                 return None
             factor, offset = _correction(sums[name], targets[name])
@@ -190,13 +176,10 @@ def _watching(
 
 
 @contextmanager
-def _modes(models: Iterable[nn.Module], norms: Iterable[_BatchNorm]) -> Iterator[None]:
-    """Everything in eval mode but these BatchNorms, which average the statistics of all batches alike."""
-    flags = [(m, m.training) for model in models for m in model.modules()]
+def _averaging(norms: Iterable[_BatchNorm]) -> Iterator[None]:
+    """These BatchNorms average the statistics of all batches alike; everything else is as it was."""
     norms = list(norms)
-    momenta, counts = [n.momentum for n in norms], [n.num_batches_tracked for n in norms]
-    for model in models:
-        model.eval()
+    before = [(n.training, n.momentum, n.num_batches_tracked) for n in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.num_batches_tracked = (
@@ -207,10 +190,8 @@ def _modes(models: Iterable[nn.Module], norms: Iterable[_BatchNorm]) -> Iterator
     try:
         yield
     finally:
-        for module, training in flags:
-            module.training = training
-        for norm, momentum, tracked in zip(norms, momenta, counts, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, tracked
+        for norm, (training, momentum, tracked) in zip(norms, before, strict=True):
+            norm.training, norm.momentum, norm.num_batches_tracked = training, momentum, tracked
 
 
 def _run(model: nn.Module, inputs: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from permgraph.frontend.arguments import bound
+from permgraph.frontend.schema_arguments import bound
 from permgraph.ir.trace import Node, Ref, StateTensor, TensorMeta, Trace
 from tests.axes.example import C, Example, P
 
@@ -100,7 +100,9 @@ class _Builder:
             if value.view is None:
                 return ref
             seen = torch.empty(value.view, dtype=F64)
-            return self.call(f"{ref.node}_seen{len(self.nodes)}", ATEN.view.default, (ref, value.view), {}, seen)
+            return self.call(
+                f"{ref.node}_seen{len(self.nodes)}", ATEN.view.default, (ref, value.view), {}, seen
+            )
         if isinstance(value, C):
             known = value.value.tolist() if value.known and not value.value.is_floating_point() else None
             return self.add(f"table{len(self.nodes)}", "constant", value.value, value=known)

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from permgraph.ir.permutations import Permutations, shape_of
+from permgraph.ir.permutations import Permutations
 from permgraph.ir.spec import PermSpec
 from permgraph.planning.gather import Gather, gathers
 from permgraph.verification.function_check import whole
@@ -17,7 +17,7 @@ def exchanged_units(found: PermSpec) -> Iterator[list[Gather]]:
     """For any two units of one group, in any slot of the groups around it: the gathers of their exchange."""
     plan = whole(found)
     for group in plan.groups:
-        shape = shape_of(found, group)
+        shape = found.shape_of(group)
         for slot in np.ndindex(shape[:-1]):
             for i, j in combinations(range(group.size), 2):
                 array = np.broadcast_to(np.arange(group.size), shape).copy()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from permgraph.axes import movement
 from permgraph.axes.labelled_tensor import LabelledTensor
-from permgraph.axes.rules import RULES, Call, rule_of
+from permgraph.axes.rules import RULES, rule_of, table
 from permgraph.axes.rules.table import equation, op
 from permgraph.ir.spec import PermSpec
 from permgraph.symmetry.infer import infer
@@ -28,6 +28,8 @@ from tests.axes.exchanges import exchanged_units
 
 WITHOUT = {
     "_grouped_mm": "bfloat16 only, so the law cannot be measured in float64",
+    "permgraph.read": "what Python code reads: tests/frontend/test_running.py",
+    "permgraph.unreached": "what an example does not reach: tests/frontend/test_running.py",
     "nonzero": "how much it finds depends on the data: tests/frontend/test_data_sizes.py",
     **{
         f"permgraph.{joint}": "a joint of a loop: tests/frontend/test_control.py"
@@ -44,7 +46,7 @@ def error(example: Example, seeds: int = 3) -> float:
     found = infer(traced(call))
     if found.unknown_ops:
         return float("inf")
-    return max(verify(call, (), found, seed=seed) for seed in range(seeds))
+    return max(verify(call, (), found, seed=seed, explain=False).change for seed in range(seeds))
 
 
 @examples
@@ -68,7 +70,7 @@ def test_every_example_has_a_row_or_is_pointwise() -> None:
 
 
 @op("test.transposed_view")
-def _transposed_view(self: LabelledTensor, call: Call) -> LabelledTensor:
+def _transposed_view(self: LabelledTensor, call: table.Call) -> LabelledTensor:
     """As if the new dims were read from the last to the first."""
     *lead, a, b = call.shape
     return movement.swap(movement.reshape(self, (*lead, b, a)), -1, -2)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from permgraph.axes.rules import RULES
-from permgraph.rules import equation, register
 from permgraph.frontend.capture import capture
 from permgraph.reporting.tables import spec_text
+from permgraph.rules import equation, register
 from permgraph.symmetry.infer import infer
 from permgraph.verification.function_check import verify
 

@@ -293,7 +293,7 @@ def test_factory_of_a_module(net: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ("{net}:nothing", TraceError, r"returned None"),
         ("{net}:leaving", TraceError, r"raised SystemExit"),
         ("{net}:strange", TraceError, r"example inputs are int; give a tuple"),
-        ("{net}:", UsageError, r"expected file\.py:factory"),
+        ("{net}:", UsageError, r"expected file\.py:function"),
         ("absent.py:factory", UsageError, r"no such file: absent\.py"),
         ("absent_package.nets:factory", UsageError, r"no module named 'absent_package'"),
     ],

@@ -15,9 +15,10 @@ from torch import nn
 
 from permgraph.errors import FileError, UsageError
 from permgraph.frontend.capture import capture
+from permgraph.ir.codec import decode, encode
 from permgraph.linter.judge import Lint
 from permgraph.linter.notations import read_foreign
-from permgraph.linter.report import LintReport, lint_files, lint_trace, measured
+from permgraph.linter.report import LintReport, Summary, lint_files, lint_trace, measured
 from permgraph.verification.function_check import TOLERANCE
 from tests.linter.diffusion import TransformerBlock
 from tests.linter.networks import ResNet
@@ -185,8 +186,9 @@ def test_report_of_files(tmp_path: Path) -> None:
     assert text.endswith(
         "on mlp: 2 groups, 0 keep the function, 2 do not. They allow 10^0 of 10^3500 orders."
     )
-    data = report.to_json()
-    assert json.loads(json.dumps(data)) == data and data["kept"] == 0 and data["groups"] == 2
+    summary = report.summary
+    assert decode(Summary, json.loads(json.dumps(encode(summary)))) == summary
+    assert (summary.kept, summary.groups) == (0, 2) and summary.findings == report.findings
 
 
 def test_report_of_a_factory_measures(tmp_path: Path) -> None:

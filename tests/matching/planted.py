@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from permgraph.ir.moments import Layout, Moments, ProbeMoments
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Group, PermSpec
+from permgraph.ir.sums import Sums
 from permgraph.matching.scores import flat_source
 
 
 def spec_of(*rows: tuple[str, str, int, str | None]) -> PermSpec:
-    """A spec from (name, role, size, within)."""
+    """A spec from (name, role, size, parent)."""
     sizes = {name: size for name, _, size, _ in rows}
-    groups = tuple(Group(n, r, s, w, sizes[w] if w else 1) for n, r, s, w in rows)
+    within: dict[str, tuple[str, ...]] = {}
+    for name, _, _, parent in rows:
+        within[name] = (*within[parent], parent) if parent else ()
+    groups = tuple(
+        Group(n, role, size, within[n], math.prod(sizes[w] for w in within[n])) for n, role, size, _ in rows
+    )
     return PermSpec("hand-made", "f" * 32, groups, ())
 
 
@@ -87,9 +95,12 @@ def moments_of(
     for key, layout in probes.items():
         a, b = (x.astype(np.float64) for x in data[key])
         sizes = tuple(plan.spec.by_name[g].size for g in layout)
-        shift_a, shift_b = a.mean(0), b.mean(0)
-        a, b = a - shift_a, b - shift_b
-        sums = (a.sum(0), b.sum(0), (a * a).sum(0), (b * b).sum(0), a.T @ b)
-        arrays = [x[None] for x in (shift_a, shift_b, *sums)]
-        found[key] = ProbeMoments(Layout(layout, sizes), len(a), *arrays)
-    return Moments(found, plan.fingerprint)
+        product = (a - a.mean(0)).T @ (b - b.mean(0))
+        found[key] = ProbeMoments(Layout(layout, sizes), by_slot(a), by_slot(b), product[None])
+    return Moments(found, plan.origin)
+
+
+def by_slot(x: np.ndarray) -> Sums:
+    """Sums with one column per unit, arrays (1, U)."""
+    sums = Sums.of(x)
+    return Sums(sums.n, sums.shift[None], sums.sum[None], sums.square[None])

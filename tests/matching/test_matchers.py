@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from permgraph.errors import MatchError, UsageError
+from permgraph.ir.check_plan import check_permutations
 from permgraph.ir.moments import Layout, Moments
-from permgraph.ir.permutations import Permutations, check, random_permutations
+from permgraph.ir.permutations import Permutations, random_permutations
+from permgraph.ir.plan import Origin
 from permgraph.matching.accumulation import MomentsBuilder
-from permgraph.matching.matchers import MATCHERS, match
+from permgraph.matching.matchers import MATCHERS, match, register
 from tests.matching.planted import (
     GROUPED_QUERY_PROBES,
     TRANSFORMER_PROBES,
@@ -30,7 +32,7 @@ def calibrated(plan, probes, data, order=None, batch=250) -> Moments:
     """The moments as calibration builds them: float32 batches, in some order."""
     sizes = {g.name: g.size for g in plan.spec.groups}
     builder = MomentsBuilder(
-        {k: Layout(v, tuple(sizes[g] for g in v)) for k, v in probes.items()}, plan.fingerprint
+        {k: Layout(v, tuple(sizes[g] for g in v)) for k, v in probes.items()}, plan.origin
     )
     count = len(next(iter(data.values()))[0]) // batch
     for i in range(count) if order is None else order:
@@ -48,7 +50,7 @@ def test_planted_permutations_are_recovered_whole(case, matcher, seed):
     plan = plan_of(spec, *(g for g in spec.by_name if any(g in layout for layout in probes.values())))
     want = random_permutations(plan, seed)
     found = match(plan, calibrated(plan, probes, planted(plan, probes, want, seed=seed)), matcher)
-    check(spec, found)
+    check_permutations(plan, found)
     assert set(found) == set(plan.selected)
     for name in want:
         np.testing.assert_array_equal(found[name], want[name], err_msg=name)
@@ -160,7 +162,7 @@ def test_wrong_things_are_refused_in_words():
     with pytest.raises(UsageError, match=r"no matcher 'corelation'. Did you mean correlation"):
         match(plan, None, "corelation")
     with pytest.raises(MatchError, match="calibrated for another plan"):
-        match(plan, Moments({}, "other"))
+        match(plan, Moments({}, Origin("other")))
     part = {"ffn.0": ("ffn.0",)}
     moments = moments_of(plan, part, planted(plan, part, Permutations({})))
     with pytest.raises(MatchError, match="is selected, but no probe observed it"):
@@ -173,3 +175,40 @@ def test_report_survives_the_permutation_file(tmp_path):
     found = match(plan, moments)
     found.save(tmp_path / "p.safetensors")
     assert Permutations.load(tmp_path / "p.safetensors").report == found.report
+
+
+def test_a_function_of_the_user_is_a_matcher(tmp_path, monkeypatch):
+    """By name in a file, and as a row of the menu; both as good as the row it copies."""
+    (tmp_path / "scores.py").write_text("def pearson(moments):\n    return moments.correlation()\n")
+    plan = plan_of(transformer(), "ffn.0")
+    moments = moments_of(
+        plan, {"ffn.0": ("ffn.0",)}, planted(plan, {"ffn.0": ("ffn.0",)}, random_permutations(plan, 1))
+    )
+    want = match(plan, moments)["ffn.0"]
+    found = match(plan, moments, f"{tmp_path}/scores.py:pearson")
+    np.testing.assert_array_equal(found["ffn.0"], want)
+    with pytest.raises(UsageError, match=r"no function 'spearman'"):
+        match(plan, moments, f"{tmp_path}/scores.py:spearman")
+    monkeypatch.setattr("permgraph.matching.matchers.MATCHERS", dict(MATCHERS))
+    register("mine", "as the paper's", "", lambda m: m.correlation())
+    np.testing.assert_array_equal(match(plan, moments, "mine")["ffn.0"], want)
+    with pytest.raises(UsageError, match=r"matcher 'mine' exists"):
+        register("mine", "", "", lambda m: m.correlation())
+    with pytest.raises(UsageError, match=r"neither colons nor spaces"):
+        register("a:b", "", "", lambda m: m.correlation())
+
+
+def test_heads_are_judged_where_they_were_decided():
+    """The value channels decide the order of heads; queries and keys that match worse do not dilute the report."""
+    plan = plan_of(transformer())
+    want = random_permutations(plan, 3)
+    data = planted(plan, TRANSFORMER_PROBES, want)
+    noise = np.random.default_rng(5)
+    for key, layout in TRANSFORMER_PROBES.items():
+        if any(name.endswith("/qk") for name in layout):
+            a, b = data[key]
+            data[key] = (a, noise.normal(size=b.shape))  # nothing to be matched there
+    report = match(plan, moments_of(plan, TRANSFORMER_PROBES, data)).report
+    for name in (g.name for g in plan.groups if g.role == "heads"):
+        deciding = [r for r in report["probes"].values() if f"{name}/v" in r["groups"]]
+        assert report["groups"][name]["correlation"] == deciding[0]["correlation"] > 0.9

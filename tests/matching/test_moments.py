@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from permgraph.errors import FileError, MatchError
 from permgraph.ir.moments import Layout, Moments, ProbeMoments
+from permgraph.ir.plan import Origin
 from permgraph.matching.accumulation import MomentsBuilder
 
 KEY = "ffn.0"
@@ -94,23 +97,21 @@ def test_shards_add_up_to_the_whole_whatever_their_shifts():
     a, b = pair(n=4000, offset=50.0, drift=300.0)
     whole, cuts = total(a, b), (17, 1000, 2500)
     shards = [total(x, y) for x, y in zip(np.split(a, cuts), np.split(b, cuts), strict=True)]
-    assert len({s[KEY].shift_a.tobytes() for s in shards}) == len(shards)
+    assert len({s[KEY].a.shift.tobytes() for s in shards}) == len(shards)
     for order in (shards, shards[::-1]):
         added = Moments.total(order)[KEY]
         assert added.n == 4000
         assert np.abs(added.correlation() - whole[KEY].correlation()).max() < 1e-7
         np.testing.assert_allclose(added.covariance(), whole[KEY].covariance(), rtol=1e-6, atol=1e-6)
-        moved = added.about(whole[KEY].shift_a, whole[KEY].shift_b)
-        np.testing.assert_allclose(moved.square_a, whole[KEY].square_a, rtol=1e-6)
+        moved = added.about(whole[KEY].a.shift, whole[KEY].b.shift)
+        np.testing.assert_allclose(moved.a.square, whole[KEY].a.square, rtol=1e-6)
 
 
 def test_adding_without_moving_the_shift_would_be_caught():
     a, b = pair(n=4000, drift=3.0)
     one, two = build(a[:2000], b[:2000]), build(a[2000:], b[2000:])
-    broken = one + ProbeMoments(
-        two.layout, two.n, one.shift_a, one.shift_b, *(getattr(two, k) for k in
-        ("sum_a", "sum_b", "square_a", "square_b", "product"))
-    )  # fmt: skip
+    unmoved = [replace(of_two, shift=of_one.shift) for of_two, of_one in ((two.a, one.a), (two.b, one.b))]
+    broken = one + ProbeMoments(two.layout, *unmoved, two.product)
     assert np.abs(broken.correlation() - exact(a, b)).max() > 0.01
     assert np.abs((one + two).correlation() - exact(a, b)).max() < 1e-6
 
@@ -203,11 +204,11 @@ def test_63_half_precision_sums_do_not_overflow():
 def test_saved_moments_come_back_and_equal_ones_are_equal_bytes(tmp_path):
     a, b = pair(n=100)
     for name in ("one", "two"):
-        moments = Moments(total(a, b).probes | {"x/y z": build(b, a)}, "abc", {"b": "2", "a": "1"})
+        moments = Moments(total(a, b).probes | {"x/y z": build(b, a)}, Origin("abc"), {"b": "2", "a": "1"})
         moments.save(tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     back = Moments.load(tmp_path / "one")
-    assert back.fingerprint == "abc" and back.meta == {"a": "1", "b": "2"}
+    assert back.origin == Origin("abc") and back.meta == {"a": "1", "b": "2"}
     assert back["x/y z"].layout == Layout((KEY,), (7,))
     np.testing.assert_array_equal(back[KEY].product, moments[KEY].product)
     assert (back + moments)[KEY].n == 200
@@ -223,7 +224,7 @@ def test_wrong_things_are_refused_in_words(tmp_path):
     with pytest.raises(MatchError, match="8 and 7 columns do not fit 7 units"):
         builder.update(KEY, torch.zeros(2, 8), torch.zeros(2, 7))
     with pytest.raises(MatchError, match="of different calibrations"):
-        total(a, b) + Moments({}, "other")
+        total(a, b) + Moments({}, Origin("other"))
     with pytest.raises(MatchError, match="of different probes"):
         total(a, b) + total(a[:, :6], b)
     with pytest.raises(FileError, match="no such file"):

@@ -23,7 +23,7 @@ from permgraph.axes.rules import RULES
 from permgraph.axes.rules.table import equation
 from permgraph.ir.spec import PermSpec
 from permgraph.symmetry.infer import infer
-from permgraph.verification.function_check import _noisy_float64
+from permgraph.verification.state import State, Weights
 from tests.axes.exchanges import exchanged_units
 
 AXES = 9  # of one size; all their sets are tried
@@ -55,7 +55,8 @@ class Tried:
     def __init__(self, name: str) -> None:
         self.net, inputs = network(name)
         self.inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs)
-        self.state = _noisy_float64(self.net, seed=0)
+        state = State(Weights(self.net), noise=1.0)
+        self.state = {name: state[name] for name in state.weights.tensors}
         self.before = self.outputs(self.state)
 
     def outputs(self, state: dict[str, Tensor]) -> list[Tensor]:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from permgraph.frontend.capture import capture
 from permgraph.symmetry.infer import infer
-from permgraph.verification.function_check import TOLERANCE, left_out, tolerated, verify, whole
+from permgraph.verification.experiment import Experiment
+from permgraph.verification.function_check import TOLERANCE, left_out, verify, whole
 from permgraph.verification.verdict import measure
 
 
@@ -29,17 +30,14 @@ def test_rounding_is_told_from_a_wrong_group() -> None:
     torch.manual_seed(0)
     net, x = Chaotic().double().eval(), (torch.randn(2, 4).double(),)
     found = infer(capture(net, x))
-    change, limit = measure(net, x, found, {}, seeds=3)
-    assert TOLERANCE < change <= limit <= 1e-4
+    check = measure(net, x, found, {}, seeds=3)
+    assert TOLERANCE < check.change <= check.limit <= 1e-4 and check.kept
     plan = whole(found)
     for place in range(len(plan.steps)):
-        assert verify(net, x, left_out(plan, place)) > limit
+        assert not verify(net, x, left_out(plan, place), explain=False).kept
 
 
 def test_where_rounding_does_little_the_limit_stays() -> None:
     torch.manual_seed(0)
-    net, x = (
-        nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double(),
-        (torch.randn(2, 4).double(),),
-    )
-    assert tolerated(net, x) == TOLERANCE
+    net, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), (torch.randn(2, 4),)
+    assert Experiment(net, x).limit() == TOLERANCE

@@ -92,7 +92,7 @@ def spec(trace: Trace, layers: int = 3, prefix: str = "encoder.layers", unknown:
         places.append(
             _place(*after, "un-permute", (f"cnn.{i}",), (CHANNELS,), after[0].removesuffix(".weight"))
         )
-        groups.append(Group(f"cnn.{i}", "cnn", CHANNELS, None, 1, f"conv.{i}", tuple(places)))
+        groups.append(Group(f"cnn.{i}", "cnn", CHANNELS, (), 1, f"conv.{i}", tuple(places)))
     for i in range(layers):
         groups += _attention(f"{prefix}.{i}.attention", i)
         m = f"{prefix}.{i}.ffn"
@@ -100,7 +100,7 @@ def spec(trace: Trace, layers: int = 3, prefix: str = "encoder.layers", unknown:
         places = [_place(f"{m}.up.{t}", 0, "permute", name, size, f"{m}.up") for t in ("weight", "bias")]
         places.append(_place(f"{m}.down.weight", 1, "un-permute", name, size, f"{m}.down"))
         probe = Probe(f"{prefix}.{i}.gelu", "entering", (2,), name, places[0].positions, f"{m}.down")
-        groups.append(Group(name[0], "ffn", FFN, None, 1, f"{m}.up", tuple(places), (probe,)))
+        groups.append(Group(name[0], "ffn", FFN, (), 1, f"{m}.up", tuple(places), (probe,)))
     order = {n.name: i for i, n in enumerate(trace.nodes)}
     found = dict.fromkeys(p for g in groups for p in g.places)
     pins = [
@@ -135,9 +135,9 @@ def _attention(m: str, i: int) -> list[Group]:
     ]
     values.append(_place(f"{m}.out_proj.weight", 1, "un-permute", (heads, v), sizes, f"{m}.out_proj"))
     return [
-        Group(heads, "heads", HEADS, None, 1, m, (*keys, *values)),
-        Group(qk, "heads/qk", inside, heads, HEADS, m, tuple(keys)),
-        Group(v, "heads/v", inside, heads, HEADS, m, tuple(values)),
+        Group(heads, "heads", HEADS, (), 1, m, (*keys, *values)),
+        Group(qk, "heads/qk", inside, (heads,), HEADS, m, tuple(keys)),
+        Group(v, "heads/v", inside, (heads,), HEADS, m, tuple(values)),
     ]
 
 

@@ -36,11 +36,11 @@ def test_a_gap_or_another_size_starts_a_new_row() -> None:
 def test_symmetry_of_nested_groups() -> None:
     groups = (
         Group("heads.0", "heads", 2),
-        Group("heads.0/rep", "heads/rep", 4, "heads.0", 2),
-        Group("heads.0/rep/qk", "heads/rep/qk", 8, "heads.0/rep", 8),
-        Group("heads.0/v", "heads/v", 6, "heads.0", 2),
+        Group("heads.0/rep", "heads/rep", 4, ("heads.0",), 2),
+        Group("heads.0/rep/qk", "heads/rep/qk", 8, ("heads.0", "heads.0/rep"), 8),
+        Group("heads.0/v", "heads/v", 6, ("heads.0",), 2),
         Group("residual.0", "residual", 16),
-        Group("residual.0/channel", "residual/channel", 48, "residual.0", 16),
+        Group("residual.0/channel", "residual/channel", 48, ("residual.0",), 16),
     )
     spec = PermSpec("m", "", groups, ())
     assert symmetry(spec, groups[0]) == "S2 ≀ ((S4 ≀ S8) rep × S6 v)"

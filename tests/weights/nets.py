@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from permgraph.ir.permutations import Permutations, shape_of
+from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Group, PermSpec, Place, Positions
 
@@ -48,7 +48,7 @@ def row_place(tensor: str, layout: str, blocks: int, size: int, rows: int) -> Pl
 
 def spec_of(name: str, groups: list[Group], places: list[Place], state: State) -> PermSpec:
     shapes = {k: tuple(v.shape) for k, v in state.items()}
-    return PermSpec(name, f"{name}-fingerprint", tuple(groups), tuple(places), tensors=shapes)
+    return PermSpec(name, f"{name}-fingerprint", tuple(groups), tuple(places), tensors=shapes).completed()
 
 
 def mlp(seed: int = 0) -> Net:
@@ -64,8 +64,8 @@ def mlp(seed: int = 0) -> Net:
 
     groups = [
         Group("ffn.0", "ffn", 2),
-        Group("ffn.0/b", "ffn/b", 3, "ffn.0", 2),
-        Group("ffn.0/b/c", "ffn/b/c", 4, "ffn.0/b", 6),
+        Group("ffn.0/b", "ffn/b", 3, ("ffn.0",), 2),
+        Group("ffn.0/b/c", "ffn/b/c", 4, ("ffn.0", "ffn.0/b"), 6),
     ]
     layout = "ffn.0 ffn.0/b ffn.0/b/c"
     places = [
@@ -102,9 +102,9 @@ def attention(rep: int = 1, seed: int = 0) -> Net:
 
     groups = [
         Group("heads.0", "heads", h),
-        Group("heads.0/rep", "heads/rep", rep, "heads.0", h),
-        Group("heads.0/qk", "heads/qk", d, "heads.0", h),
-        Group("heads.0/v", "heads/v", e, "heads.0", h),
+        Group("heads.0/rep", "heads/rep", rep, ("heads.0",), h),
+        Group("heads.0/qk", "heads/qk", d, ("heads.0",), h),
+        Group("heads.0/v", "heads/v", e, ("heads.0",), h),
     ]
     places = [
         place("q.weight", 0, "heads.0 heads.0/rep heads.0/qk", h, rep, d),
@@ -140,8 +140,8 @@ def grouped_conv(transposed: bool = False, seed: int = 0) -> Net:
 
     groups = [
         Group("cnn.0", "cnn", g),
-        Group("cnn.0/in", "cnn/in", i, "cnn.0", g),
-        Group("cnn.0/out", "cnn/out", o, "cnn.0", g),
+        Group("cnn.0/in", "cnn/in", i, ("cnn.0",), g),
+        Group("cnn.0/out", "cnn/out", o, ("cnn.0",), g),
     ]
     ins, outs = ("cnn.0 cnn.0/in", i), ("cnn.0 cnn.0/out", o)
     rows, inner = (ins, outs) if transposed else (outs, ins)
@@ -168,6 +168,6 @@ def shifted(spec: PermSpec) -> Permutations:
     """Every group moved by one: no unit stays, whatever the sizes (above 1)."""
     arrays = {}
     for group in spec.groups:
-        shape = shape_of(spec, group)
+        shape = spec.shape_of(group)
         arrays[group.name] = np.broadcast_to(np.roll(np.arange(group.size), -1), shape).copy()
     return Permutations(arrays)

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from permgraph.errors import FileError, PlanError
-from permgraph.ir.permutations import Permutations, ancestors, random_permutations
+from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Positions
-from permgraph.planning.gather import Gather, apply_numpy, gathers
+from permgraph.planning.gather import Gather, apply_gathers, gathers
 from permgraph.weights.apply import apply, unapply
 
 from .nets import NETS, Net, attention, grouped_conv, mlp, shifted
@@ -39,7 +39,8 @@ def test_a_permuted_network_computes_the_same_function(net: Net, seed: int) -> N
 def test_every_selection_of_groups_keeps_the_function(net: Net) -> None:
     perms = random_permutations(net.plan, 5)
     for group in net.spec.groups:
-        assert difference(net, apply(Plan(net.spec, (group.name,)), perms, net.state)) < 1e-12
+        plan = Plan(net.spec, (group.name,))
+        assert difference(net, apply(plan, perms.only(plan.selected), net.state)) < 1e-12
 
 
 def test_a_plan_with_one_place_removed_changes_the_function(net: Net) -> None:
@@ -47,8 +48,10 @@ def test_a_plan_with_one_place_removed_changes_the_function(net: Net) -> None:
     assert difference(net, apply(net.plan, perms, net.state)) < 1e-12
     for gap in net.spec.places:
         spec = replace(net.spec, places=tuple(p for p in net.spec.places if p != gap))
-        broken = Plan(spec, net.plan.selected)
-        assert difference(net, apply(broken, perms, net.state)) > 1e-3, gap
+        with pytest.raises(PlanError, match="is missing: it holds units of"):
+            apply(Plan(spec, net.plan.selected), perms, net.state)
+        forgotten = Plan(spec.completed(), net.plan.selected)  # nothing in it tells
+        assert difference(net, apply(forgotten, perms, net.state)) > 1e-3, gap
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -63,12 +66,22 @@ def test_47_unapply_undoes_apply_bit_for_bit(net: Net, dtype: torch.dtype, seed:
         assert torch.equal(back[key], tensor) and torch.equal(again[key], tensor)
 
 
-def test_unapply_of_a_selection_ignores_permutations_that_were_not_applied() -> None:
+def test_a_part_of_permutations_is_applied_and_undone_without_the_rest() -> None:
     net = attention(rep=3)
-    plan = Plan(net.spec, ("heads.0/qk",))  # the head order in `perms` is not selected
-    perms = random_permutations(net.plan, 1)
+    plan = Plan(net.spec, ("heads.0/qk",))  # the order of the heads is not selected
+    perms = random_permutations(net.plan, 1).only(plan.selected)
     back = unapply(plan, perms, apply(plan, perms, net.state))
     assert all(torch.equal(back[k], net.state[k]) for k in net.state)
+
+
+def test_permutations_of_another_plan_are_refused_and_both_are_named(net: Net) -> None:
+    plan, perms = Plan(net.spec, (net.spec.groups[0].name,)), random_permutations(net.plan, 1)
+    for verb in (apply, unapply):
+        with pytest.raises(PlanError, match="were made for the plan") as error:
+            verb(plan, perms, net.state)
+        assert net.plan.digest[:12] in str(error.value) and plan.digest[:12] in str(error.value)
+    with pytest.raises(PlanError, match=r"the plan \(.*\) does not move it"):
+        apply(plan, Permutations(perms.arrays), net.state)
 
 
 def test_the_inverse_of_the_inverse_is_the_permutation(net: Net) -> None:
@@ -84,7 +97,7 @@ def test_two_permutations_compose(net: Net) -> None:
     for group in net.spec.groups:
         array = np.empty_like(two[group.name])
         for slot in np.ndindex(array.shape):
-            chain = ancestors(net.spec, group)
+            chain = net.spec.ancestors(group)
             middle = tuple(two[g.name][slot[: d + 1]] for d, g in enumerate(chain))
             array[slot] = one[group.name][(*middle, two[group.name][slot])]
         both[group.name] = array
@@ -132,7 +145,7 @@ def test_18_a_view_that_is_not_contiguous_is_permuted_like_its_copy() -> None:
 def test_17_a_tied_tensor_is_permuted_once_and_stays_tied() -> None:
     net = mlp()
     spec = replace(net.spec, aliases={"fc1.weight": ("tied.weight", "other.weight")})
-    plan, perms = Plan(spec, net.plan.selected), random_permutations(net.plan, 0)
+    plan, perms = Plan(spec, net.plan.selected), Permutations(random_permutations(net.plan, 0).arrays)
     want = apply(net.plan, perms, net.state)["fc1.weight"]
     state = {**net.state, "tied.weight": net.state["fc1.weight"].view(24, 5)}
     moved = apply(plan, perms, state)
@@ -163,8 +176,8 @@ def test_places_that_contradict_each_other_or_lie_outside_are_refused() -> None:
     first = net.spec.places[0]
     second = replace(first, layout=("ffn.0",), positions=Positions.of(np.array([[0], [1]])))
     outside = replace(first, positions=replace(first.positions, offset=20))
-    for place, words in [(second, "overlap"), (outside, "outside")]:
-        spec = replace(net.spec, places=(*net.spec.places, place))
+    for place, words in [(second, "overlap"), (outside, "positions from 20 up to 43 on axis 0")]:
+        spec = replace(net.spec, places=(*net.spec.places, place)).completed()
         with pytest.raises(PlanError, match=words):
             gathers(Plan(spec, net.plan.selected), shifted(spec))
 
@@ -172,7 +185,7 @@ def test_places_that_contradict_each_other_or_lie_outside_are_refused() -> None:
 def test_an_output_that_moves_is_not_given_to_a_head_the_plan_does_not_know() -> None:
     net = mlp()
     out = replace(net.spec.places[0], tensor="output:0")
-    plan = Plan(replace(net.spec, places=(*net.spec.places, out)), net.plan.selected)
+    plan = Plan(replace(net.spec, places=(*net.spec.places, out)).completed(), net.plan.selected)
     state = {f"body.{k}": v for k, v in net.state.items()} | {"head.weight": torch.zeros(2, 24)}
     with pytest.raises(PlanError, match=r"output, which head\.weight may read"):
         apply(plan, shifted(net.spec), state)
@@ -184,7 +197,7 @@ def test_a_gather_per_row_is_the_loop_over_rows(axis: int, rows_axis: int) -> No
     rng = np.random.default_rng(0)
     array = rng.normal(size=(3, 4, 5))
     index = rng.permuted(np.tile(np.arange(array.shape[axis]), (array.shape[rows_axis], 1)), axis=1)
-    moved = apply_numpy(array, [Gather("w", axis, index, rows_axis)])
+    moved = apply_gathers(array, [Gather("w", axis, index, rows_axis)])
     for row in range(array.shape[rows_axis]):
         where = axis - (rows_axis < axis)
         want = array.take(row, axis=rows_axis).take(index[row], axis=where)

@@ -19,6 +19,7 @@ from torch import nn
 
 from permgraph.errors import FileError, TraceError, UsageError
 from permgraph.frontend.sources import load_source
+from permgraph.ir.names import canonical
 from permgraph.ir.permutations import random_permutations
 from permgraph.planning.compile import compile_plan
 from permgraph.symmetry.infer import infer
@@ -26,7 +27,6 @@ from permgraph.weights.apply import apply_checkpoint
 from permgraph.weights.checkpoint import open_checkpoint
 from permgraph.weights.encoder import compare, open_encoder
 from permgraph.weights.interpolate import merge_checkpoints
-from permgraph.weights.names import canonical
 from permgraph.weights.renames import tables
 
 # Written down from fairseq's HubertModel: transformers' module → fairseq's.

@@ -15,10 +15,10 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
+from permgraph.atomic_write import replacing
 from permgraph.errors import FileError, PlanError
 from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.weights.apply import apply, apply_checkpoint
-from permgraph.weights.atomic_write import replacing
 from permgraph.weights.checkpoint import open_checkpoint
 
 from .conftest import Maker
@@ -92,7 +92,7 @@ def test_45_the_same_permutations_are_not_applied_twice(
     back = apply_checkpoint(NET.plan, PERMS.inverse(NET.spec), once, tmp_path / f"back{suffix}")
     found = open_checkpoint(back)
     assert all(torch.equal(found.read(k), v) for k, v in NET.state.items())
-    assert len(found.record["applied"]) == 2
+    assert len(found.record.applied) == 2
 
 
 def test_46_nothing_is_written_when_a_tensor_is_missing_misshapen_or_the_permutation_is_none(

@@ -14,6 +14,7 @@ from permgraph.ir.permutations import random_permutations
 from permgraph.weights.apply import apply, apply_checkpoint
 from permgraph.weights.checkpoint import open_checkpoint
 from permgraph.weights.interpolate import merge, merge_checkpoints
+from permgraph.weights.record import Applied
 
 from .conftest import Maker
 from .nets import NETS, mlp
@@ -60,14 +61,14 @@ def test_20_integers_and_booleans_are_those_of_a() -> None:
     assert merged["fc1.weight"].dtype == torch.float16
 
 
-def test_overrides_give_some_tensors_other_weights() -> None:
+def test_tensor_weights_give_some_tensors_other_weights() -> None:
     a, b = pair()
-    merged = merge(a, b, (0.5, 0.5), overrides={"fc1.*": (1, 0), "*.bias": (0, 1)})
+    merged = merge(a, b, (0.5, 0.5), tensor_weights={"fc1.*": (1, 0), "*.bias": (0, 1)})
     assert torch.equal(merged["fc1.weight"], a["fc1.weight"])
     assert torch.equal(merged["fc1.bias"], b["fc1.bias"])
     assert torch.equal(merged["fc2.weight"], 0.5 * a["fc2.weight"] + 0.5 * b["fc2.weight"])
     with pytest.raises(UsageError, match=r"weights for 'fc3\.\*': no tensor matches"):
-        merge(a, b, overrides={"fc3.*": (1, 0)})
+        merge(a, b, tensor_weights={"fc3.*": (1, 0)})
     with pytest.raises(UsageError, match="two finite numbers"):
         merge(a, b, (math.nan, 1))
 
@@ -121,7 +122,8 @@ def test_on_disk_is_as_in_memory(
     found = open_checkpoint(out)
     assert found.infos == open_checkpoint(path_a).infos
     assert all(torch.equal(found.read(k), want[k]) for k in want)
-    assert found.record["weights"] == [0.8, 0.2] and found.record["b"].keys() == {"plan", "permutations"}
+    assert found.record is not None and found.record.weights == (0.8, 0.2)
+    assert found.record.b == Applied(net.plan.digest, perms.digest)
     plain = open_checkpoint(merge_checkpoints(path_a, path_b, tmp_path / "plain", (0.8, 0.2)))
     want = merge(a, b, (0.8, 0.2))
     assert all(torch.equal(plain.read(k), want[k]) for k in want)

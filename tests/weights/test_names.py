@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from permgraph.errors import FileError, UsageError
+from permgraph.ir.names import canonical
 from permgraph.ir.plan import Plan
 from permgraph.weights.apply import apply
-from permgraph.weights.names import canonical, match_names
+from permgraph.weights.names import match_names
 
 from .nets import Net, attention, mlp, shifted
 
@@ -25,7 +26,7 @@ def renamed(net: Net, old: str, new: str) -> Net:
 
     places = tuple(replace(p, tensor=name(p.tensor)) for p in net.spec.places)
     tensors = {name(k): v for k, v in net.spec.tensors.items()}
-    return replace(net, spec=replace(net.spec, places=places, tensors=tensors))
+    return replace(net, spec=replace(net.spec, places=places, tensors=tensors).completed())
 
 
 def test_canonical_is_idempotent_and_leaves_other_keys_alone() -> None:

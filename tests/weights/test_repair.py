@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import operator
+from dataclasses import replace
+from functools import reduce
 
 import pytest
 import torch
@@ -10,8 +13,9 @@ from torch import Tensor, nn
 
 import permgraph as pg
 from permgraph.errors import MatchError
+from permgraph.ir.sums import Sums
 from permgraph.weights.interpolate import merge
-from permgraph.weights.repair import Sums, repair
+from permgraph.weights.repair import repair
 
 SHARES = [(0.5, 0.5), (0.9, 0.1)]
 
@@ -168,12 +172,9 @@ def test_no_batch_is_an_error() -> None:
 
 def test_sums_of_parts_are_those_of_the_whole() -> None:
     x = 1e3 + torch.randn(300, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    whole, parts = Sums(), Sums()
-    whole.add(x)
-    for part in x.split([10, 200, 90]):
-        one = Sums()
-        one.add(part)
-        parts.merge(one)
+    whole, parts = Sums.of(x), reduce(operator.add, map(Sums.of, x.split([10, 200, 90])))
     for sums in (whole, parts):
-        torch.testing.assert_close(sums.moments()[0], x.mean(0))
-        torch.testing.assert_close(sums.moments()[1], x.std(0, correction=0))
+        torch.testing.assert_close(sums.mean(), x.mean(0))
+        torch.testing.assert_close(sums.variance().sqrt(), x.std(0, correction=0))
+    wrong = Sums.of(x[:10]) + replace(Sums.of(x[10:] + 5), shift=x[:10].mean(0))  # as if about the same shift
+    assert not torch.allclose(wrong.mean(), x.mean(0))

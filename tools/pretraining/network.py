@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 from transformers.utils import logging
 
+from permgraph.atomic_write import replacing
 from permgraph.inputs.synthetic import RATE
-from permgraph.weights.atomic_write import replacing
 
 RECIPE = "recipe.json"
 CODE = 64  # width of the space in which features meet the clusters' codes

@@ -1,5 +1,6 @@
 """The rule table: one row per ATen op. An op that is not here pins all it touches and is reported."""
 
+# ruff: noqa: F401 (to import a file of rules puts them into the table)
 from permgraph.axes.rules import (
     attention,
     control,
@@ -13,6 +14,7 @@ from permgraph.axes.rules import (
     normalise,
     pooling,
     position,
+    reading,
     recurrent,
     reduce,
 )

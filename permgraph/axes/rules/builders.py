@@ -89,7 +89,9 @@ def one_dim(value: int, rank: int) -> int:
     return value % max(1, rank)
 
 
-def positions_only(tensor: LabelledTensor, shape: tuple[int, ...], start: int, reason: str = ORDERED) -> LabelledTensor:
+def positions_only(
+    tensor: LabelledTensor, shape: tuple[int, ...], start: int, reason: str = ORDERED
+) -> LabelledTensor:
     """The arrays of `tensor`, on a result whose dims from `start` on are told apart by position."""
     lead = LabelledTensor(tensor.space, shape, tensor.arrays, tensor.weight)
     return lead.with_positions(tuple(range(start, len(shape))), reason)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -67,9 +66,7 @@ def diagonal_scatter(self: LabelledTensor, src: LabelledTensor, dim1: int, dim2:
 
 
 @op("index _unsafe_index")
-def index(
-    self: LabelledTensor, indices: tuple[LabelledTensor | None, ...], call: Call
-) -> LabelledTensor:
+def index(self: LabelledTensor, indices: tuple[LabelledTensor | None, ...], call: Call) -> LabelledTensor:
     """x[idx, :, idx2]: one index tensor is a pick; several address positions together and pin them."""
     used = [(d, i) for d, i in enumerate(indices) if i is not None]
     (dim, first), *more = used
@@ -78,7 +75,9 @@ def index(
     dims: list[int] = []
     at = 0
     for tensor in indices:
-        count = tensor.rank if tensor is not None and is_mask(tensor) else 1  # a mask addresses as many as it has
+        count = (
+            tensor.rank if tensor is not None and is_mask(tensor) else 1
+        )  # a mask addresses as many as it has
         if tensor is not None:
             dims += range(at, at + count)
             tensor.pin(INDEX)

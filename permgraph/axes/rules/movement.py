@@ -11,9 +11,9 @@ import numpy as np
 from permgraph.axes import joining, movement
 from permgraph.axes.contraction import contract
 from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.movement import resized
 from permgraph.axes.rules.builders import INDEX, dims_of, one_dim, part_by_data, placed, written
 from permgraph.axes.rules.table import Call, Results, op
-from permgraph.axes.movement import resized
 from permgraph.ir.trace import Ref
 
 PARTS = "real and imaginary part"

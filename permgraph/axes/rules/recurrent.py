@@ -23,7 +23,9 @@ PROJECTED = "b t h, p h -> b t p"
 State = tuple[LabelledTensor, LabelledTensor]
 
 
-def _layer(x: LabelledTensor, weights: tuple[LabelledTensor, ...], hx: list[LabelledTensor], gates: int, biased: bool) -> State:
+def _layer(
+    x: LabelledTensor, weights: tuple[LabelledTensor, ...], hx: list[LabelledTensor], gates: int, biased: bool
+) -> State:
     """One direction of one layer: x (b, t, i) → state (b, t, k), k = h, or p when it is projected, and cell (b, t, h)."""
     w_ih, w_hh, *rest = weights
     shape = (*x.shape[:2], w_ih.shape[0] // gates)

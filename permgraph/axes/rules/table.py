@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, get_args, get_type_hints
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from permgraph.axes.contraction import contract
 from permgraph.axes.equation import Equation, parse
 from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.workspace import Workspace
-from permgraph.ir.trace import Node, Ref, Shape
+from permgraph.ir.trace import Node, Shape
 
+F = TypeVar("F", bound=Callable[..., Any])
 Results = tuple[LabelledTensor | None, ...]
 Outcome = str | Equation | tuple[str | Equation, Mapping[str, int]] | LabelledTensor | Results
 
@@ -66,7 +67,7 @@ class Call:
     def pinned(self, reason: str, start: int = 0) -> Results:
         """Results from `start` on, told apart by position."""
         metas = self.node.results[start:]
-        return tuple(m and pinned_tensor(self.space, m.shape, reason) for m in metas)
+        return tuple(pinned_tensor(self.space, m.shape, reason) if m else None for m in metas)
 
     def every(self, result: LabelledTensor) -> Results:
         """The same labels for each of several results."""
@@ -108,7 +109,7 @@ def register(names: str, rule: Rule | str, *operands: str, **sizes: str) -> None
     RULES.update(dict.fromkeys(names.split(), row))
 
 
-def op(names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def op(names: str) -> Callable[[F], F]:
     """Give ops a rule that is a function of their arguments, by the names of the schema.
 
     Parameters annotated with `LabelledTensor` arrive as labelled tensors, the others as literals, and one annotated
@@ -116,7 +117,7 @@ def op(names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     parameter that an op or overload may lack has a default.
     """
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(function: F) -> F:
         register(names, _bound(function))
         return function
 

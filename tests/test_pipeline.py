@@ -14,7 +14,7 @@ from permgraph.demo import demo_audio, demo_models, run_demo
 from permgraph.errors import UsageError, VerificationError
 from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
-from permgraph.pipeline import group_weights, keep_function, parse_weights, plan_for
+from permgraph.pipeline import check_function, group_weights, parse_weights, plan_for
 from permgraph.verification.function_check import left_out
 from permgraph.weights.encoder import Encoder, open_encoder
 
@@ -153,10 +153,10 @@ def test_the_report_reads_permutations_and_merged_folders(
 def test_a_plan_that_does_not_keep_the_function_writes_nothing(pair: tuple[Encoder, Encoder]) -> None:
     _, b = pair
     plan = plan_for(b, "ffn")
-    assert "computes what encoder_b computes" in keep_function(b, plan, random_permutations(plan))
+    assert "computes what encoder_b computes" in check_function(b, plan, random_permutations(plan)).text()
     broken = left_out(plan, 0)
     with pytest.raises(VerificationError, match="Nothing was written"):
-        keep_function(b, broken, random_permutations(broken))
+        check_function(b, broken, random_permutations(broken))
 
 
 def test_matching_without_audio_says_what_to_give(matched: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,298 @@
+"""Recorder: runs a module with its real weights and writes down, as nodes of a Trace, what it does to its tensors.
+
+This is for networks whose Python code reads values of tensors (sizes of an image grid, lengths of sequences), which
+`torch.export` cannot follow. Two dispatch modes work together. The upper one is torch's own functionalization: code
+that writes into tensors becomes code that does not. The lower one sees each functional op, runs it, and records it.
+
+What Python reads of a tensor becomes a node too. `item` of one element keeps its op. A list or an array is
+`permgraph.read`, whose rule pins every axis: then no permutation changes what Python saw, so the path that it took
+and every number that it computed stay the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from permgraph.errors import TraceError
+from permgraph.frontend import packed
+from permgraph.frontend.call_site import call_site
+from permgraph.frontend.decomposition import comes_apart, composed
+from permgraph.frontend.flatten import metas_of, table_of
+from permgraph.frontend.schema_arguments import bound
+from permgraph.ir.trace import Node, Ref, TensorMeta
+
+READ = "permgraph.read.default"
+SCALAR = "aten._local_scalar_dense.default"
+# ops that return no tensor and look at no value
+_ABOUT = (
+    "result_type",
+    "is_same_size",
+    "size",
+    "dim",
+    "numel",
+    "stride",
+    "storage_offset",
+    "is_",
+    "_is_",
+    "sym_",
+)
+# ops that return their operand: as torch.export, which does not keep them
+_SAME = ("aten.detach.default", "aten.lift_fresh.default", "aten.lift.default", "aten.alias.default")
+# the same op, where no gradient is wanted
+_INFERENCE = {torch.ops.aten._embedding_bag_forward_only.default: torch.ops.aten._embedding_bag.default}
+_PAD = "_pad_packed_sequence"  # torch composes it of others, and reads memory to do so
+_PACKED = ("aten.lstm.data", "aten.gru.data", "aten.rnn_tanh.data", "aten.rnn_relu.data")
+
+
+class Recorder(TorchDispatchMode):
+    """The lower mode: `nodes` in the order of execution.
+
+    keep     names of nodes whose results are wanted
+    results  the results of these, after the run
+    """
+
+    def __init__(self, keep: frozenset[str] = frozenset()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.nodes: list[Node] = []
+        self.keep, self.results = keep, dict[str, Tensor]()
+        self.reads = False  # whether Python has read a value
+        self.modules: list[tuple[str, str]] = []  # (path, class) of the modules that are running
+        self._known: Any = WeakTensorKeyDictionary()
+        self._count: Counter[str] = Counter()
+        self._constants: list[Tensor] = []  # alive as long as their names are
+
+    def name(self, tensor: Tensor, ref: Ref) -> None:
+        """Say which node a tensor is the result of."""
+        self._known[tensor] = ref
+        if ref.node in self.keep:
+            self.results[ref.node] = tensor
+
+    def ref(self, tensor: Tensor) -> Ref:
+        """The node of a tensor. One that no recorded op made is a constant, in order on every axis.
+
+        Its values are kept, as those of the constants of an exported program, only as long as no value was read:
+        later they may be computed from it, and differ for another input.
+        """
+        known: Ref | None = self._known.get(tensor)
+        if known is None:
+            known = self.add("constant", "constant", tensor, value=None if self.reads else table_of(tensor))
+            self.name(tensor, known)
+            self._constants.append(tensor)
+        return known
+
+    def add(self, base: str, op: str, results: Any, **rest: Any) -> Ref:
+        count = self._count[base]
+        self._count[base] += 1
+        name = f"{base}_{count}" if count else base
+        self.nodes.append(Node(name, op, results=metas_of(results), **rest))
+        return Ref(name)
+
+    def call(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], results: Any, **rest: Any
+    ) -> Ref:
+        """A node for an op whose tensors are given as `Ref`s."""
+        operands, options = bound(func, args, kwargs)
+        return self.add(
+            func._schema.name.partition("::")[2],
+            str(func),
+            results,
+            operands=operands,
+            options=options,
+            multiple=isinstance(results, (tuple, list)),
+            pointwise=torch.Tag.pointwise in func.tags,
+            **rest,
+        )
+
+    def item(self, source: Ref, index: int, result: Any, **rest: Any) -> Ref:
+        """A node for one of several results."""
+        return self.add(
+            "getitem", "getitem", result, operands={"source": source}, options={"index": index}, **rest
+        )
+
+    def read(self, tensor: Tensor) -> None:
+        """Python looks at the values of a tensor."""
+        self.reads = True
+        op = SCALAR if tensor.numel() == 1 else READ
+        self.add("read", op, None, operands={"self": self.ref(tensor)}, **self._where())
+        if op == READ:  # its rule runs only when there is a result
+            self.nodes[-1] = replace(self.nodes[-1], results=(TensorMeta((), "bool"),))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func._schema.is_mutable:
+            return self._mutated(func, args, kwargs)
+        result = func(*args, **kwargs)
+        self.record(func, args, kwargs, result)
+        return result
+
+    def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Add the node of an op that has run."""
+        tensors = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+        op, base = str(func), func._schema.name.partition("::")[2]
+        if base == "_pack_padded_sequence":
+            return packed.pack(self, args, result)
+        if base == _PAD:
+            return packed.pad(self, args, result)
+        if op in _PACKED:
+            return packed.recurrent(base, self, args, result)
+        if not tensors:
+            if not base.startswith(_ABOUT):
+                for tensor in _tensors((args, kwargs)):
+                    self.read(tensor)
+            return
+        if op in _SAME and isinstance(result, Tensor):
+            return self.name(result, self.ref(args[0]))
+        inputs, named = tree_map_only(Tensor, self.ref, (tuple(args), dict(kwargs)))
+        ref = self.call(_INFERENCE.get(func, func), inputs, named, result, **self._where())
+        if not isinstance(result, (tuple, list)):
+            return self.name(result, ref)
+        for i, one in enumerate(result):
+            if isinstance(one, Tensor):
+                self.name(one, self.item(ref, i, one, **self._where()))
+        if ref.node in self.keep and isinstance(result[0], Tensor):
+            self.results[ref.node] = result[0]
+
+    def _mutated(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Functionalization left this write: it goes to a tensor that the network holds outside its state."""
+        if any(t in self._known for t in _tensors((args, kwargs))):
+            raise TraceError(writes_outside(call_site()))
+        return func(*args, **kwargs)
+
+    def _where(self) -> dict[str, Any]:
+        module, kind = self.modules[-1] if self.modules else ("", "")
+        return {"module": module, "module_type": kind, "source": call_site()}
+
+
+class Functional(FunctionalTensorMode):  # type: ignore[no-untyped-call]
+    """The upper mode: hands functional ops to a recorder, compound ops whole unless they are to be taken apart."""
+
+    supports_higher_order_operators = True  # to refuse them
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def _can_decompose(self, func: Any, args: Any, kwargs: Any) -> bool:
+        return False  # done here
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            raise TraceError(
+                f"it has both {func.__name__}, which only torch.export follows, and code that reads values of tensors,"
+                f" which it cannot follow ({call_site()}): write one without the other"
+            )
+        if func in FunctionalTensor.metadata_fns:
+            return super().__torch_dispatch__(func, types, args, kwargs)
+        if composed(func):
+            if func._schema.name == f"aten::{_PAD}" or not (_writes_or_views(func) or comes_apart(func)):
+                return self._whole(func, args, kwargs)
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        with self.recorder:
+            return super().__torch_dispatch__(func, types, args, kwargs)
+
+    def _whole(self, func: Any, args: Any, kwargs: Any) -> Any:
+        inner = tree_map_only(FunctionalTensor, lambda t: t.from_functional(), (args, kwargs))
+        with self.recorder:
+            result = func(*inner[0], **inner[1])
+        with self:
+            return tree_map_only(Tensor, FunctionalTensor.to_functional, result)
+
+
+class Reads(TorchFunctionMode):
+    """Python methods that hand out the values of a tensor, without an op of torch: lists and numpy arrays."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __enter__(self) -> Any:
+        self.own = _CLASS.tolist  # it hides the method of Tensor, which comes here
+        _CLASS.tolist = lambda tensor: self.values(torch.Tensor.tolist, tensor)
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: Any) -> None:
+        _CLASS.tolist = self.own
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def values(self, method: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+        inner = inner_of(tensor)
+        self.recorder.read(inner)
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+            return _HAND_OUT[method](inner.detach().clone(), *args, **kwargs)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _HAND_OUT and isinstance(args[0], Tensor):
+            return self.values(func, *args, **(kwargs or {}))
+        if func in _FROM_NUMBERS and args and not isinstance(args[0], Tensor):  # a list with tensors in it
+            args = (tree_map_only(Tensor, lambda t: t.tolist(), args[0]), *args[1:])
+        if func in _ADDRESS:
+            raise TraceError(
+                f"the code takes the memory of a tensor ({func.__name__}, {call_site()}): what it reads there cannot"
+                " be seen"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+def inner_of(tensor: Tensor) -> Tensor:
+    """The tensor that the recorder knows."""
+    return tensor.from_functional() if isinstance(tensor, FunctionalTensor) else tensor
+
+
+def _array(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """`numpy` of a copy."""
+    return tensor.numpy(force=True)
+
+
+_HAND_OUT: dict[Any, Any] = {
+    torch.Tensor.tolist: torch.Tensor.tolist,
+    torch.Tensor.numpy: _array,
+    torch.Tensor.__array__: torch.Tensor.__array__,
+    torch.Tensor.__repr__: torch.Tensor.__repr__,
+    torch.Tensor.__format__: torch.Tensor.__format__,
+}
+_CLASS: Any = FunctionalTensor
+_FROM_NUMBERS = (torch.tensor, torch.as_tensor)
+_ADDRESS = {
+    torch.Tensor.data_ptr,
+    torch.Tensor.__dlpack__,
+    torch.Tensor.untyped_storage,
+    torch.Tensor.storage,
+}
+
+
+def writes_outside(place: str) -> str:
+    return (
+        f"the code writes into a tensor that its modules do not hold ({place or 'place unknown'}): make that tensor a"
+        " buffer (register_buffer) or an argument"
+    )
+
+
+def _writes_or_views(func: Any) -> bool:
+    """Whether functionalization must see the parts of a compound op."""
+    schema = func._schema
+    aliases = any(a.alias_info for a in schema.arguments)
+    return bool(schema.is_mutable or aliases or torch.Tag.maybe_aliasing_or_mutating in func.tags)
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [t for t in tree_leaves(values) if isinstance(t, Tensor)]
+
+
+def state_name(kind: str, name: str) -> str:
+    """The name of the node of a state tensor, as torch.export gives it."""
+    return f"{'p' if kind == 'parameter' else 'b'}_{re.sub('[^a-zA-Z0-9]', '_', name).lower()}"

@@ -1,0 +1,105 @@
+"""Check: the result of a function check, a number that knows what it was measured with."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from permgraph.tolerances import TOLERANCE
+
+
+@dataclass(frozen=True)
+class Check:
+    """How much a network's function changes when its units are re-ordered.
+
+    change    largest relative change of any output over all trials: max |y' - y| / max |y|, in float64; infinite
+              where an output became NaN, or a shape or the number of outputs changed
+    limit     what counts as no change: `TOLERANCE`, or more in a network that rounding alone changes by more
+    trials    how many permutations were tried
+    noise     how much noise the weights had: 1, 0.1, or 0 for the network's own weights
+    random    random ops in the network; their results were replaced by constants
+    control   largest change with one tensor of every group left out of step: what this check can notice. None when
+              no group can move
+    groups    on failure: the smallest set of groups that was found to change the function by itself
+    tensors   on failure: the smallest set of tensors that was found to be wrong
+    remedy    on failure: what would keep the function, in words: "a.weight stays in order", "a.weight[1] moves too"
+    nan       share of the output values that are NaN before any unit moves, and so cannot be compared
+
+    It compares with numbers by its change: `check < 1e-9`.
+    """
+
+    change: float
+    limit: float = TOLERANCE
+    trials: int = 1
+    noise: float = 1.0
+    random: tuple[str, ...] = ()
+    control: float | None = None
+    groups: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
+    remedy: str = ""
+    nan: float = 0.0
+
+    @property
+    def kept(self) -> bool:
+        """Whether the function is kept."""
+        return self.change <= self.limit
+
+    @property
+    def blind(self) -> bool:
+        """Whether a tensor out of step would not have been noticed either."""
+        return self.control is not None and self.control <= self.limit
+
+    def __float__(self) -> float:
+        return self.change
+
+    def __lt__(self, other: float | Check) -> bool:
+        return self.change < float(other)
+
+    def __le__(self, other: float | Check) -> bool:
+        return self.change <= float(other)
+
+    def __gt__(self, other: float | Check) -> bool:
+        return self.change > float(other)
+
+    def __ge__(self, other: float | Check) -> bool:
+        return self.change >= float(other)
+
+    def __format__(self, form: str) -> str:
+        return format(self.change, form) if form else str(self)
+
+    def __str__(self) -> str:
+        return f"{self.change:.1e} (limit {self.limit:.0e})"
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "kept": self.kept, "blind": self.blind}
+
+    def remarks(self) -> list[str]:
+        """What has to be said beside the number: whole sentences."""
+        lines = []
+        if not self.kept and self.groups:
+            lines.append(f"Moving {_some(self.groups)} alone changes the function.")
+            if self.remedy:
+                lines.append(f"It is kept when {self.remedy}.")
+        if self.noise == 0.0:
+            lines.append("With noise on the weights the network gives NaN, so its own weights were used.")
+        elif self.noise < 1.0:
+            lines.append(
+                f"With more noise the network gives NaN: the weights had {self.noise:g} of the usual."
+            )
+        if self.random:
+            lines.append(
+                f"The network is random ({_some(self.random)}): constants stood for what these ops draw."
+            )
+        if self.nan:
+            lines.append(f"{self.nan:.0%} of the output is NaN in any order and was not compared.")
+        if self.blind:
+            lines.append(
+                "A tensor left out of step does not change the output either: at these weights and inputs the check "
+                "cannot notice a wrong plan."
+            )
+        return lines
+
+
+def _some(names: tuple[str, ...], count: int = 5) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

@@ -1,0 +1,103 @@
+"""The function check on weights from disk, made before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from permgraph.errors import PermgraphError, VerificationError
+from permgraph.frontend.architectures import is_alias
+from permgraph.ir.permutations import Permutations
+from permgraph.ir.plan import Plan
+from permgraph.verification.check import Check
+from permgraph.verification.function_check import verify
+from permgraph.verification.inputs import random_inputs
+
+if TYPE_CHECKING:
+    from permgraph.weights.encoder import Encoder
+
+SKIPPED = "skipped on request (--no-check)"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What became of a check: its result, or why there is none.
+
+    name    of the model
+    check   None when it was not made; `why` then says why
+    """
+
+    name: str
+    check: Check | None = None
+    why: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """For the record that a written checkpoint carries."""
+        if self.check is None:
+            return {"checked": False, "why": self.why}
+        return {
+            "checked": True,
+            "change": self.check.change,
+            "limit": self.check.limit,
+            "noise": self.check.noise,
+        }
+
+    def text(self) -> str:
+        if self.check is None:
+            return f"Function check of the permuted {self.name}: not checked: {self.why}."
+        remarks = " ".join(["", *self.check.remarks()])
+        return (
+            f"Function check: the permuted {self.name} computes what {self.name} computes: largest relative change "
+            f"{self.check.change:.1e} in float64.{remarks}"
+        )
+
+
+def check_encoder(encoder: Encoder, plan: Plan, perms: Permutations) -> Checked:
+    """Check that these very permutations keep the function of a model. Raises VerificationError when they do not."""
+    if plan.mode != "exact":
+        return Checked(encoder.name, why=f"mode {plan.mode} does not keep the function")
+    args, kwargs = random_inputs(encoder.source)
+    if any(
+        _is_empty_integer(leaf) for leaf in (*args, *kwargs.values())
+    ):  # token ids: the trace has their table
+        args, kwargs = random_inputs(encoder.source, encoder.trace)
+    check = verify(encoder.module(), args, plan, kwargs, perms=perms.only(plan.selected))
+    if not check.kept:
+        raise VerificationError(
+            f"{encoder.name}: the permuted weights change the output by {check}, relative, in float64. "
+            f"Nothing was written. {' '.join(check.remarks())} If `permgraph plan` made this plan, it is a fault of "
+            "permgraph: please report the architecture."
+        )
+    return Checked(encoder.name, check)
+
+
+def check_checkpoint(path: str | Path, plan: Plan, perms: Permutations) -> Checked:
+    """The same for a checkpoint, when its model can be built from its configuration; else it says why not.
+
+    No code is run: neither of the folder, nor of a factory that the plan names. Raises VerificationError.
+    """
+    from permgraph.weights.encoder import open_encoder
+
+    path = Path(path)
+    if ":" in plan.spec.model:
+        return Checked(
+            path.name,
+            why=f"the plan was made for {plan.spec.model}, and code named in a plan file is not run. Check it with: "
+            f"permgraph verify {plan.spec.model} --plan PLAN",
+        )
+    architecture = plan.spec.model if is_alias(plan.spec.model) and not path.is_dir() else None
+    try:
+        return check_encoder(open_encoder(path, architecture), plan, perms)
+    except VerificationError:
+        raise
+    except (PermgraphError, NotImplementedError, RuntimeError) as error:
+        return Checked(
+            path.name, why=f"its model cannot be built or run ({str(error).rstrip('.').splitlines()[0]})"
+        )
+
+
+def _is_empty_integer(leaf: Any) -> bool:
+    import torch
+
+    return isinstance(leaf, torch.Tensor) and not leaf.is_floating_point() and not bool(leaf.any())

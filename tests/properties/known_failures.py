@@ -1,0 +1,33 @@
+"""Small networks on which more is free than inference says, each with the cause. A cure makes a test here fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Between(nn.Module):
+    """What `move` does between two linear layers."""
+
+    def __init__(self, move: Callable[[Tensor], Tensor], width: int, left: int) -> None:
+        super().__init__()
+        self.move, self.up, self.down = move, nn.Linear(3, width), nn.Linear(left, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(torch.tanh(self.move(self.up(x))))
+
+
+KNOWN: dict[str, tuple[nn.Module, str]] = {
+    "pooling over channels": (
+        Between(lambda x: F.max_pool1d(x[:, None], 2)[:, 0], 6, 3),
+        "axes/rules/pooling.py pins the pooled axis; windows that tile it (stride = kernel) are blocks that may "
+        "change places, and inside a window the order does not matter",
+    ),
+    "halves joined again": (
+        Between(lambda x: torch.cat([x[:, :3].sin(), x[:, 3:].sin()], 1), 6, 6),
+        "parts of an axis are told apart by where they were cut, although the same is done to both",
+    ),
+}

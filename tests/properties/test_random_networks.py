@@ -1,0 +1,71 @@
+"""Random networks of all op families before judges that share no code with inference; the long run is a tool."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from networks.random_networks import FAMILIES, random_network
+from networks.randomise import noise, randomise
+from oracles.bound import above
+from oracles.judge import Verdict, judge
+from oracles.law import law
+
+import permgraph as pg
+from tests.properties.known_failures import KNOWN
+
+COUNT, CHUNK = 150, 15
+
+
+@pytest.fixture(scope="module")
+def verdicts() -> list[Verdict]:
+    return []
+
+
+@pytest.mark.parametrize("start", range(0, COUNT, CHUNK))
+def test_every_judge_agrees(start: int, verdicts: list[Verdict]) -> None:
+    found = [judge(seed, bound=seed % CHUNK == 0) for seed in range(start, start + CHUNK)]
+    verdicts += found
+    assert [(v.seed, v.faults, v.error) for v in found if v.faults] == []
+
+
+def test_frozen_is_rare_and_tensors_out_of_step_are_noticed(verdicts: list[Verdict]) -> None:
+    assert len(verdicts) == COUNT
+    assert sum(v.frozen > 0 for v in verdicts) <= 0.1 * COUNT
+    moving = [v for v in verdicts if v.log10_ours > 0]
+    assert len(moving) >= 0.8 * COUNT
+    assert sum(v.moves for v in moving) >= 0.85 * len(moving)
+
+
+def test_all_families_occur_and_a_seed_says_all() -> None:
+    names = {name for seed in range(600) for name in random_network(seed)[0].names}
+    assert names == set(FAMILIES)
+    (one, x), (two, y) = random_network(7), random_network(7)
+    assert one.names == two.names and torch.equal(x[0], y[0])
+    assert all(torch.equal(v, two.state_dict()[k]) for k, v in one.state_dict().items())
+
+
+def test_the_law_notices_a_place_that_is_forgotten() -> None:
+    module = randomise(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2)))
+    inputs = (noise(2, 3),)
+    spec = pg.infer(pg.trace(module, inputs))
+    (group,) = spec.groups
+    forgotten = replace(spec, places=spec.places[1:], groups=(replace(group, places=group.places[1:]),))
+    assert law(module, inputs, spec)[0] < 1e-9 < 1e-3 < law(module, inputs, forgotten)[0]
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_what_is_known_to_be_lost_is_found_by_the_bound(name: str) -> None:
+    module, inputs = randomise(KNOWN[name][0]), (noise(2, 3),)
+    spec = pg.infer(pg.trace(module, inputs))
+    assert above(module, inputs, spec) != []
+
+
+def test_the_bound_is_kept_by_a_plain_network() -> None:
+    module, inputs = (
+        torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)),
+        (noise(2, 3),),
+    )
+    spec = pg.infer(pg.trace(randomise(module), inputs))
+    assert above(module, inputs, spec) == []

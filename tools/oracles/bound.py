@@ -1,0 +1,135 @@
+"""The bound from above: no exchange of two units outside the inferred group keeps the function.
+
+All sets of axes are too many to try. But where an exchange on a set of axes is a symmetry and the two units are
+made equal, the gradient of the function is equal on both, on every axis of the set. So one gradient leaves few
+axes, whose subsets are tried on numbers, smallest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from sympy.combinatorics import Permutation, PermutationGroup
+from torch import Tensor, nn
+
+import permgraph as pg
+from oracles.numbers import OnNumbers, State
+from permgraph.ir.permutations import Permutations
+from permgraph.ir.spec import IntArray
+from permgraph.planning.gather import Gather, gathers
+
+AXES = 7  # of which all subsets are tried
+CLOSE = 1e-9
+
+Axis = tuple[str, int]
+Move = frozenset[tuple[str, int, tuple[int, ...]]]  # axes, and the order they get
+
+
+def above(module: nn.Module, inputs: tuple[Any, ...], spec: pg.PermSpec, pairs: int = 3) -> list[Move]:
+    """Exchanges that keep the function and are not in the group: of two units, on one or several tensors at once.
+
+    A unit is a coordinate, or a block of neighbours, or every n-th coordinate. `pairs` units are exchanged of
+    each number of units.
+    """
+    numbers, generators = OnNumbers(module, inputs), _generators(spec)
+    sizes = {n for t in numbers.state.values() if t.is_floating_point() for n in t.shape if n > 1}
+    counts = {u for n in sizes for u in range(2, n + 1) if n % u == 0}
+    missing: list[Move] = []
+    for count in sorted(counts):
+        for i, j in _pairs(count, pairs):
+            for strided in (False, True):
+                orders = {
+                    (k, axis): _exchange(n, count, i, j, strided)
+                    for k, t in numbers.state.items()
+                    if t.is_floating_point()
+                    for axis, n in enumerate(t.shape)
+                    if n % count == 0 and n > 1
+                }
+                for move in _kept(numbers, orders):
+                    if move not in missing and not _contained(move, generators):
+                        missing.append(move)
+    return missing
+
+
+def _pairs(count: int, wanted: int) -> list[tuple[int, int]]:
+    found = [(i, i + 1) for i in range(count - 1)] + ([(0, count - 1)] if count > 2 else [])
+    return [found[k] for k in sorted({round(x) for x in np.linspace(0, len(found) - 1, wanted)})]
+
+
+def _exchange(n: int, count: int, i: int, j: int, strided: bool) -> tuple[int, ...]:
+    """The order of n coordinates after units i and j of `count` changed places."""
+    units = np.arange(n).reshape(-1, count).T if strided else np.arange(n).reshape(count, -1)
+    order = np.arange(n)
+    order[units[i]], order[units[j]] = units[j], units[i]
+    return tuple(order.tolist())
+
+
+def _moved(state: State, move: Move) -> State:
+    state = dict(state)
+    for tensor, axis, order in move:
+        state[tensor] = state[tensor].index_select(axis, torch.tensor(order))
+    return state
+
+
+def _kept(numbers: OnNumbers, orders: dict[Axis, tuple[int, ...]]) -> Iterator[Move]:
+    """Smallest sets of axes on which the exchange keeps the function; an axis that does so alone is not seen."""
+    alike = {k: v for k, v in numbers.state.items()}
+    for (tensor, axis), order in orders.items():
+        mirrored = alike[tensor].index_select(axis, torch.tensor(order))
+        alike[tensor] = (alike[tensor] + mirrored) / 2
+    gradients = numbers.gradients(alike)
+    axes = [a for a, order in orders.items() if _same(gradients.get(a[0]), a[1], order)]
+    seen = [(t, a, orders[t, a]) for t, a in axes]
+    seen = [m for m in seen if numbers.change(_moved(numbers.state, frozenset([m]))) > CLOSE]
+    found: list[Move] = []
+    for size in range(2, len(seen) + 1) if len(seen) <= AXES else (len(seen),):
+        for move in map(frozenset, combinations(seen, size)):
+            if not any(f <= move for f in found) and numbers.change(_moved(numbers.state, move)) <= CLOSE:
+                found.append(move)
+                yield move
+
+
+def _same(gradient: Tensor | None, axis: int, order: tuple[int, ...]) -> bool:
+    if gradient is None:  # not known, so it may be
+        return True
+    other = gradient.index_select(axis, torch.tensor(order))
+    return bool((gradient - other).abs().max() <= 1e-7 * gradient.abs().max().clamp_min(1e-12))
+
+
+def _generators(spec: pg.PermSpec) -> list[list[Gather]]:
+    """What the exchange of two neighbours of one group does, in any slot of the groups around it."""
+    if not spec.groups:
+        return []
+    plan, found = pg.plan(spec), []
+    for group in plan.groups:
+        shape = spec.shape_of(group)
+        for slot in np.ndindex(*shape[:-1]):
+            for i in range(group.size - 1):
+                array = np.broadcast_to(np.arange(group.size), shape).copy()
+                array[slot][[i, i + 1]] = [i + 1, i]
+                found.append(gathers(plan, Permutations({group.name: array})))
+    return found
+
+
+def _contained(move: Move, generators: list[list[Gather]]) -> bool:
+    """Whether some element of the group does the same on these axes. (Elsewhere it may do what is not seen.)
+
+    The group acts on the coordinates of the axes, one by one for every row where rows have orders of their own.
+    """
+    rows = {(g.tensor, g.axis): g.index.shape[0] for done in generators for g in done if g.index.ndim > 1}
+    axes = {(t, a): np.tile(order, (rows.get((t, a), 1), 1)) for t, a, order in sorted(move)}
+    starts = dict(zip(axes, np.cumsum([0, *(order.size for order in axes.values())]).tolist(), strict=False))
+
+    def permutation(found: dict[Axis, IntArray]) -> Permutation:
+        parts = []
+        for axis, order in axes.items():
+            index = np.broadcast_to(found.get(axis, np.arange(order.shape[1])), order.shape)
+            parts.append(starts[axis] + np.arange(len(order))[:, None] * order.shape[1] + index)
+        return Permutation(np.concatenate([part.ravel() for part in parts]).tolist())
+
+    acting = {permutation({(g.tensor, g.axis): g.index for g in done}) for done in generators}
+    return bool(PermutationGroup(list(acting)).contains(permutation(axes))) if acting else False

@@ -1,0 +1,71 @@
+"""One random network before all judges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from networks.random_networks import random_network
+
+import permgraph as pg
+from oracles.automorphisms import log10_order
+from oracles.bound import above
+from oracles.law import law
+
+# Families whose values are equal in two places, or whose rule pins more than it must, see tests/properties/known_failures.py:
+# what the bound finds there is counted, and is no fault of the reader.
+LIMITS = frozenset({"repeat", "table", "pool_channels"})
+TOLERANCE = 1e-9  # relative, in float64
+_SEEN = 1e-6  # a tensor out of step changes the function by more
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of the network of one seed.
+
+    log10_ours, log10_nauty   orders of the group
+    change, put_back          see `oracles.law.law`
+    above                     exchanges outside the group that keep the function; -1: not tried
+    error                     why infer, plan or apply failed, or ""
+    """
+
+    seed: int
+    families: tuple[str, ...]
+    log10_ours: float = 0.0
+    log10_nauty: float = 0.0
+    frozen: int = 0
+    change: float = 0.0
+    put_back: float = 0.0
+    above: int = -1
+    error: str = ""
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Names of what is wrong; a smaller order is none where inference says that vertices are frozen."""
+        apart = self.log10_ours - self.log10_nauty
+        wrong = {
+            "unplanned": bool(self.error),
+            "unsound": not self.change <= TOLERANCE,
+            "order": apart > 1e-6 or (apart < -1e-6 and not self.frozen),
+            "above": self.above > 0 and not self.frozen and not LIMITS.intersection(self.families),
+        }
+        return tuple(name for name, true in wrong.items() if true)
+
+    @property
+    def moves(self) -> bool:
+        """Whether a tensor put back out of step is noticed."""
+        return self.put_back > _SEEN
+
+
+def judge(seed: int, bound: bool = True) -> Verdict:
+    """`bound` also tries exchanges outside the group, which takes most of the time."""
+    module, inputs = random_network(seed)
+    families = tuple(getattr(module, "names", ()))
+    trace = pg.trace(module, inputs)
+    try:
+        spec = pg.infer(trace)
+        change, put_back = law(module, inputs, spec, seed) if spec.groups else (0.0, 0.0)
+        beyond = len(above(module, inputs, spec)) if bound else -1
+    except (pg.PermgraphError, ArithmeticError, LookupError, ValueError, AssertionError) as error:
+        return Verdict(seed, families, error=f"{type(error).__name__}: {error}")
+    order = log10_order(trace)
+    return Verdict(seed, families, spec.log10_order, order, spec.frozen, change, put_back, beyond)

@@ -1,0 +1,27 @@
+"""The law, judged without the library's own check: permute, load, compare; then put one tensor back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+import permgraph as pg
+from oracles.numbers import OnNumbers
+
+
+def law(module: nn.Module, inputs: tuple[Any, ...], spec: pg.PermSpec, seed: int = 0) -> tuple[float, float]:
+    """Relative change under a random element of the whole group, and the largest when one tensor is put back.
+
+    Both 0 where no tensor moves.
+    """
+    numbers = OnNumbers(module, inputs)
+    plan = pg.plan(spec)
+    for draw in range(seed, seed + 8):
+        state = pg.apply(plan, pg.random_permutations(plan, draw), numbers.state)
+        moved = [k for k in state if not torch.equal(state[k], numbers.state[k])]
+        if moved:
+            back = [numbers.change({**state, k: numbers.state[k]}) for k in moved]
+            return numbers.loaded_change(state), max(back)
+    return 0.0, 0.0

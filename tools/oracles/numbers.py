@@ -1,0 +1,58 @@
+"""A network on numbers, in float64: what a re-ordering of its state does to its outputs."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+State = dict[str, Tensor]
+
+
+class OnNumbers:
+    """`module` in float64 on fixed inputs. `state` holds every tensor of its state dict."""
+
+    def __init__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.module = copy.deepcopy(module).double().eval()
+        self.inputs = tree_map_only(Tensor, lambda x: x.double() if x.is_floating_point() else x, inputs)
+        self.state: State = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
+        self.before = self.outputs(self.state)
+
+    def outputs(self, state: State) -> Tensor:
+        """All outputs in one vector."""
+        with torch.no_grad():
+            return self._run(state)
+
+    def _run(self, state: State) -> Tensor:
+        made = functional_call(self.module, state, self.inputs)
+        return torch.cat([x.reshape(-1) for x in tree_leaves(made) if isinstance(x, Tensor)])
+
+    def change(self, state: State) -> float:
+        """Largest change of an output, relative to the largest output."""
+        return float((self.outputs(state) - self.before).abs().max() / self.before.abs().max())
+
+    def loaded_change(self, state: State) -> float:
+        """The same by loading the state into a copy, strictly, as a user would."""
+        other = copy.deepcopy(self.module)
+        other.load_state_dict(state, strict=True)
+        with torch.no_grad():
+            made = other(*self.inputs)
+        after = torch.cat([x.reshape(-1) for x in tree_leaves(made) if isinstance(x, Tensor)])
+        return float((after - self.before).abs().max() / self.before.abs().max())
+
+    def gradients(self, state: State, seed: int = 0) -> State:
+        """The gradient of a random combination of the outputs. Running statistics have none: torch cannot."""
+        wanted = {k for k, v in state.items() if v.is_floating_point() and "running_" not in k}
+        leaves = {k: v.detach().clone().requires_grad_(k in wanted) for k, v in state.items()}
+        mix = torch.randn(
+            self.before.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+        )
+        names = [k for k, v in leaves.items() if v.requires_grad]
+        found = torch.autograd.grad(
+            (self._run(leaves) * mix).sum(), [leaves[k] for k in names], allow_unused=True
+        )
+        return {k: g for k, g in zip(names, found, strict=True) if g is not None}
