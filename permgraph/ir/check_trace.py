@@ -29,8 +29,8 @@ def check_trace(trace: Trace) -> None:
             _check_read(where, node, trace)
         elif node.op == "getitem":
             _check_getitem(where, node, known)
-        elif node.op == "output" and index != len(trace.nodes) - 1:
-            raise TraceError(f"{where}: the output is not the last node.")
+        elif node.op == "output":
+            _check_output(where, node, index == len(trace.nodes) - 1)
         known[node.name] = node
     if not trace.nodes or trace.nodes[-1].op != "output":
         raise TraceError("nodes: the last one is not the output of the network.")
@@ -78,12 +78,20 @@ def _check_getitem(where: str, node: Node, known: dict[str, Node]) -> None:
     """A node that reads one of several results names a node that has so many, and repeats its shape."""
     source, index = node.operands.get("source"), node.options.get("index")
     if not isinstance(source, Ref) or type(index) is not int:
-        raise TraceError(f"{where}: its arguments are not a node and the number of a result.")
+        raise TraceError(f"{where}: its `source` and `index` are not a node and the number of a result.")
     results = known[source.node].results
     if known[source.node].multiple and not -len(results) <= index < len(results):
         raise TraceError(f"{where}: {source.node} has {len(results)} results, there is no number {index}.")
     if known[source.node].multiple and node.results != (results[index],):
         raise TraceError(f"{where}: shape {node.shape}, result {index} of {source.node} has another.")
+
+
+def _check_output(where: str, node: Node, last: bool) -> None:
+    outputs = node.operands.get("outputs")
+    if not isinstance(outputs, tuple) or not all(isinstance(ref, Ref) for ref in outputs):
+        raise TraceError(f"{where}: its operand `outputs` is not a list of nodes.")
+    if not last:
+        raise TraceError(f"{where}: the output is not the last node.")
 
 
 def _check_unused(trace: Trace) -> None:

@@ -122,8 +122,8 @@ FIELDS: dict[str, tuple[str, Change, str]] = {
     "node": ("trace", put("nodes", 5, "op", value=None), "nodes[5].op: expected str, found null"),
     "argument": (
         "trace",
-        put("nodes", 5, "args", value=[{"ref": 1}]),
-        "nodes[5].args[0].ref: expected an object, found 1",
+        put("nodes", 5, "operands", value={"x": {"ref": 1}}),
+        "nodes[5].operands['x'].ref: expected an object, found 1",
     ),
     "group": (
         "spec",

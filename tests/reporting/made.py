@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
+from permgraph.frontend.schema_arguments import Arguments, bound
 from permgraph.ir.spec import Group, PermSpec, Pin, Place, Positions, Probe, UnknownOp
 from permgraph.ir.trace import Node, Ref, StateTensor, TensorMeta, Trace
 
@@ -22,8 +24,10 @@ class Builder:
     ) -> str:
         pointwise = op.split(".")[1] in ("gelu", "add", "clone", "relu") if "." in op else False
         meta = (TensorMeta(shape, "float32"),)
-        args = tuple(Ref(a) if isinstance(a, str) else a for a in args) if op != "state" else args
-        self.nodes.append(Node(name, op, args, {}, meta, False, module, kind, "model.py:1", pointwise))
+        operands, options = _arguments(op, args)
+        self.nodes.append(
+            Node(name, op, operands, options, meta, False, module, kind, "model.py:1", pointwise)
+        )
         return name
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> str:
@@ -42,6 +46,16 @@ class Builder:
         unused = ("masked_spec_embed",)
         self.state[unused[0]] = StateTensor(unused[0], (WIDTH,), "float32", "parameter")
         return Trace(model, tuple(self.nodes), self.state, unused)
+
+
+def _arguments(op: str, args: tuple) -> Arguments:
+    if op == "state":
+        return {}, {"tensor": args[0]}
+    refs = tuple(Ref(a) if isinstance(a, str) else a for a in args)
+    if not op.startswith("aten."):
+        return ({"outputs": refs} if op == "output" else {}), {}
+    _, name, overload = op.split(".")
+    return bound(getattr(getattr(torch.ops.aten, name), overload), refs, {})
 
 
 def trace(layers: int = 3, prefix: str = "encoder.layers", model: str = "made") -> Trace:

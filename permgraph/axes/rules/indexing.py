@@ -121,7 +121,7 @@ def take_along(
 ) -> LabelledTensor | Results:
     if dim is None:
         raise UnsupportedForm("take_along_dim over the flattened tensor")
-    return gather(self, dim, indices, call)  # type: ignore[no-any-return]
+    return gather(self, dim, indices, call)
 
 
 @op("scatter scatter_add scatter_reduce")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from permgraph.axes.contraction import contract
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.refusal import UnsupportedForm
-from permgraph.axes.rules.builders import broadcast, pointwise
-from permgraph.axes.rules.table import op, register
+from permgraph.axes.rules.builders import broadcast
+from permgraph.axes.rules.table import Call, op, register
 
 register("linear", "... i, o i, o? -> ... o")
 register("mm", "m k, k n -> m n")
@@ -34,24 +34,37 @@ def product(self: LabelledTensor, other: LabelledTensor) -> LabelledTensor:
 
 
 @op("addmm")
-def add_product(self: LabelledTensor, mat1: LabelledTensor, mat2: LabelledTensor) -> LabelledTensor:
-    return pointwise(self, product(mat1, mat2))
+def add_product(
+    self: LabelledTensor, mat1: LabelledTensor, mat2: LabelledTensor, call: Call
+) -> LabelledTensor:
+    return _plus(self, "m k, k n -> m n", [mat1, mat2], call)
 
 
 @op("baddbmm")
-def add_products(self: LabelledTensor, batch1: LabelledTensor, batch2: LabelledTensor) -> LabelledTensor:
-    return pointwise(self, product(batch1, batch2))
+def add_products(
+    self: LabelledTensor, batch1: LabelledTensor, batch2: LabelledTensor, call: Call
+) -> LabelledTensor:
+    return _plus(self, "b m k, b k n -> b m n", [batch1, batch2], call)
 
 
 @op("addbmm")
-def add_sum(self: LabelledTensor, batch1: LabelledTensor, batch2: LabelledTensor) -> LabelledTensor:
-    shape = (batch1.shape[1], batch2.shape[2])
-    return pointwise(self, contract("b m k, b k n -> m n", [batch1, batch2], shape))
+def add_sum(
+    self: LabelledTensor, batch1: LabelledTensor, batch2: LabelledTensor, call: Call
+) -> LabelledTensor:
+    return _plus(self, "b m k, b k n -> m n", [batch1, batch2], call)
 
 
 @op("addmv")
-def add_vector(self: LabelledTensor, mat: LabelledTensor, vec: LabelledTensor) -> LabelledTensor:
-    return pointwise(self, product(mat, vec))
+def add_vector(self: LabelledTensor, mat: LabelledTensor, vec: LabelledTensor, call: Call) -> LabelledTensor:
+    return _plus(self, "m k, k -> m", [mat, vec], call)
+
+
+def _plus(bias: LabelledTensor, text: str, factors: list[LabelledTensor], call: Call) -> LabelledTensor:
+    """A product and what is added to it, in one equation, as for `linear`: what leaves it is the node's result."""
+    left, _, right = text.partition(" -> ")
+    names = right.split()
+    term = " ".join(names[len(names) - bias.rank :])
+    return contract(f"{left}, {term} -> {right}", [*factors, bias], call.shape)
 
 
 @op("einsum")

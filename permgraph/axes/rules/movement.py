@@ -156,14 +156,14 @@ def roll(self: LabelledTensor, shifts: Any, dims: Any) -> LabelledTensor:
 def half_turn(self: LabelledTensor, dim: Any) -> LabelledTensor:
     """Every dim rolled by half its length, rounded down."""
     dims = dims_of(dim, self.rank)
-    return roll(self, tuple(self.shape[d] // 2 for d in dims), dims)  # type: ignore[no-any-return]
+    return roll(self, tuple(self.shape[d] // 2 for d in dims), dims)
 
 
 @op("fft_ifftshift")
 def half_turn_back(self: LabelledTensor, dim: Any) -> LabelledTensor:
     """Every dim rolled by half its length, rounded up."""
     dims = dims_of(dim, self.rank)
-    return roll(self, tuple((self.shape[d] + 1) // 2 for d in dims), dims)  # type: ignore[no-any-return]
+    return roll(self, tuple((self.shape[d] + 1) // 2 for d in dims), dims)
 
 
 def _many(value: Any) -> tuple[Any, ...]:
@@ -184,7 +184,7 @@ def repeat(self: LabelledTensor, repeats: tuple[Any, ...], call: Call) -> Labell
 
 @op("tile")
 def tile(self: LabelledTensor, dims: tuple[Any, ...], call: Call) -> LabelledTensor:
-    return repeat(self, dims, call)  # type: ignore[no-any-return]
+    return repeat(self, dims, call)
 
 
 @op("repeat_interleave")
