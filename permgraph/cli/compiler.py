@@ -22,14 +22,13 @@ from permgraph.cli.options import (
 from permgraph.cli.shared import (
     capture_model,
     infer_spec,
-    kind_of,
     measured,
     print_json,
     say,
+    subject_of,
     trace_of,
     visible,
 )
-from permgraph.errors import UsageError
 
 
 @app.command()
@@ -154,28 +153,28 @@ def verify(
 @app.command()
 def draw(
     target: Annotated[str | None, typer.Argument(metavar="[TRACE|PLAN|MODEL]", help="What to draw.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="An .svg or .dot file.")] = Path("permgraph.svg"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="An .svg, .png, .pdf or .dot file.")] = Path(
+        "permgraph.svg"
+    ),
     plan_file: Annotated[Path | None, typer.Option("--plan", help="Show what this plan selects.")] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="svg, png, pdf or dot; by the suffix of OUT otherwise.")
+    ] = None,
     unfold: Annotated[bool, typer.Option("--unfold", help="Draw every repeated layer.")] = False,
+    direction: Annotated[str, typer.Option(help="TB (top to bottom, in columns) or LR.")] = "TB",
+    groups: Annotated[str, typer.Option("--groups", "-g", help="Draw only where these groups are.")] = "",
+    layer: Annotated[str, typer.Option(help="Draw only this module and its neighbours.")] = "",
     free_output: Free = False,
 ) -> None:
     """Draw the permutation graph."""
-    from permgraph.ir.plan import Plan
-    from permgraph.reporting.drawing.dot import draw as make
-    from permgraph.reporting.drawing.svg import render
+    from permgraph.planning.selection import select
+    from permgraph.reporting.drawing.picture import Options, picture
+    from permgraph.reporting.drawing.render import render
 
-    if target is not None and plan_file is None and kind_of(Path(target)) == "plan":
-        plan_file, target = Path(target), None
-    chosen = Plan.load(plan_file) if plan_file else None
-    found = trace_of(target, free_output)
-    if chosen is not None and chosen.fingerprint != found.fingerprint:
-        raise UsageError(
-            f"{plan_file}: the plan was made for {chosen.spec.model}, another architecture than the trace of "
-            f"{found.model}. Give both: permgraph draw TRACE --plan PLAN."
-        )
-    spec = chosen.spec if chosen else infer_spec(found, free_output, False)
-    written = render(make(found, spec, chosen, unfold), out)
-    say(f"Drawn to {written or out}.")
+    found, spec, chosen = subject_of(target, plan_file, free_output)
+    names = select(spec, groups).names if groups else ()
+    made = picture(found, spec, chosen, Options(direction, unfold, names, layer))
+    say(f"Drawn to {render(made, out, format_)}.")
 
 
 @app.command()
