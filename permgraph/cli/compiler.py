@@ -29,6 +29,7 @@ from permgraph.cli.shared import (
     trace_of,
     visible,
 )
+from permgraph.errors import UsageError
 
 
 @app.command()
@@ -175,6 +176,43 @@ def draw(
     names = select(spec, groups).names if groups else ()
     made = picture(found, spec, chosen, Options(direction, unfold, names, layer))
     say(f"Drawn to {render(made, out, format_)}.")
+
+
+@app.command()
+def view(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[TRACE|PLAN|PERMS|MODEL]", help="What to show.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="An .html file, or a .json file.")] = Path(
+        "permgraph.html"
+    ),
+    plan_file: Annotated[Path | None, typer.Option("--plan", help="Show what this plan selects.")] = None,
+    trace_file: Annotated[
+        Path | None, typer.Option("--trace", help="The trace, where PERMS are shown.")
+    ] = None,
+    moments_file: Annotated[
+        Path | None, typer.Option("--moments", help="With PERMS: statistics kept by match --checkpoint.")
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(help="With PERMS: write curves and heat maps to this folder, as SVG and PDF."),
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="html (a page), or model-explorer (JSON).")
+    ] = "html",
+    free_output: Free = False,
+) -> None:
+    """Make a page to explore the groups, and what a matching has made of them, in a browser."""
+    from permgraph.reporting.explorer.export import Subject, export
+
+    perms_file = Path(target) if target is not None and target.endswith(".safetensors") else None
+    if perms_file is not None:
+        plan_file, target = plan_file or Path("plan.json"), None if trace_file is None else str(trace_file)
+    elif moments_file or figures:
+        raise UsageError("--moments and --figures need PERMS, the file that permgraph match has written.")
+    found, spec, chosen = subject_of(target, plan_file, free_output)
+    for written in export(Subject(found, spec, chosen, perms_file, moments_file), out, format_, figures):
+        say(f"Written to {written}.")
 
 
 @app.command()

@@ -39,6 +39,31 @@ def fold(graph: nx.DiGraph, trace: Trace, spec: PermSpec) -> Folded:
     return found
 
 
+@dataclass(frozen=True)
+class Run:
+    """Equal modules that follow each other: their paths, the title of all, the boxes of each in order."""
+
+    paths: tuple[str, ...]
+    title: str
+    copies: tuple[tuple[str, ...], ...]
+
+
+def runs(graph: nx.DiGraph, trace: Trace, spec: PermSpec) -> list[Run]:
+    """All runs of equal numbered modules, those inside others too, the outermost first."""
+    found = []
+    deepest = max((len(_parts(box)) for _, box in graph.nodes(data="box")), default=0)
+    for depth in range(deepest):
+        for family in _families(graph, depth):
+            for run in _runs(graph, family, trace, spec):
+                paths = tuple(_join(family, number) for number, _ in run)
+                found.append(Run(paths, _title(family, run), tuple(tuple(names) for _, names in run)))
+    return found
+
+
+def _title(family: str, run: list[tuple[str, list[str]]]) -> str:
+    return f"{family.rpartition('.')[2]}.{ranges(int(number) for number, _ in run)}".removeprefix(".")
+
+
 def _parts(box: Box) -> list[str]:
     return box.module.split(".") if box.module else []
 
@@ -134,8 +159,7 @@ def _merged(found: Folded, family: str, run: list[tuple[str, list[str]]]) -> Fol
             if head not in home:
                 merged.edges[tail, head]["wire"] |= wire
     path = _join(family, run[0][0])
-    title = f"{family.rpartition('.')[2]}.{ranges(int(n) for n, _ in run)}".removeprefix(".")
-    return Folded(merged, found.copies | {path: len(run)}, found.titles | {path: title})
+    return Folded(merged, found.copies | {path: len(run)}, found.titles | {path: _title(family, run)})
 
 
 def _together(boxes: list[Box]) -> Box:

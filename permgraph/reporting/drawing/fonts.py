@@ -20,11 +20,14 @@ _WIDE, _OTHER = 1.0, 0.7  # width in em of characters the font lacks: East Asian
 
 
 @cache
-def _widths(bold: bool) -> dict[str, int]:
-    """Character → advance in thousandths of an em."""
-    text = (FOLDER / "widths.json").read_text(encoding="utf-8")
-    found: dict[str, int] = json.loads(text)["bold" if bold else "regular"]
+def widths() -> dict[str, dict[str, int]]:
+    """ "regular" and "bold": character → advance in thousandths of an em."""
+    found: dict[str, dict[str, int]] = json.loads((FOLDER / "widths.json").read_text(encoding="utf-8"))
     return found
+
+
+def _widths(bold: bool) -> dict[str, int]:
+    return widths()["bold" if bold else "regular"]
 
 
 def width(text: str, size: float, bold: bool = False) -> float:

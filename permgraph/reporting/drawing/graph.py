@@ -50,6 +50,7 @@ class Box:
     through    the same units leave that enter (a norm, an addition)
     enters, leaves   layouts of the groups on its input and output side; None when no weight says
     follows    activations and pools that follow it, folded in
+    places     where groups lie on its tensors
     steps      places at which it is permuted or un-permuted (of the plan, when there is one)
     takes, gives   layouts that a step re-orders on its input side, on its output side
     pins       what holds its axes
@@ -68,6 +69,7 @@ class Box:
     enters: frozenset[Layout] | None = None
     leaves: frozenset[Layout] | None = None
     follows: tuple[str, ...] = ()
+    places: tuple[Place, ...] = ()
     steps: tuple[Place, ...] = ()
     takes: frozenset[Layout] = frozenset()
     gives: frozenset[Layout] = frozenset()
@@ -121,7 +123,7 @@ def build(trace: Trace, spec: PermSpec, plan: Plan | None = None) -> nx.DiGraph:
     for name in flow.boxes:
         here = places.get(name, [])
         box = _with_sides(_box(trace, flow, name), here)
-        box = replace(box, pins=tuple(pins.get(name, ())))
+        box = replace(box, places=tuple(here), pins=tuple(pins.get(name, ())))
         graph.add_node(name, box=_with_steps(box, tuple(p for p in here if p in steps)))
     graph.add_edges_from((tail, name) for name in flow.boxes for tail in flow.tails[name])
     layouts = _layouts(graph)

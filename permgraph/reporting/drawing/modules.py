@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from permgraph.reporting.drawing.graph import Box
@@ -103,14 +103,19 @@ def tree(boxes: Iterable[Box], folded: dict[str, int]) -> Module:
     parents = {box.module.rpartition(".")[0] for box in boxes if box.module}
     root = Module("")
     for box in boxes:
-        path = "" if box.kind in ("port", "input", "output", "beyond") else box.module
-        own = box.kind == "join" or path in folded
-        own = own or any(p == path or p.startswith(f"{path}.") for p in parents)
         here = root
-        for level in levels(path if own else path.rpartition(".")[0]):
+        for level in levels(home(box, parents, folded)):
             here = here.inside.setdefault(level, Module(level))
         here.boxes.append(box.name)
     return root
+
+
+def home(box: Box, parents: Collection[str], folded: Collection[str]) -> str:
+    """Path of the module in which a box stands; `parents` are the modules that hold modules with boxes."""
+    path = "" if box.kind in ("port", "input", "output", "beyond") else box.module
+    own = box.kind == "join" or path in folded
+    own = own or any(p == path or p.startswith(f"{path}.") for p in parents)
+    return path if own else path.rpartition(".")[0]
 
 
 def levels(path: str) -> list[str]:

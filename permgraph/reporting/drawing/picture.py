@@ -89,7 +89,7 @@ class Picture:
 
     def _bodies(self, timeout: float) -> list[Scene]:
         """The drawing without its legend, in several numbers of columns."""
-        graph, home = self.folded.graph, _folded_home(self.folded)
+        graph, home = self.folded.graph, folded_home(self.folded)
         cuts = {len(c): c for c in (columns(graph, home, count) for count in self._counts())}
         ways = [split(graph, parts) for parts in cuts.values()]
         laid = iter(self._laid_out([column for way in ways for column in way], timeout))
@@ -168,7 +168,7 @@ def _title(module: Module, x: float, y: float) -> list[Text]:
     return [name, *times]
 
 
-def _folded_home(folded: Folded) -> dict[str, str]:
+def folded_home(folded: Folded) -> dict[str, str]:
     """Box → the outermost folded module it is in, if any: a column must not end inside it."""
     home: dict[str, str] = {}
     for name, box in folded.graph.nodes(data="box"):
