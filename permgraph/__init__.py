@@ -306,6 +306,45 @@ def draw(
     return render(picture(trace, spec, plan, Options(direction, unfold, names, layer)), path, format)
 
 
+def view(
+    trace: Trace,
+    path: str | Path,
+    plan: Plan | None = None,
+    *,
+    perms: Permutations | None = None,
+    moments: Moments | None = None,
+    free_output: bool = False,
+) -> Path:
+    """Write a page to explore the groups in a browser: one HTML file that fetches nothing. Returns its path.
+
+    Args:
+        plan: the groups it selects are drawn strong, all others pale.
+        perms: of this plan; the page then shows what moved and how well units match.
+        moments: what `perms` was matched by; adds heat maps of correlation.
+        free_output: as in `infer`.
+
+    Raises:
+        FileError: the file cannot be written.
+        PlanError: the plan is of another network, or the permutations of another plan.
+        UsageError: permutations without a plan.
+    """
+    from permgraph.errors import PlanError, UsageError
+    from permgraph.reporting.explorer.model import model
+    from permgraph.reporting.explorer.page import write
+    from permgraph.reporting.explorer.results import results
+
+    if plan is not None and plan.fingerprint != trace.fingerprint:
+        raise PlanError(
+            f"the plan was made for {plan.spec.model}, another network than the trace of {trace.model}."
+        )
+    if perms is not None and plan is None:
+        raise UsageError("view: permutations need their plan, as plan=….")
+    data = model(trace, plan.spec if plan else infer(trace, free_output), plan)
+    if plan is not None and perms is not None:
+        data["results"] = results(plan, perms, moments)
+    return write(data, path)
+
+
 def lint(
     specification: str | Path, target: Trace | str, *, free_output: bool = False, measure: bool = True
 ) -> LintReport:
@@ -348,5 +387,6 @@ __all__ = [
     "trace",
     "unapply",
     "verify",
+    "view",
     "why",
 ]

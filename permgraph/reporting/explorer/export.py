@@ -8,13 +8,13 @@ from pathlib import Path
 
 from permgraph.errors import PlanError, UsageError
 from permgraph.ir.moments import Moments
-from permgraph.ir.permutations import Permutations, check
+from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import PermSpec
 from permgraph.ir.trace import Trace
 from permgraph.reporting.explorer import model_explorer, page
 from permgraph.reporting.explorer.model import model
-from permgraph.reporting.explorer.results import results
+from permgraph.reporting.explorer.results import check_matching, results
 
 FORMATS = ("html", "model-explorer")
 
@@ -33,11 +33,12 @@ class Subject:
         """The files of the matching, checked against the plan. Raises FileError, PlanError."""
         assert self.plan is not None and self.perms is not None
         perms = Permutations.load(self.perms)
-        digest = perms.report.get("plan", self.plan.digest)
-        if digest != self.plan.digest:
-            raise PlanError(f"{self.perms}: made for another plan. Give that plan: --plan PLAN.")
-        check(self.plan.spec, perms)
-        return self.plan, perms, None if self.moments is None else Moments.load(self.moments)
+        moments = None if self.moments is None else Moments.load(self.moments)
+        try:
+            check_matching(self.plan, perms, moments)
+        except PlanError as error:
+            raise PlanError(f"{self.perms}: {error}") from error
+        return self.plan, perms, moments
 
 
 def export(subject: Subject, out: Path, form: str = "html", figures: Path | None = None) -> Iterable[Path]:

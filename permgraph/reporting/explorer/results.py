@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from permgraph.errors import PlanError
 from permgraph.ir.moments import FloatArray, Moments
-from permgraph.ir.permutations import Permutations, ancestors
+from permgraph.ir.permutations import Permutations, ancestors, check
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Group, IntArray
 from permgraph.matching.scores import flat_source
@@ -20,11 +21,12 @@ _KEPT = ("role", "units", "moved", "correlation", "identity", "shuffled", "dead_
 
 
 def results(plan: Plan, perms: Permutations, moments: Moments | None = None) -> dict[str, Any]:
-    """What the page shows of a matching.
+    """What the page shows of a matching. Raises PlanError when they do not belong together.
 
     groups   the rows of the report of `match`, by name of the group
     maps     heat maps of each group: which unit goes to which slot; with moments, correlations before and after
     """
+    check_matching(plan, perms, moments)
     rows = {
         name: {key: row[key] for key in _KEPT if key in row}
         for name, row in perms.report.get("groups", {}).items()
@@ -36,6 +38,15 @@ def results(plan: Plan, perms: Permutations, moments: Moments | None = None) -> 
         rows.setdefault(group.name, {"role": group.role, "moved": moved(plan, group, perms)})
         maps[group.name] = {title: encoded(array) for title, array in heat_maps(plan, group, perms, moments)}
     return {"groups": rows, "maps": maps}
+
+
+def check_matching(plan: Plan, perms: Permutations, moments: Moments | None) -> None:
+    """Refuse permutations and moments of another plan. Raises PlanError."""
+    check(plan.spec, perms)
+    if perms.report.get("plan", plan.digest) != plan.digest:
+        raise PlanError("the permutations were made for another plan. Give that plan.")
+    if moments is not None and moments.fingerprint.partition(":")[0] not in ("", plan.fingerprint):
+        raise PlanError("the moments were calibrated for another network than the plan. Give those of this matching.")
 
 
 def moved(plan: Plan, group: Group, perms: Permutations) -> float:
