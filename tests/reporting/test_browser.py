@@ -146,7 +146,6 @@ def test_a_click_lights_exactly_the_places_of_a_group(opened: Any, folded: bool)
 def test_the_panel_names_symmetry_size_places_and_pins(opened: Any) -> None:
     page = opened(network())
     page.find_element("id", "fold").click()
-    page.execute_script("selectAt = document.querySelector('#panel [data-group]')")
     click(page, '#panel [data-group="3"]')
     assert text_of(page, "#panel h2") == "heads.0-2"
     click(page, '#panel [data-group="3"]')
@@ -155,7 +154,7 @@ def test_the_panel_names_symmetry_size_places_and_pins(opened: Any) -> None:
     down = page.execute_script(
         "return [...document.querySelectorAll('.box')].find(b => b.textContent.includes('last_norm')).dataset.box"
     )
-    click(page, f'.box[data-box="{down}"] .card')
+    click(page, f'.box[data-box="{down}"]')
     assert "pinned by output" in text_of(page, "#panel")
 
 
@@ -228,7 +227,7 @@ def test_results_are_shown(opened: Any) -> None:
 
 def test_a_hostile_name_is_inert(opened: Any) -> None:
     page = opened(network(2, prefix=EVIL, model=EVIL))
-    for selector in (".box.weight .card", "#panel button.link"):
+    for selector in (".box.weight", "#panel button.link"):
         click(page, selector)
     page.find_element("id", "search").send_keys("img")
     assert "onerror" in text_of(page, "#found")

@@ -46,7 +46,9 @@ def check_matching(plan: Plan, perms: Permutations, moments: Moments | None) -> 
     if perms.report.get("plan", plan.digest) != plan.digest:
         raise PlanError("the permutations were made for another plan. Give that plan.")
     if moments is not None and moments.fingerprint.partition(":")[0] not in ("", plan.fingerprint):
-        raise PlanError("the moments were calibrated for another network than the plan. Give those of this matching.")
+        raise PlanError(
+            "the moments were calibrated for another network than the plan. Give those of this matching."
+        )
 
 
 def moved(plan: Plan, group: Group, perms: Permutations) -> float:
