@@ -26,6 +26,10 @@ class TraceError(PermgraphError):
     """A model that cannot be built or captured."""
 
 
+class RuleError(PermgraphError):
+    """An op rule that is mistaken: it failed, or its results are not those of the op."""
+
+
 class PlanError(PermgraphError):
     """A plan or a permutation that is incomplete, inconsistent, or made for something else."""
 

@@ -1,31 +1,48 @@
-"""The one algorithm behind every equation: bind letters, merge operands, block, contract, assemble.
+"""The one algorithm behind every equation: bind names, merge operands, block, contract, assemble.
 
-An equation is an elementwise product over all of its letters, summed over those that its result lacks. So:
-arrays of different operands over the same letters are tied; arrays that share only some letters must agree on
-the blocks those letters cut out; an array that is summed or mixed over part of its letters moves as blocks
-over the others.
+An equation is an elementwise product over all of its names, summed over those that its result lacks. So: arrays
+of different operands over the same names are tied; arrays that share only some names must agree on the blocks
+those names cut out; an array that is summed or mixed over part of its names moves as blocks over the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from permgraph.axes.equation import Axis, Equation, family, parse, unstar
+from permgraph.axes.binding import Axes, bind_term
+from permgraph.axes.equation import Equation, in_family, parse
+from permgraph.axes.label_array import LabelArray
+from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.points import Labels
-from permgraph.axes.tensor_labels import Array, Value
-from permgraph.axes.workspace import Context
-from permgraph.ir.trace import Shape
+from permgraph.axes.refusal import UnsupportedForm
+from permgraph.axes.workspace import ORDERED, Workspace
+from permgraph.ir.trace import Node, Shape
 
-Letters = tuple[str, ...]
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Contraction:
+    """What one equation did, for those who ask later (`usage.py`).
+
+    operands   each with, per label array, whether names of it were summed over
+    summed     whether any name was
+    """
+
+    node: Node
+    operands: tuple[tuple[LabelledTensor, tuple[bool, ...]], ...]
+    result: LabelledTensor
+    summed: bool
 
 
 @dataclass(eq=False)
-class Lettered:
-    """An array over letters (sorted), and the operands it came from."""
+class NamedArray:
+    """A label array over names (sorted), and the operands it came from."""
 
-    letters: Letters
+    names: Names
     labels: Labels
     pinned: bool
     repeats: bool
@@ -33,225 +50,195 @@ class Lettered:
 
 
 class Pool:
-    """Arrays of all operands, at most one per set of letters."""
+    """Arrays of all operands, at most one per set of names."""
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self.arrays: dict[Letters, Lettered] = {}
+    def __init__(self, space: Workspace) -> None:
+        self.space = space
+        self.arrays: dict[Names, NamedArray] = {}
 
-    def add(self, found: Lettered) -> None:
-        """Tie to what is there over the same letters."""
-        known = self.arrays.get(found.letters)
-        if known is None:
-            self.arrays[found.letters] = found
+    def add(self, array: NamedArray) -> None:
+        """Tie to what is there over the same names."""
+        known = self.arrays.setdefault(array.names, array)
+        if known is array:
             return
-        known.owners |= found.owners
-        if known.pinned and found.pinned:
-            return
-        if known.labels is not found.labels:
-            self.context.points.tie(known.labels, found.labels)
+        known.owners |= array.owners
+        if not (known.pinned and array.pinned):
+            self.space.points.tie(known.labels, array.labels)
 
     def agree(self) -> None:
-        """Arrays of different operands that share some of their letters get common blocks over those."""
+        """Arrays of different operands that share some of their names get common blocks over those."""
         arrays = list(self.arrays.values())
         for i, a in enumerate(arrays):
             for b in arrays[i + 1 :]:
-                shared = tuple(letter for letter in a.letters if letter in b.letters)
+                shared = tuple(name for name in a.names if name in b.names)
                 if shared and not (a.owners & b.owners) and not (a.pinned and b.pinned):
-                    self.context.points.tie(self.over(a, shared), self.over(b, shared))
+                    self.space.points.tie(self.over(a, shared), self.over(b, shared))
 
-    def over(self, array: Lettered, keep: Letters) -> Labels:
-        """The array's blocks over some of its letters (the array itself over all of them)."""
-        if keep == array.letters:
+    def over(self, array: NamedArray, keep: Names) -> Labels:
+        """The array's blocks over some of its names (the array itself over all of them)."""
+        if keep == array.names:
             return array.labels
-        axes = tuple(array.letters.index(letter) for letter in keep)
-        return self.context.block(array.labels, axes, array.pinned, array.repeats)
+        axes = tuple(array.names.index(name) for name in keep)
+        return self.space.block(array.labels, axes, array.pinned, array.repeats)
 
-    def mix(self, letters: set[str]) -> None:
-        """Letters normalised over: what they are joined with moves as blocks."""
+    def order(self, names: set[str], sizes: Mapping[str, int]) -> None:
+        """Coordinates of these names keep their places."""
+        for name in sorted(x for x in names if sizes[x] > 1):
+            touched = [a for key, a in self.arrays.items() if name in key]
+            if touched and not all(a.pinned for a in touched):
+                labels = self.space.fresh_pinned((sizes[name],), ORDERED)
+                self.add(NamedArray((name,), labels, True, False, {-1}))
+
+    def mix(self, names: set[str]) -> None:
+        """Names normalised over: what they are joined with moves as blocks."""
         for array in self.arrays.values():
-            keep = tuple(x for x in array.letters if x not in letters)
-            if keep and len(keep) < len(array.letters):
+            keep = tuple(x for x in array.names if x not in names)
+            if keep and len(keep) < len(array.names):
                 self.over(array, keep)
 
-    def contract(self, letters: set[str]) -> None:
-        """Letters summed over: arrays shrink to their blocks over the rest."""
-        for key in list(self.arrays):
-            array = self.arrays[key]
-            if not letters & set(key):
-                continue
-            del self.arrays[key]
-            keep = tuple(x for x in array.letters if x not in letters)
+    def contract(self, names: set[str]) -> None:
+        """Names summed over: arrays shrink to their blocks over the rest."""
+        for key in [key for key in self.arrays if names & set(key)]:
+            array = self.arrays.pop(key)
+            keep = tuple(x for x in array.names if x not in names)
             if keep:
-                self.add(replace(array, letters=keep, labels=self.over(array, keep), repeats=False))
+                self.add(replace(array, names=keep, labels=self.over(array, keep), repeats=False))
 
 
-def contract(context: Context, text: str, operands: list[Value | None], shape: Shape, **sizes: int) -> Value:
-    """Apply an equation to operands; `sizes` gives letters that the shapes leave open (g=groups).
+def contract(
+    equation: Equation | str,
+    operands: Sequence[LabelledTensor | None],
+    shape: Shape,
+    sizes: Mapping[str, int] | None = None,
+) -> LabelledTensor:
+    """Apply an equation to operands.
 
-    Returns the result's Value, of the given shape.
+    Args:
+        operands: one per term, None where one is absent.
+        shape: of the result.
+        sizes: of names that the shapes leave open: {"g": groups}, or {"c*": how many axes}.
+
+    Raises UnsupportedForm where the operands do not have the axes that the equation says.
     """
-    equation = parse(text)
-    bound = [
-        (i, value, term)
-        for i, (value, term) in enumerate(zip(operands, equation.operands, strict=False))
-        if value
-    ]
-    known = dict(sizes)
-    for star in [x for term in equation.operands for (x, *_) in term if x.endswith("*")]:
-        known.setdefault(star, 0)
-    terms = {i: _bind(value.shape, term, known) for i, value, term in bound}
-    pool = Pool(context)
-    inputs: set[str] = set()
-    for i, value, _ in bound:
-        inputs |= {x for axis in terms[i] for x in axis}
-        for array in value.arrays:
-            if not array.labels.size:
-                continue  # a dim of size 0: nothing there to relate
-            pool.add(_lettered(_resized(context, array, terms[i], known), terms[i], known, i))
-    out = _bind(shape, equation.result, known)
+    equation = parse(equation) if isinstance(equation, str) else equation
+    given = _given(equation, operands)
+    known = dict(sizes or {})
+    terms = {i: bind_term(equation, i, tensor.shape, known) for i, tensor in given.items()}
+    out = bind_term(equation, None, shape, known)
+    space = next(iter(given.values())).space
+    pool = _pooled(space, given, terms, known)
+    inputs = {x for term in terms.values() for axis in term for x in axis}
     kept = {x for axis in out for x in axis}
-    _order(context, pool, equation, inputs, known)
+    pool.order({x for x in inputs if in_family(x, equation.ordered)}, known)
     pool.agree()
-    pool.mix({x for x in inputs if family(x, equation.mixed)})
-    summed = inputs - kept
-    _record(context, bound, terms, summed)
-    pool.contract(summed)
+    pool.mix({x for x in inputs if in_family(x, equation.mixed)})
+    pool.contract(inputs - kept)
     pool.agree()
-    result = _assemble(context, pool, out, shape, kept - inputs, known)
-    weight = all(value.weight for _, value, _ in bound)
-    made = Value(shape, result, weight, name=context.node.name)
-    if not weight and any(value.weight for _, value, _ in bound):
-        normed = "norm" in context.node.op
-        for array in result if summed or normed else ():
-            context.observe("normed" if normed else "leaving", made, array)
-    return made
+    arrays = _assemble(space, pool, out, shape, kept - inputs, known)
+    result = LabelledTensor(space, shape, arrays, all(tensor.weight for tensor in given.values()))
+    space.record.append(_recorded(space.node, given, terms, inputs - kept, result))
+    return result
 
 
-def _bind(shape: Shape, term: tuple[Axis, ...], known: dict[str, int]) -> list[Axis]:
-    """The letters of every dim of an operand; learns letter sizes on the way."""
-    fixed = sum(1 for axis in term if axis != ("...",) and not axis[0].endswith("*"))
-    spare = len(shape) - fixed
-    stars = [axis[0] for axis in term if axis[0].endswith("*")]
-    has_dots = ("...",) in term
-    for star in stars:
-        if not has_dots:
-            known[star] = spare
-    dots = spare - sum(known[s] for s in stars)
-    axes: list[Axis] = []
-    for axis in term:
-        if axis == ("...",):
-            # leading axes broadcast from the right: count down so that the last one is always "@0"
-            axes += [(f"@{i}",) for i in range(dots - 1, -1, -1)]
-        elif axis[0].endswith("*"):
-            axes += [(x,) for x in unstar(axis[0], known[axis[0]])]
-        else:
-            axes.append(axis)
-    for dim, axis in enumerate(axes):
-        _learn(shape[dim], axis, known)
-    return axes
+def _given(equation: Equation, operands: Sequence[LabelledTensor | None]) -> dict[int, LabelledTensor]:
+    """The operands that are there, by the number of their term."""
+    if len(operands) != len(equation.operands):
+        raise ValueError(
+            f"{len(operands)} operands for the {len(equation.operands)} terms of {equation.text!r}"
+        )
+    given = {}
+    for i, (tensor, optional) in enumerate(zip(operands, equation.optional, strict=True)):
+        if tensor is not None:
+            tensor.space.use(tensor)
+            given[i] = tensor
+        elif not optional:
+            raise UnsupportedForm(f"operand {i + 1} of {equation.text!r} is absent")
+    return given
 
 
-def _learn(size: int, axis: Axis, known: dict[str, int]) -> None:
-    unknown = [x for x in axis if x not in known]
-    if len(axis) == 1:
-        known[axis[0]] = max(size, known.get(axis[0], 1))
-    elif len(unknown) == 1:
-        known[unknown[0]] = size // max(1, int(np.prod([known[x] for x in axis if x in known])))
+def _pooled(
+    space: Workspace, given: dict[int, LabelledTensor], terms: dict[int, Axes], sizes: dict[str, int]
+) -> Pool:
+    pool = Pool(space)
+    for i, tensor in given.items():
+        for array in tensor.arrays:
+            if array.labels.size:  # else a dim of size 0: nothing there to relate
+                pool.add(_named(_resized(space, array, terms[i], sizes), terms[i], sizes, i))
+    return pool
 
 
-def _resized(context: Context, array: Array, axes: list[Axis], known: dict[str, int]) -> Array:
-    """Positions of a dim whose size the data tell: two counts that are one may be counted differently here."""
-    sizes = tuple(int(np.prod([known[x] for x in axes[d]])) for d in array.dims)
-    if array.pinned and len(sizes) == 1 and 1 < array.labels.size != sizes[0]:
-        return replace(array, labels=context.fresh_pinned(sizes, "ordered axis"))
+def _resized(space: Workspace, array: LabelArray, axes: Axes, sizes: dict[str, int]) -> LabelArray:
+    """Positions along a data-dependent size: two counts that are one may be counted differently here."""
+    wanted = tuple(int(np.prod([sizes[x] for x in axes[d]])) for d in array.dims)
+    if array.pinned and len(wanted) == 1 and 1 < array.labels.size != wanted[0]:
+        return replace(array, labels=space.fresh_pinned(wanted, ORDERED))
     return array
 
 
-def _lettered(array: Array, axes: list[Axis], known: dict[str, int], owner: int) -> Lettered:
-    letters = [x for d in array.dims for x in axes[d]]
-    labels = array.labels.reshape([known[x] for x in letters])
+def _named(array: LabelArray, axes: Axes, sizes: dict[str, int], owner: int) -> NamedArray:
+    names = [x for d in array.dims for x in axes[d]]
+    labels = array.labels.reshape([sizes[x] for x in names])
     if array.repeats:
-        for axis in reversed(range(len(letters))):
+        for axis in reversed(range(len(names))):
             first = labels.take([0], axis=axis)
-            if len(letters) > 1 and bool((labels == first).all()):
+            if len(names) > 1 and bool((labels == first).all()):
                 labels = first.squeeze(axis)
-                letters.pop(axis)
-    spare = [i for i, x in enumerate(letters) if known[x] == 1]
-    labels = labels.squeeze(tuple(spare)) if len(spare) < len(letters) else labels.reshape(-1)
-    letters = [x for i, x in enumerate(letters) if i not in spare] or letters[:1]
-    order = np.argsort(letters, kind="stable")
-    repeats = array.repeats and len(letters) > 1
-    return Lettered(tuple(letters[i] for i in order), labels.transpose(order), array.pinned, repeats, {owner})
+                names.pop(axis)
+    spare = [i for i, x in enumerate(names) if sizes[x] == 1]
+    labels = labels.squeeze(tuple(spare)) if len(spare) < len(names) else labels.reshape(-1)
+    names = [x for i, x in enumerate(names) if i not in spare] or names[:1]
+    order = np.argsort(names, kind="stable")
+    repeats = array.repeats and len(names) > 1
+    return NamedArray(tuple(names[i] for i in order), labels.transpose(order), array.pinned, repeats, {owner})
 
 
-def _order(context: Context, pool: Pool, equation: Equation, inputs: set[str], known: dict[str, int]) -> None:
-    for letter in sorted(x for x in inputs if family(x, equation.ordered) and known[x] > 1):
-        touched = [a for key, a in pool.arrays.items() if letter in key]
-        if touched and not all(a.pinned for a in touched):
-            labels = context.fresh_pinned((known[letter],), "ordered axis")
-            pool.add(Lettered((letter,), labels, True, False, {-1}))
-
-
-def _record(
-    context: Context,
-    bound: list[tuple[int, Value, tuple[Axis, ...]]],
-    terms: dict[int, list[Axis]],
+def _recorded(
+    node: Node,
+    given: dict[int, LabelledTensor],
+    terms: dict[int, Axes],
     summed: set[str],
-) -> None:
-    """Which axes of weights are produced or consumed here, and which activations enter."""
-    paired = len(bound) > 1 and not any(value.weight for _, value, _ in bound) and bool(summed)
-    for i, value, _ in bound:
-        for array in value.arrays:
-            inside = bool({x for d in array.dims for x in terms[i][d]} & summed)
-            if value.weight:
-                context.use(array, inside)
-            elif inside:
-                context.observe("entering", value, array)
-            if paired and (inside or i > 0):
-                # a product of two activations: attention scores, then the weighted sum of values
-                context.mark("qk" if inside else "v", array)
+    result: LabelledTensor,
+) -> Contraction:
+    operands = tuple(
+        (tensor, tuple(any(x in summed for d in a.dims for x in terms[i][d]) for a in tensor.arrays))
+        for i, tensor in given.items()
+    )
+    return Contraction(node, operands, result, bool(summed))
 
 
 def _assemble(
-    context: Context, pool: Pool, out: list[Axis], shape: Shape, new: set[str], known: dict[str, int]
-) -> tuple[Array, ...]:
+    space: Workspace, pool: Pool, out: Axes, shape: Shape, new: set[str], sizes: dict[str, int]
+) -> tuple[LabelArray, ...]:
+    """The arrays of the result: those that cover whole axes, and those spread over the rest of a factored one."""
     dim_of = {x: d for d, axis in enumerate(out) for x in axis}
-    whole: list[Array] = []
-    partial: list[tuple[tuple[int, ...], Lettered]] = []
-    for letters, array in pool.arrays.items():
-        dims = tuple(sorted({dim_of[x] for x in letters}))
-        wanted = [x for d in dims for x in out[d] if known[x] > 1]
+    whole: list[LabelArray] = []
+    partial: list[tuple[tuple[int, ...], NamedArray]] = []
+    for names, array in pool.arrays.items():
+        dims = tuple(sorted({dim_of[x] for x in names}))
+        wanted = [x for d in dims for x in out[d] if sizes[x] > 1]
         if array.pinned and len(dims) == 1 and array.labels.size != shape[dims[0]]:
-            whole += context.positions(shape, dims, "ordered axis")
-        elif set(wanted) <= set(letters):
-            labels = array.labels.transpose([letters.index(x) for x in wanted])
+            whole += space.positions(shape, dims, ORDERED)
+        elif set(wanted) <= set(names):
+            labels = array.labels.transpose([names.index(x) for x in wanted])
             labels = labels.reshape([shape[d] for d in dims])
-            whole.append(Array(dims, labels, array.pinned, array.repeats))
+            whole.append(LabelArray(dims, labels, array.pinned, array.repeats))
         else:
             partial.append((dims, array))
     covered = {d for a in whole for d in a.dims}
-    for dims, array in partial:
-        if not set(dims) <= covered:
-            whole.append(_spread(context, array, dims, out, shape, known))
+    whole += [_spread(space, a, dims, out, shape, sizes) for dims, a in partial if not set(dims) <= covered]
     for d, axis in enumerate(out):
         if set(axis) & new and shape[d] > 1:
-            whole += context.positions(shape, (d,), "ordered axis")
+            whole += space.positions(shape, (d,), ORDERED)
     return tuple(whole)
 
 
 def _spread(
-    context: Context,
-    array: Lettered,
-    dims: tuple[int, ...],
-    out: list[Axis],
-    shape: Shape,
-    known: dict[str, int],
-) -> Array:
+    space: Workspace, array: NamedArray, dims: tuple[int, ...], out: Axes, shape: Shape, sizes: dict[str, int]
+) -> LabelArray:
     """An array over part of a factored axis, spread over all of it: new points under the labelled ones."""
     wanted = [x for d in dims for x in out[d]]
-    labels = array.labels.transpose([array.letters.index(x) for x in wanted if x in array.letters])
-    view = [known[x] if x in array.letters else 1 for x in wanted]
-    points = context.points.fresh(tuple(known[x] for x in wanted))
-    context.points.link(points, labels.reshape(view))
-    return Array(dims, points.reshape([shape[d] for d in dims]))
+    labels = array.labels.transpose([array.names.index(x) for x in wanted if x in array.names])
+    view = [sizes[x] if x in array.names else 1 for x in wanted]
+    points = space.points.fresh(tuple(sizes[x] for x in wanted))
+    space.points.link(points, labels.reshape(view))
+    return LabelArray(dims, points.reshape([shape[d] for d in dims]))

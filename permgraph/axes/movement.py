@@ -12,50 +12,56 @@ from math import prod
 
 import numpy as np
 
-from permgraph.axes.contraction import Lettered, Pool
+from permgraph.axes.label_array import LabelArray
+from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.points import Labels
-from permgraph.axes.tensor_labels import Array, Value
-from permgraph.axes.workspace import Context
+from permgraph.axes.refusal import UnsupportedForm
+from permgraph.axes.workspace import Workspace
 from permgraph.ir.trace import Shape
 
 
-def result(
-    context: Context, value: Value, shape: Shape, arrays: Sequence[Array], table: object = None
-) -> Value:
-    """`value` after a move: the same kind of tensor, new shape and arrays."""
-    return Value(shape, tuple(arrays), value.weight, table, context.node.name)
+def moved(
+    tensor: LabelledTensor, shape: Shape, arrays: Sequence[LabelArray], table: object = None
+) -> LabelledTensor:
+    """`tensor` after a move: the same kind of tensor, new shape and arrays."""
+    tensor.space.use(tensor)
+    return LabelledTensor(tensor.space, shape, tuple(arrays), tensor.weight, table)
 
 
-def permute(context: Context, value: Value, order: Sequence[int]) -> Value:
+def permute(tensor: LabelledTensor, order: Sequence[int]) -> LabelledTensor:
     """New dim i is old dim order[i]."""
-    rank = len(value.shape)
-    order = [o % rank for o in order]
-    arrays = [a.moved(tuple(order.index(d) for d in a.dims)) for a in value.arrays]
-    table = None if value.table is None else np.transpose(value.table, order)
-    return result(context, value, tuple(value.shape[o] for o in order), arrays, table)
+    order = [o % tensor.rank for o in order]
+    arrays = [a.on(tuple(order.index(d) for d in a.dims)) for a in tensor.arrays]
+    table = None if tensor.table is None else np.transpose(tensor.table, order)
+    return moved(tensor, tuple(tensor.shape[o] for o in order), arrays, table)
 
 
-def swap(context: Context, value: Value, a: int, b: int) -> Value:
-    order = list(range(len(value.shape)))
-    order[a], order[b] = order[b], order[a]
-    return permute(context, value, order)
+def swap(tensor: LabelledTensor, a: int, b: int) -> LabelledTensor:
+    order = list(range(tensor.rank))
+    if order:
+        order[a], order[b] = order[b], order[a]
+    return permute(tensor, order)
 
 
-def reshape(context: Context, value: Value, shape: Shape) -> Value:
+def reshape(tensor: LabelledTensor, shape: Shape) -> LabelledTensor:
     """view, reshape, flatten, unflatten, squeeze, unsqueeze: same elements in the same order."""
-    segments = _segments(value.shape, shape)
-    arrays = list(value.arrays)
+    if prod(tensor.shape) != prod(shape) or 0 in shape:
+        raise UnsupportedForm(
+            f"a tensor {tensor.shape} seen as {shape}, whose size the data decide or which is empty"
+        )
+    segments = _segments(tensor.shape, shape)
+    arrays = list(tensor.arrays)
     for old, _ in segments:
         if len(old) > 1:
-            arrays = _flatten(context, value.shape, arrays, old)
-    moved = []
+            arrays = _flatten(tensor.space, tensor.shape, arrays, old)
+    placed = []
     for array in arrays:
         dims: tuple[int, ...] = ()
         for old, new in segments:
             dims += new if set(old) & set(array.dims) else ()
-        moved.append(replace(array, dims=dims, labels=array.labels.reshape([shape[d] for d in dims])))
-    table = None if value.table is None else np.reshape(value.table, shape)
-    return result(context, value, shape, moved, table)
+        placed.append(replace(array, dims=dims, labels=array.labels.reshape([shape[d] for d in dims])))
+    table = None if tensor.table is None else np.reshape(tensor.table, shape)
+    return moved(tensor, shape, placed, table)
 
 
 def _segments(old: Shape, new: Shape) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -74,75 +80,73 @@ def _segments(old: Shape, new: Shape) -> list[tuple[tuple[int, ...], tuple[int, 
     return segments
 
 
-def _flatten(context: Context, shape: Shape, arrays: list[Array], dims: tuple[int, ...]) -> list[Array]:
+def _flatten(
+    space: Workspace, shape: Shape, arrays: list[LabelArray], dims: tuple[int, ...]
+) -> list[LabelArray]:
     """Replace the arrays that touch any of `dims` by one that covers them all."""
-    arrays = [part for a in arrays for part in _apart(context, a, dims)]
+    arrays = [part for a in arrays for part in _apart(space, a, dims)]
     touched = [a for a in arrays if set(a.dims) & set(dims)]
     if not touched:
         return arrays
     rest = [a for a in arrays if not set(a.dims) & set(dims)]
     union = {d for a in touched for d in a.dims} | set(dims)
     whole = [a for a in touched if set(a.dims) == union and not a.repeats]
-    joined = whole[0] if whole else context.product(shape, tuple(sorted(union)), touched)
+    joined = whole[0] if whole else space.product(shape, tuple(sorted(union)), touched)
     return [*rest, joined]
 
 
-def _apart(context: Context, array: Array, dims: tuple[int, ...]) -> list[Array]:
+def _apart(space: Workspace, array: LabelArray, dims: tuple[int, ...]) -> list[LabelArray]:
     """What is pinned jointly on some of `dims` and on others is pinned on either: no product need hold them together."""
     if not array.pinned or not set(array.dims) & set(dims) or set(array.dims) <= set(dims):
         return [array]
     parts = []
     for wanted in (set(array.dims) & set(dims), set(array.dims) - set(dims)):
         axes = tuple(i for i, d in enumerate(array.dims) if d in wanted)
-        labels = context.block(array.labels, axes, True, array.repeats)
-        parts.append(Array(tuple(array.dims[i] for i in axes), labels, pinned=True))
+        labels = space.block(array.labels, axes, True, array.repeats)
+        parts.append(LabelArray(tuple(array.dims[i] for i in axes), labels, pinned=True))
     return parts
 
 
-def expand(context: Context, value: Value, shape: Shape) -> Value:
+def expand(tensor: LabelledTensor, shape: Shape) -> LabelledTensor:
     """Broadcast from the right; the new or widened dims carry no array, any order of them is right."""
-    lead = len(shape) - len(value.shape)
-    arrays = [replace(a, dims=tuple(d + lead for d in a.dims)) for a in value.arrays]
-    table = None if value.table is None else np.broadcast_to(value.table, shape)
-    return result(context, value, shape, arrays, table)
+    lead = len(shape) - tensor.rank
+    arrays = [replace(a, dims=tuple(d + lead for d in a.dims)) for a in tensor.arrays]
+    table = None if tensor.table is None else np.broadcast_to(tensor.table, shape)
+    return moved(tensor, shape, arrays, table)
 
 
-def tile(context: Context, value: Value, dim: int, count: int, inner: bool) -> Value:
+def tile(tensor: LabelledTensor, dim: int, count: int, inner: bool) -> LabelledTensor:
     """A dim repeated `count` times: each element in place (inner), or the whole run again and again."""
-    shape, n = value.shape, value.shape[dim]
-    wide = (*shape[:dim], *((n, 1) if inner else (1, n)), *shape[dim + 1 :])
-    grown = (*shape[:dim], *((n, count) if inner else (count, n)), *shape[dim + 1 :])
-    value = expand(context, reshape(context, value, wide), grown)
-    return reshape(context, value, (*shape[:dim], n * count, *shape[dim + 1 :]))
+    before, n, after = tensor.shape[:dim], tensor.shape[dim], tensor.shape[dim + 1 :]
+    wide = reshape(tensor, (*before, *((n, 1) if inner else (1, n)), *after))
+    grown = expand(wide, (*before, *((n, count) if inner else (count, n)), *after))
+    return reshape(grown, (*before, n * count, *after))
 
 
-def take(context: Context, value: Value, dim: int, chosen: Labels) -> Value:
+def take(tensor: LabelledTensor, dim: int, chosen: Labels) -> LabelledTensor:
     """The coordinates `chosen` (one-dimensional) of a dim, in that order: slice, flip, roll, index by a table."""
-    dim %= len(value.shape)
-    size = value.shape[dim]
-    shape = (*value.shape[:dim], int(chosen.size), *value.shape[dim + 1 :])
-    table = None if value.table is None else np.take(value.table, chosen, axis=dim)
-    distinct = np.unique(chosen).size
-    arrays = []
-    for array in value.arrays:
-        if dim not in array.dims:
-            arrays.append(array)
-            continue
-        axis = array.dims.index(dim)
-        labels = array.labels.take(chosen, axis=axis)
-        if value.weight and not array.pinned:
-            context.read(labels, np.delete(array.labels, chosen, axis=axis))
-        if distinct < chosen.size:  # copies of one coordinate: new points under the old, any order of copies
-            fresh = context.points.fresh(labels.shape)
-            context.points.link(fresh, labels)
-            array, labels = replace(array, pinned=False), fresh
-        elif distinct < size and not array.pinned:
-            tell_apart(context, labels)
-        arrays.append(_narrow(replace(array, labels=labels), dim))
-    return result(context, value, shape, [a for a in arrays if a.dims], table)
+    dim %= tensor.rank
+    shape = resized(tensor.shape, dim, int(chosen.size))
+    table = None if tensor.table is None else np.take(tensor.table, chosen, axis=dim)
+    arrays = [_taken(tensor, a, dim, chosen) if dim in a.dims else a for a in tensor.arrays]
+    return moved(tensor, shape, [a for a in arrays if a.dims], table)
 
 
-def _narrow(array: Array, dim: int) -> Array:
+def _taken(tensor: LabelledTensor, array: LabelArray, dim: int, chosen: Labels) -> LabelArray:
+    space, axis, distinct = tensor.space, array.dims.index(dim), np.unique(chosen).size
+    labels = array.labels.take(chosen, axis=axis)
+    if tensor.weight and not array.pinned:
+        space.read(labels, np.delete(array.labels, chosen, axis=axis))
+    if distinct < chosen.size:  # copies of one coordinate: new points under the old, any order of copies
+        fresh = space.points.fresh(labels.shape)
+        space.points.link(fresh, labels)
+        array, labels = replace(array, pinned=False), fresh
+    elif distinct < tensor.shape[dim] and not array.pinned:
+        space.tell_apart(labels)
+    return narrow(replace(array, labels=labels), dim)
+
+
+def narrow(array: LabelArray, dim: int) -> LabelArray:
     """Drop a dim whose size became 1."""
     axis = array.dims.index(dim)
     if array.labels.shape[axis] != 1:
@@ -151,126 +155,23 @@ def _narrow(array: Array, dim: int) -> Array:
     return replace(array, dims=dims, labels=array.labels.squeeze(axis))
 
 
-def tell_apart(context: Context, labels: Labels) -> None:
-    """These points form a part of their own: linked to a pinned point."""
-    if labels.size:
-        context.points.link(labels, context.fresh_pinned((1,), "part of an axis").reshape((1,) * labels.ndim))
+def resized(shape: Shape, dim: int, *sizes: int) -> Shape:
+    """A shape with other dims (none, one, several) in place of one."""
+    return (*shape[:dim], *sizes, *shape[dim + 1 :])
 
 
-def drop(context: Context, value: Value, dim: int) -> Value:
-    """Remove a dim of size 1."""
-    dim %= len(value.shape)
-    return reshape(context, value, (*value.shape[:dim], *value.shape[dim + 1 :]))
-
-
-def insert(context: Context, value: Value, dim: int) -> Value:
+def insert(tensor: LabelledTensor, dim: int) -> LabelledTensor:
     """Add a dim of size 1."""
-    dim %= len(value.shape) + 1
-    return reshape(context, value, (*value.shape[:dim], 1, *value.shape[dim:]))
+    dim %= tensor.rank + 1
+    return reshape(tensor, (*tensor.shape[:dim], 1, *tensor.shape[dim:]))
 
 
-def select(context: Context, value: Value, dim: int, index: int) -> Value:
-    index %= value.shape[dim]
-    return drop(context, take(context, value, dim, np.array([index])), dim)
+def select(tensor: LabelledTensor, dim: int, index: int) -> LabelledTensor:
+    dim %= tensor.rank
+    one = take(tensor, dim, np.array([index % tensor.shape[dim]]))
+    return reshape(one, resized(one.shape, dim))
 
 
-def span(context: Context, value: Value, dim: int, start: int, stop: int, step: int = 1) -> Value:
-    """value[..., start:stop:step, ...] along dim, bounds already inside the tensor."""
-    return take(context, value, dim, np.arange(start, stop, step))
-
-
-def concat(context: Context, values: Sequence[Value], dim: int) -> Value:
-    """Parts one after another along a dim; each part is told apart, other dims are tied."""
-    values = [v for v in values if v.shape != (0,)]
-    dim %= len(values[0].shape)
-    total = sum(v.shape[dim] for v in values)
-    shape = (*values[0].shape[:dim], total, *values[0].shape[dim + 1 :])
-    if len(values) == 1:
-        return result(context, values[0], shape, values[0].arrays)
-    joint = tuple(sorted({dim} | {d for v in values for a in v.on(dim) for d in a.dims}))
-    pool = Pool(context)
-    for owner, value in enumerate(values):
-        for array in value.arrays:
-            if dim not in array.dims:
-                letters = tuple(f"{d:03d}" for d in array.dims)
-                pool.add(Lettered(letters, array.labels, array.pinned, array.repeats, {owner}))
-    pool.agree()
-    rest = [
-        Array(tuple(int(x) for x in key), a.labels, a.pinned, a.repeats)
-        for key, a in pool.arrays.items()
-        if not {int(x) for x in key} < set(joint)
-    ]
-    parts = _copies(context, [_part(context, v, joint) for v in values])
-    pinned = all(p.pinned for p in parts)
-    for part in parts:
-        if not part.pinned:
-            tell_apart(context, part.labels)
-    labels = np.concatenate([p.labels for p in parts], axis=joint.index(dim))
-    repeats = any(p.repeats for p in parts) or (not pinned and np.unique(labels).size < labels.size)
-    made = result(context, values[0], shape, [*rest, Array(joint, labels, pinned, repeats)])
-    return replace(made, weight=all(v.weight for v in values))
-
-
-def _copies(context: Context, parts: list[Array]) -> list[Array]:
-    """Each part gets points of its own under those it has.
-
-    Two parts may hold one point, now or once everything is tied, and no two coordinates of an axis may be one:
-    what is made of them further on would look exchangeable.
-    """
-    alone = sum(not p.pinned for p in parts) < 2
-    copies = []
-    for part in parts:
-        if part.pinned:
-            copies.append(replace(part, labels=context.fresh_pinned(part.labels.shape, "ordered axis")))
-            continue
-        if alone:
-            copies.append(part)
-            continue
-        unique, which = np.unique(part.labels, return_inverse=True)
-        fresh = context.points.fresh(unique.shape)
-        context.points.link(fresh, unique)
-        copies.append(replace(part, labels=fresh[which.reshape(part.labels.shape)]))
-    return copies
-
-
-def _part(context: Context, value: Value, joint: tuple[int, ...]) -> Array:
-    """One array of a part over all the joint dims."""
-    inside = [a for a in value.arrays if set(a.dims) <= set(joint)]
-    for array in inside:
-        if array.dims == joint:
-            return array
-    if not inside:
-        return Array(joint, context.points.fresh(tuple(value.shape[d] for d in joint)))
-    return context.product(value.shape, joint, inside)
-
-
-def pad(context: Context, value: Value, dim: int, before: int, after: int, ordered: bool = False) -> Value:
-    """Constant padding of one dim (negative: cropping). The padded slots look alike and are told apart.
-
-    `ordered` is for reflect, replicate and circular padding, whose slots depend on positions.
-    """
-    size = value.shape[dim]
-    if before < 0 or after < 0:
-        start, stop = max(0, -before), size - max(0, -after)
-        value, before, after = span(context, value, dim, start, stop), max(0, before), max(0, after)
-        size = value.shape[dim]
-    if before == after == 0:
-        return value
-    shape = (*value.shape[:dim], before + size + after, *value.shape[dim + 1 :])
-    touching = value.on(dim)
-    rest = [a for a in value.arrays if dim not in a.dims]
-    if ordered or (all(a.pinned and a.dims == (dim,) for a in touching) and touching):
-        context.pin(touching, "ordered axis")
-        return result(context, value, shape, [*rest, *context.positions(shape, (dim,), "ordered axis")])
-    touching = touching or [Array((dim,), context.points.fresh((size,)))]
-    arrays = []
-    for array in touching:
-        axis = array.dims.index(dim)
-        tell_apart(context, array.labels)
-        sizes = [*array.labels.shape]
-        sizes[axis] = before + after
-        fresh = context.points.fresh(tuple(sizes))
-        left, right = np.split(fresh, [before], axis=axis)
-        labels = np.concatenate([left, array.labels, right], axis=axis)
-        arrays.append(_narrow(replace(array, labels=labels, pinned=False), dim))
-    return result(context, value, shape, [*rest, *(a for a in arrays if a.dims)])
+def span(tensor: LabelledTensor, dim: int, start: int, stop: int, step: int = 1) -> LabelledTensor:
+    """tensor[..., start:stop:step, ...] along dim, bounds already inside the tensor."""
+    return take(tensor, dim, np.arange(start, stop, step))

@@ -2,162 +2,157 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from permgraph.axes.points import without_rule
-from permgraph.axes.rules import pin_everything, rule_of
-from permgraph.axes.rules.builders import Result
-from permgraph.axes.tensor_labels import Array, Value
-from permgraph.axes.workspace import Context
-from permgraph.ir.trace import Node, Ref, StateTensor, Trace
+from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
+from permgraph.axes.points import Points, without_rule
+from permgraph.axes.refusal import UnsupportedForm
+from permgraph.axes.rules import Call, Results, results_of, rule_of
+from permgraph.axes.state_labels import channel_blocks, label_state
+from permgraph.axes.usage import Usage, usage
+from permgraph.axes.workspace import Workspace
+from permgraph.errors import RuleError
+from permgraph.ir.trace import Node, Ref, Trace
 
 _SILENT = ("aten._assert", "aten.sym_", "<", "aten._local_scalar", "aten.item")
 
 
-def propagate(trace: Trace, free_output: bool = False) -> Context:
+@dataclass(frozen=True)
+class Propagation:
+    """What one pass found.
+
+    points    of every axis, with what relates them
+    outputs   the outputs by name ("output:0")
+    unknown   nodes whose op has no rule for what it was asked, with what the rule said of it ("": no rule)
+    usage     producers and consumers of weights, probes, and what structure says of points
+    """
+
+    points: Points
+    outputs: list[tuple[str, LabelledTensor]]
+    unknown: list[tuple[Node, str]]
+    usage: Usage
+
+
+def propagate(trace: Trace, free_output: bool = False) -> Propagation:
     """Label the whole network.
 
     `free_output` leaves the channels of the outputs free to move; otherwise the output pins them.
+
+    Raises RuleError where a rule is mistaken.
     """
-    context = Context()
-    context.users = _users(trace)
-    context.dtypes = {n.name: (n.results[0].dtype if n.results and n.results[0] else "") for n in trace.nodes}
-    blocks = _channel_blocks(trace)
-    for node in trace.nodes:
-        context.enter(node, "")
+    return _Pass(trace, free_output).run()
+
+
+class _Pass:
+    """The nodes of one trace, in order."""
+
+    def __init__(self, trace: Trace, free_output: bool) -> None:
+        self.trace, self.free_output = trace, free_output
+        self.space = Workspace()
+        self.results: dict[str, tuple[LabelledTensor | None, ...]] = {}
+        self.outputs: list[tuple[str, LabelledTensor]] = []
+        self.unknown: list[tuple[Node, str]] = []
+        self.blocks = channel_blocks(trace)
+        self.read: dict[str, set[int]] = {}  # which results of a node with several are read
+        for node in trace.nodes:
+            if node.op == "getitem":
+                self.read.setdefault(node.operands["source"].node, set()).add(node.options["index"])
+
+    def run(self) -> Propagation:
+        for node in self.trace.nodes:
+            self.space.enter(node, "")
+            results = self.visit(node)
+            self.results[node.name] = tuple(
+                result and replace(result, name=node.name, dtype=meta.dtype if meta else "")
+                for result, meta in zip(results, node.results or (None,), strict=True)
+            )
+        self.space.pin_unread()
+        shown = {name: results[0] for name, results in self.results.items() if results and results[0]}
+        found = usage(self.space.points, self.space.record, shown)
+        return Propagation(self.space.points, self.outputs, self.unknown, found)
+
+    def visit(self, node: Node) -> Results:
         if node.op == "state":
-            tensor = trace.state[node.args[0]]
-            context.values[node.name] = _state(context, tensor, node, blocks.get(node.name, {}))
-        elif node.op == "input":
-            context.values[node.name] = context.pinned_value(node.shape, "input")
-        elif node.op == "constant":
-            context.values[node.name] = _constant(context, node)
-        elif node.op == "getitem":
-            context.values[node.name] = _getitem(context, node)
-        elif node.op == "output":
-            _output(context, node, free_output)
-        else:
-            _call(context, node)
-    context.pin_unread()
-    return context
+            tensor = self.trace.state[node.options["tensor"]]
+            constant = not tensor.dtype.startswith(("float", "bfloat", "complex"))
+            blocks = self.blocks.get(node.name, {})
+            return (self.constant(node) if constant else label_state(self.space, tensor, blocks),)
+        if node.op == "input":
+            return (pinned_tensor(self.space, node.shape, "input"),)
+        if node.op == "constant":
+            return (self.constant(node),)
+        if node.op == "getitem":
+            return (self.results[node.operands["source"].node][node.options["index"]],)
+        return self.output(node) if node.op == "output" else self.call(node)
 
+    def constant(self, node: Node) -> LabelledTensor:
+        """Known tables keep their values; a table that is the same everywhere carries no array."""
+        table = None if node.value is None else np.asarray(node.value)
+        if table is not None and (table.ndim == 0 or (table.size and bool((table == table.flat[0]).all()))):
+            return LabelledTensor(self.space, node.shape, (), True, np.broadcast_to(table, node.shape))
+        return replace(pinned_tensor(self.space, node.shape, "constant", weight=True), table=table)
 
-def _users(trace: Trace) -> set[tuple[str, int]]:
-    """(node, index) of every result of a multiple-result op that something reads."""
-    return {
-        (n.args[0].node, n.args[1]) for n in trace.nodes if n.op == "getitem" and isinstance(n.args[0], Ref)
-    }
+    def output(self, node: Node) -> Results:
+        for index, ref in enumerate(node.operands["outputs"]):
+            tensor = self.tensor(ref)
+            if tensor is not None:
+                self.outputs.append((f"output:{index}", tensor))
+                self.space.enter(node, f"output {index}")
+                # an array over several axes moves none of them as a whole, so it could not be put back in order
+                held = [a for a in tensor.arrays if not self.free_output or len(a.dims) > 1]
+                self.space.pin(held, "output")
+        return (None,)
 
+    def tensor(self, value: Any) -> Any:
+        """What a rule sees of an operand: a tensor of its own for each time that one is read."""
+        if isinstance(value, (tuple, list)):
+            return tuple(self.tensor(v) for v in value)
+        if not isinstance(value, Ref):
+            return None
+        results = self.results[value.node]
+        first = results[0] if results else None
+        return replace(first) if first else None
 
-def _state(context: Context, tensor: StateTensor, node: Node, blocks: dict[int, int]) -> Value:
-    """Fresh points for every axis; integer buffers (position tables) are constants."""
-    if not tensor.dtype.startswith(("float", "bfloat", "complex")):
-        return _constant(context, node)
-    arrays = []
-    for axis, size in enumerate(tensor.shape):
-        if size > 1 and axis not in blocks:
-            arrays.append(Array((axis,), context.points.fresh((size,), tensor.name, axis)))
-    for axis, groups in blocks.items():
-        if tensor.shape[axis] > 1:
-            outer = next((a for a in arrays if a.dims == (0,)), None)
-            arrays.append(_blocked(context, tensor, axis, groups, outer))
-    return Value(tensor.shape, tuple(arrays), weight=True, name=node.name)
-
-
-def _blocked(context: Context, tensor: StateTensor, axis: int, groups: int, outer: Array | None) -> Array:
-    """The weight of a grouped convolution orders this axis separately in each block of axis 0.
-
-    Labels (groups, size), repeated over the rows of a block. Rows and columns of a block stay together.
-    """
-    labels = context.points.fresh((groups, tensor.shape[axis]), tensor.name, axis)
-    if outer is not None:
-        columns = context.block(labels, (0,), False, False)
-        rows = context.block(outer.labels.reshape(groups, -1), (0,), False, False)
-        context.points.tie(columns, rows)
-    return Array((0, axis), np.repeat(labels, tensor.shape[0] // groups, axis=0), repeats=True)
-
-
-def _channel_blocks(trace: Trace) -> dict[str, dict[int, int]]:
-    """State nodes that are the weight of a grouped convolution → {channel axis inside a group: groups}.
-
-    The weight is followed upwards through ops that keep its shape (weight norm, casts, scaling).
-    """
-    found: dict[str, dict[int, int]] = {}
-    for node in trace.nodes:
-        if not node.op.startswith(("aten.conv", "aten.conv_transpose", "aten.convolution")):
-            continue
-        at = 8 if node.op.startswith("aten.convolution") else 6
-        groups = node.args[at] if len(node.args) > at else node.kwargs.get("groups", 1)
-        if groups > 1 and isinstance(node.args[1], Ref):
-            _mark(trace, node.args[1].node, trace.by_name[node.args[1].node].shape, groups, found)
-    return found
-
-
-def _mark(
-    trace: Trace, name: str, shape: tuple[int, ...], groups: int, found: dict[str, dict[int, int]]
-) -> None:
-    node = trace.by_name[name]
-    if node.shape != shape:
-        return
-    if node.op == "state":
-        found[name] = {1: groups}
-    elif node.pointwise or "_weight_norm" in node.op or "clone" in node.op or "_to_copy" in node.op:
-        for ref in node.refs():
-            _mark(trace, ref, shape, groups, found)
-
-
-def _constant(context: Context, node: Node) -> Value:
-    """Known tables keep their values; a table that is the same everywhere carries no array."""
-    table = None if node.value is None else np.asarray(node.value)
-    if table is not None and (table.ndim == 0 or (table.size and bool((table == table.flat[0]).all()))):
-        return Value(node.shape, (), True, np.broadcast_to(table, node.shape), node.name)
-    return replace(context.pinned_value(node.shape, "constant", weight=True), table=table)
-
-
-def _getitem(context: Context, node: Node) -> Value:
-    found = context.values[node.args[0].node]
-    value = found[node.args[1]] if isinstance(found, tuple) else found
-    assert value is not None
-    return replace(value, name=node.name)
-
-
-def _output(context: Context, node: Node, free: bool) -> None:
-    for index, ref in enumerate(node.args):
-        value = context.value(ref)
-        if value is None:
-            continue
-        context.outputs.append((f"output:{index}", value))
-        context.enter(node, f"output {index}")
-        # an array over several axes moves none of them as a whole, so it could not be put back in order
-        context.pin([a for a in value.arrays if not free or len(a.dims) > 1], "output")
-
-
-def _call(context: Context, node: Node) -> None:
-    if node.op.startswith(_SILENT) or not any(node.results):
-        context.values[node.name] = Value(())
-        return
-    rule = rule_of(node.op, node.pointwise)
-    context.enter(node, (rule.__doc__ or "").strip().splitlines()[0] if rule and rule.__doc__ else node.op)
-    if rule is None:
-        made = _unknown(context, node)
-    else:
+    def call(self, node: Node) -> Results:
+        if node.op.startswith(_SILENT) or not any(node.results):
+            return tuple(LabelledTensor(self.space, ()) for _ in node.results or (None,))
+        rule = rule_of(node.op, node.pointwise)
+        operands = {name: self.tensor(value) for name, value in node.operands.items()}
+        read = frozenset(self.read.get(node.name, ()) if node.multiple else (0,))
+        call = Call(self.space, node, operands, read)
+        if rule is None:
+            return self.without_rule(call, "")
+        self.space.enter(node, rule.text or node.op)
         try:
-            made = rule(context)
-        except (NotImplementedError, IndexError, KeyError, ValueError, TypeError, AssertionError):
-            # a form of the op that the rule does not cover: treated as an op without a rule
-            made = _unknown(context, node)
-        if isinstance(made, Value) and made.shape != node.shape:
-            made = _unknown(context, node)
-    context.values[node.name] = (
-        replace(made, name=node.name) if isinstance(made, Value) else made or Value(())
-    )
+            results = results_of(rule, call)
+        except UnsupportedForm as refusal:
+            return self.without_rule(call, str(refusal))
+        except Exception as error:
+            raise RuleError(_mistake(node, f"{type(error).__name__}: {error}")) from error
+        return self.checked(call, results)
+
+    def checked(self, call: Call, results: Results) -> Results:
+        """One result per result of the op, each of its shape."""
+        shapes = [None if r is None else r.shape for r in results]
+        wanted = [m and m.shape for m in call.node.results]
+        if len(shapes) == len(wanted) and all(a in (None, b) for a, b in zip(shapes, wanted, strict=True)):
+            return results
+        raise RuleError(
+            _mistake(call.node, f"it gives results of shapes {shapes}, and the op gives {wanted}")
+        )
+
+    def without_rule(self, call: Call, refusal: str) -> Results:
+        """Pin and report. Where nothing free enters, a missing rule costs nothing and is not reported."""
+        node, reason = call.node, without_rule(call.node.op)
+        if any(not a.pinned for tensor in call.tensors for a in tensor.arrays):
+            self.unknown.append((node, refusal))
+        self.space.enter(node, reason)
+        return call.pin_all(reason)
 
 
-def _unknown(context: Context, node: Node) -> Result:
-    """Pin and report. Where nothing free enters, a missing rule costs nothing and is not reported."""
-    reason = without_rule(node.op)
-    if any(not a.pinned for v in context.refs() for a in v.arrays):
-        context.unknown.append(node)
-    return pin_everything(context, reason)
+def _mistake(node: Node, what: str) -> str:
+    at = f"{node.name} ({node.source})" if node.source else node.name
+    return f"the rule of {node.op} failed at {at}: {what}. Correct the rule, or let it raise UnsupportedForm."

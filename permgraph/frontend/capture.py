@@ -135,7 +135,7 @@ def _ran(network: nn.Module, call: Call, error: Exception, title: str) -> tuple[
 def _trace(title: str, nodes: list[Node], network: nn.Module, notes: tuple[str, ...]) -> Trace:
     state = state_of(network, state_names(network))
     nodes = _live(nodes)
-    read = {node.args[0] for node in nodes if node.op == "state"}
+    read = {node.options["tensor"] for node in nodes if node.op == "state"}
     return Trace(title, tuple(nodes), state, tuple(s for s in state if s not in read), notes=notes)
 
 

@@ -73,7 +73,7 @@ def flex(walk: Walk, node: fx.Node, args: tuple[Any, ...]) -> Any:
     asked = {i for i, n in enumerate(_placeholders(score)[1:5]) if n.users}
     asked |= {i for i, n in enumerate(_placeholders(mask)) if i < 4 and n.users}
     read = tuple(x for x in (*args[7], *args[8]) if isinstance(x, Ref))
-    inputs = (q, k, v, tuple(sorted(asked)), read)
+    inputs = (q, k, v, read, tuple(sorted(asked)))
     return walk.made(node, "attention", "permgraph.flex_attention.default", inputs, node.meta["val"])
 
 
@@ -121,10 +121,10 @@ def _closed(
 ) -> tuple[Any, ...]:
     """The results of a loop. Each refers to the joint, so that a result nobody reads still holds the others."""
     values = node.meta["val"]
-    pairs = tuple((a, b) for a, b in zip(before, after, strict=True) if isinstance(a, Ref))
     kept = [i for i, a in enumerate(before) if isinstance(a, Ref)]
     shapes = tuple(values[i] for i in kept)
-    joint = walk.made(node, "loop", "permgraph.loop.default", (pairs, also), shapes) if pairs else None
+    states = tuple(before[i] for i in kept), tuple(after[i] for i in kept)
+    joint = walk.made(node, "loop", "permgraph.loop.default", (*states, also), shapes) if kept else None
     results: list[Any] = list(after)
     for at, i in enumerate(kept):
         results[i] = walk.made(node, f"after{i}", "getitem", (joint, at), values[i])

@@ -12,6 +12,7 @@ from torch import fx
 from torch.export.graph_signature import ExportGraphSignature, InputKind
 
 from permgraph.frontend.control_flow import WALKS
+from permgraph.frontend.schema import node_of, plain
 from permgraph.ir.trace import Node, Ref, TensorMeta
 
 DATA = 12  # stands for a count that only the data tells
@@ -59,7 +60,7 @@ class Walk:
         wanted = set(self.signature.user_outputs)
         (out,) = (n for n in graph.graph.nodes if n.op == "output")
         refs = tuple(env[a] for a in out.args[0] if isinstance(a, fx.Node) and a.name in wanted)
-        self.nodes.append(Node("output", "output", tuple(r for r in refs if isinstance(r, Ref))))
+        self.nodes.append(node_of("output", "output", (tuple(r for r in refs if isinstance(r, Ref)),)))
         return self.nodes
 
     def placeholder(self, node: fx.Node, spec: Any, seen: dict[str, Ref]) -> Any:
@@ -80,7 +81,7 @@ class Walk:
         while name in self.taken:
             name += "_"
         self.taken.add(name)
-        self.nodes.append(Node(name, op, args, results=results, **rest))
+        self.nodes.append(node_of(name, op, args, results=results, **rest))
         return Ref(name)
 
     def body(self, graph: fx.GraphModule, env: dict[fx.Node, Any]) -> Any:
@@ -174,17 +175,6 @@ def table_of(value: torch.Tensor) -> Any:
         uniform = value.numel() > 1 and bool((value == first).all()) and bool(torch.isfinite(first).all())
         return float(first) if uniform and not value.is_complex() else None
     return value.tolist() if value.numel() <= MAX_CONSTANT else None
-
-
-def plain(value: Any) -> Any:
-    """Arguments as literals, tuples and Refs; dtypes, devices and layouts become text."""
-    if isinstance(value, (tuple, list)):
-        return tuple(plain(v) for v in value)
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if value is None or isinstance(value, (bool, int, float, str, Ref, fx.GraphModule)):
-        return value
-    return str(value)
 
 
 def metas_of(value: Any) -> tuple[TensorMeta | None, ...]:

@@ -28,7 +28,8 @@ from permgraph.errors import TraceError
 from permgraph.frontend import packed
 from permgraph.frontend.call_site import call_site
 from permgraph.frontend.decomposition import comes_apart, composed
-from permgraph.frontend.flatten import metas_of, plain, table_of
+from permgraph.frontend.flatten import metas_of, table_of
+from permgraph.frontend.schema import node_of, plain
 from permgraph.ir.trace import Node, Ref, TensorMeta
 
 READ = "permgraph.read.default"
@@ -95,7 +96,7 @@ class Recorder(TorchDispatchMode):
         count = self._count[base]
         self._count[base] += 1
         name = f"{base}_{count}" if count else base
-        self.nodes.append(Node(name, op, args, results=metas_of(results), **rest))
+        self.nodes.append(node_of(name, op, args, results=metas_of(results), **rest))
         return Ref(name)
 
     def read(self, tensor: Tensor) -> None:

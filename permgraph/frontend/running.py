@@ -15,7 +15,7 @@ from permgraph.errors import TraceError
 from permgraph.frontend.arguments import Call, input_names, tensors_in, with_tensors
 from permgraph.frontend.flatten import table_of
 from permgraph.frontend.recorder import Functional, Reads, Recorder, inner_of, state_name
-from permgraph.ir.trace import Node
+from permgraph.frontend.schema import node_of
 
 Wrap = Callable[[Tensor], Tensor]
 
@@ -57,7 +57,7 @@ def record(
         _exchange(module, lambda tensor: wrapped[id(tensor)])
         stack.enter_context(Reads(recorder))
         outputs = [inner_of(t) for t in tensors_in(module(*args, **kwargs))]
-    recorder.nodes.append(Node("output", "output", tuple(recorder.ref(t) for t in outputs)))
+    recorder.nodes.append(node_of("output", "output", (tuple(recorder.ref(t) for t in outputs),)))
     return recorder
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 
 from permgraph.frontend.recorder import READ, SCALAR
+from permgraph.frontend.schema import node_of
 from permgraph.ir.trace import Node, Ref, StateTensor, TensorMeta
 
 _RAN = (
@@ -25,14 +26,14 @@ def with_unreached(nodes: list[Node], state: dict[str, StateTensor]) -> tuple[li
     places = ", ".join(dict.fromkeys(n.source for n in reads if n.source))
     notes = [f"{_RAN} ({places})" if places else _RAN]
     used = {ref for node in nodes for ref in node.refs()}
-    at = {n.args[0]: n.name for n in nodes if n.op == "state" and n.name in used}
+    at = {n.options["tensor"]: n.name for n in nodes if n.op == "state" and n.name in used}
     missing = [
         t for t in state.values() if t.name not in at and t.dtype.startswith(("float", "bfloat", "complex"))
     ]
     if not reads or not missing:
         return nodes, tuple(notes)
     held = dict.fromkeys(at[name] for tensor in missing for name in _beside(tensor, at, state))
-    node = Node("unreached", "permgraph.unreached.default", (tuple(map(Ref, held)),), results=_ANSWER)
+    node = node_of("unreached", "permgraph.unreached.default", (tuple(map(Ref, held)),), results=_ANSWER)
     names = [t.name for t in missing]
     notes.append(
         f"the example does not reach {', '.join(names[:5])}{', …' if len(names) > 5 else ''}: what they would share"

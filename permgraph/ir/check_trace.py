@@ -29,8 +29,8 @@ def check_trace(trace: Trace) -> None:
             _check_read(where, node, trace)
         elif node.op == "getitem":
             _check_getitem(where, node, known)
-        elif node.op == "output" and index != len(trace.nodes) - 1:
-            raise TraceError(f"{where}: the output is not the last node.")
+        elif node.op == "output":
+            _check_output(where, node, index == len(trace.nodes) - 1)
         known[node.name] = node
     if not trace.nodes or trace.nodes[-1].op != "output":
         raise TraceError("nodes: the last one is not the output of the network.")
@@ -63,7 +63,7 @@ def _check_shape(where: str, shape: Iterable[int]) -> None:
 
 def _check_read(where: str, node: Node, trace: Trace) -> None:
     """A node that reads the state has a tensor's name and its shape."""
-    name = node.args[0] if node.args else None
+    name = node.options.get("tensor")
     if not isinstance(name, str) or name not in trace.state:
         raise TraceError(f"{where}: reads {name!r}, which is no tensor of the state.{_near(name, trace)}")
     if node.shape != trace.state[name].shape:
@@ -76,9 +76,9 @@ def _near(name: object, trace: Trace) -> str:
 
 def _check_getitem(where: str, node: Node, known: dict[str, Node]) -> None:
     """A node that reads one of several results names a node that has so many, and repeats its shape."""
-    source, index = node.args if len(node.args) == 2 else (None, None)
+    source, index = node.operands.get("source"), node.options.get("index")
     if not isinstance(source, Ref) or type(index) is not int:
-        raise TraceError(f"{where}: its arguments are not a node and the number of a result.")
+        raise TraceError(f"{where}: its `source` and `index` are not a node and the number of a result.")
     results = known[source.node].results
     if known[source.node].multiple and not -len(results) <= index < len(results):
         raise TraceError(f"{where}: {source.node} has {len(results)} results, there is no number {index}.")
@@ -86,8 +86,16 @@ def _check_getitem(where: str, node: Node, known: dict[str, Node]) -> None:
         raise TraceError(f"{where}: shape {node.shape}, result {index} of {source.node} has another.")
 
 
+def _check_output(where: str, node: Node, last: bool) -> None:
+    outputs = node.operands.get("outputs")
+    if not isinstance(outputs, tuple) or not all(isinstance(ref, Ref) for ref in outputs):
+        raise TraceError(f"{where}: its operand `outputs` is not a list of nodes.")
+    if not last:
+        raise TraceError(f"{where}: the output is not the last node.")
+
+
 def _check_unused(trace: Trace) -> None:
-    read = {node.args[0] for node in trace.nodes if node.op == "state"}
+    read = {node.options["tensor"] for node in trace.nodes if node.op == "state"}
     unread = set(trace.state) - read
     if unread != set(trace.unused) or len(trace.unused) != len(unread):
         wrong = sorted(unread ^ set(trace.unused))[:3] or ["a name twice"]

@@ -173,13 +173,18 @@ class Pin:
 
 @dataclass(frozen=True)
 class UnknownOp:
-    """An op without a rule. Everything it touched is pinned. `row` is a rule to start from, as a line of Python."""
+    """An op without a rule, or called in a form that its rule does not cover. Everything it touched is pinned.
+
+    row      a rule to start from, as a line of Python; "" where the op has one
+    reason   what the rule does not cover; "" where there is no rule
+    """
 
     op: str
     node: str
     module: str = ""
     source: str = ""
     row: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,9 @@ class Node:
     """One operation.
 
     op        "aten.linear.default" and the like; or "state", "input", "constant", "output"
-    args      literals, `Ref`s and (nested) tuples of them; for "state" the tensor's name
+    operands  the tensors it reads, by the argument names of the op's schema: `Ref`s, tuples of them, None if absent
+    options   every other argument by name, defaults included: literals, tuples, `Ref`s to numbers that the data
+              decide; for "state" {"tensor": its name}
     results   one meta per tensor returned (a single-result op has exactly one; None for a non-tensor)
     multiple  True when the op returns a tuple, read through "getitem" nodes
     module    path of the module that ran the op, "" for the root
@@ -64,8 +66,8 @@ class Node:
 
     name: str
     op: str
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    operands: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     results: tuple[TensorMeta | None, ...] = ()
     multiple: bool = False
     module: str = ""
@@ -82,8 +84,8 @@ class Node:
 
     def refs(self) -> Iterator[str]:
         """Names of the nodes this one reads, in argument order."""
-        yield from _refs(self.args)
-        yield from _refs(tuple(self.kwargs.values()))
+        yield from _refs(self.operands.values())
+        yield from _refs(self.options.values())
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Trace(Document):
     """
 
     kind: ClassVar[str] = "trace"
-    format: ClassVar[int] = 2
+    format: ClassVar[int] = 3
     written_by: ClassVar[str] = "trace"
 
     model: str

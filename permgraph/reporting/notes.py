@@ -25,15 +25,16 @@ def notes(spec: PermSpec) -> list[str]:
 
 
 def _unknown_lines(spec: PermSpec) -> list[str]:
-    """For every op without a rule: where it is called, what stays pinned for it, and a row to start from."""
+    """For every op without a rule, or form that its rule refuses: where it is called, and what stays pinned for it."""
     lines = []
-    for op in dict.fromkeys(u.op for u in spec.unknown_ops):
-        calls = [u for u in spec.unknown_ops if u.op == op]
+    for op, reason in dict.fromkeys((u.op, u.reason) for u in spec.unknown_ops):
+        calls = [u for u in spec.unknown_ops if (u.op, u.reason) == (op, reason)]
         nodes = listed(fold_names(u.node for u in calls))
         where = listed(fold_names(_where(u.module, u.source) for u in calls))
         held = fold_names(f"{p.tensor}[{p.axis}]" for p in spec.pinned if p.reason == without_rule(op))
         pins = f"it pins {listed(held)}" if held else "all it touches is pinned"
-        lines.append(f"op without a rule: {clean(op)} at {nodes}, in {where}; {pins}.")
+        what = f"its rule does not cover this form ({clean(reason)}): {clean(op)}" if reason else ""
+        lines.append(f"{what or f'op without a rule: {clean(op)}'} at {nodes}, in {where}; {pins}.")
         if row := calls[0].row:
             lines.append(
                 f"  A row to start from: {clean(row)}; take ! off the axes whose order does not matter to it "

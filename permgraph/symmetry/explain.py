@@ -200,7 +200,7 @@ def describe(spec: PermSpec, tensor: str, axis: int) -> str:
 def _flow(trace: Trace, axis: str, node: str) -> tuple[str, ...]:
     """Names of the nodes between a tensor and a node, along the data."""
     tensor = axis.rpartition("[")[0]
-    start = next((n.name for n in trace.nodes if n.op == "state" and n.args[0] == tensor), None)
+    start = next((n.name for n in trace.nodes if n.op == "state" and n.options["tensor"] == tensor), None)
     if start is None or node not in trace.by_name:
         return ()
     graph = nx.DiGraph((ref, n.name) for n in trace.nodes for ref in n.refs())

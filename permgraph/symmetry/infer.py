@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permgraph.axes.points import Labels
-from permgraph.axes.propagation import propagate
+from permgraph.axes.propagation import Propagation, propagate
 from permgraph.axes.rules.suggest import suggest_row
-from permgraph.axes.workspace import Context
 from permgraph.ir.check_trace import check_trace
 from permgraph.ir.spec import Group, PermSpec, Pin, Place, Positions, Probe, UnknownOp
 from permgraph.ir.trace import Trace
@@ -66,7 +65,7 @@ def _read(classes: Classes, state: NDArray[np.bool_]) -> tuple[Addresses, int]:
         colour = refine(colour, edges)
 
 
-def _state(context: Context, classes: Classes) -> NDArray[np.bool_]:
+def _state(context: Propagation, classes: Classes) -> NDArray[np.bool_]:
     """Which vertices hold a coordinate of a state tensor or of an output."""
     state = np.zeros(classes.count, dtype=bool)
     for run in context.points.origins:
@@ -88,13 +87,13 @@ def _by_position(classes: Classes, chosen: Labels) -> Labels:
 Found = tuple[tuple[int, ...], Place]  # layout as block keys, and the place with its layout still unnamed
 
 
-def _places(trace: Trace, context: Context, classes: Classes, addresses: Addresses) -> list[Found]:
+def _places(trace: Trace, context: Propagation, classes: Classes, addresses: Addresses) -> list[Found]:
     """Every run of points on an axis of a state tensor or output that belongs to groups, in graph order."""
     order = {node.name: i for i, node in enumerate(trace.nodes)}
     reader = {ref: node.name for node in reversed(trace.nodes) for ref in node.refs()}
     found: list[tuple[int, int, Found]] = []
     for run in context.points.origins:
-        use = context.uses.get((run.tensor, run.axis)) if run.tensor else None
+        use = context.usage.uses.get((run.tensor, run.axis)) if run.tensor else None
         if not run.tensor:
             continue
         labels = np.arange(run.start, run.stop)
@@ -134,7 +133,7 @@ def _placed(
 
 def _spec(
     trace: Trace,
-    context: Context,
+    context: Propagation,
     classes: Classes,
     blocks: list[Block],
     found: list[Found],
@@ -161,7 +160,8 @@ def _spec(
         places=places,
         pinned=_pins(trace, context, classes),
         unknown_ops=tuple(
-            UnknownOp(n.op, n.name, n.module, n.source, suggest_row(trace, n)) for n in context.unknown
+            UnknownOp(n.op, n.name, n.module, n.source, "" if reason else suggest_row(trace, n), reason)
+            for n, reason in context.unknown
         ),
         unused=trace.unused,
         tensors={t.name: t.shape for t in trace.state.values()},
@@ -174,12 +174,12 @@ def _spec(
 
 
 def _probes(
-    context: Context, classes: Classes, blocks: list[Block], names: dict[int, tuple[str, str, str]]
+    context: Propagation, classes: Classes, blocks: list[Block], names: dict[int, tuple[str, str, str]]
 ) -> dict[str, list[Probe]]:
     """Activations that carry each innermost group, in graph order."""
     addresses = blocks[0].owner if blocks else None
     found: dict[str, list[Probe]] = {}
-    for seen in context.seen:
+    for seen in context.usage.seen:
         if addresses is None:
             break
         for layout, at in addresses.layouts(classes.of[seen.labels.ravel()]):
@@ -192,7 +192,7 @@ def _probes(
     return found
 
 
-def _pins(trace: Trace, context: Context, classes: Classes) -> tuple[Pin, ...]:
+def _pins(trace: Trace, context: Propagation, classes: Classes) -> tuple[Pin, ...]:
     """For every axis of a state tensor, how many coordinates each reason holds in place."""
     points, which = context.points.pins()
     reason_of = np.full(classes.count, -1)

@@ -11,7 +11,7 @@ from collections import Counter
 
 import numpy as np
 
-from permgraph.axes.workspace import Context
+from permgraph.axes.propagation import Propagation
 from permgraph.ir.spec import Place
 from permgraph.ir.trace import Trace
 from permgraph.symmetry.coloured_graph import Classes
@@ -22,7 +22,7 @@ Names = dict[int, tuple[str, str, str]]  # block key → (name, role, module)
 
 def name_blocks(
     trace: Trace,
-    context: Context,
+    context: Propagation,
     classes: Classes,
     blocks: list[Block],
     places: list[tuple[tuple[int, ...], Place]],
@@ -64,11 +64,11 @@ def _order(block: Block, first: dict[int, int]) -> list[tuple[int, int]]:
     return [(first[key], key) for key in (*block.under, block.key)]
 
 
-def _marks(context: Context, classes: Classes) -> dict[str, np.ndarray]:
+def _marks(context: Propagation, classes: Classes) -> dict[str, np.ndarray]:
     marks = {}
     for mark in ("qk", "v", "residual"):
         found = np.zeros(classes.count, dtype=bool)
-        for labels in context.marks.get(mark, ()):
+        for labels in context.usage.marks.get(mark, ()):
             found[classes.of[labels.ravel()]] = True
         if mark != "residual":  # a factor of a marked product, the block of marked members
             a, b = classes.edges.a, classes.edges.b
@@ -79,7 +79,7 @@ def _marks(context: Context, classes: Classes) -> dict[str, np.ndarray]:
 
 
 def _role(
-    context: Context, block: Block, places: list[Place], marks: dict[str, np.ndarray], nested: bool
+    context: Propagation, block: Block, places: list[Place], marks: dict[str, np.ndarray], nested: bool
 ) -> str:
     members = block.owner.members(block)
     hit = {mark: bool(found[members].any()) for mark, found in marks.items()}
@@ -90,9 +90,9 @@ def _role(
     if hit["qk"] or hit["v"]:
         return "qk" if hit["qk"] else "v"
     makers = {
-        context.uses[(p.tensor, p.axis)].op
+        context.usage.uses[(p.tensor, p.axis)].op
         for p in places
-        if (p.tensor, p.axis) in context.uses and p.side == "permute"
+        if (p.tensor, p.axis) in context.usage.uses and p.side == "permute"
     }
     ops = {op.split(".")[1] for op in makers}
     if any(op.startswith("conv") for op in ops):

@@ -26,9 +26,12 @@ def followed_values(trace: Trace, places: Iterable[Place]) -> dict[str, str]:
         for name in dict.fromkeys(node.refs()):
             users.setdefault(name, []).append(node)
     return {
-        node.args[0]: values_digest(node.value)
+        node.options["tensor"]: values_digest(node.value)
         for node in trace.nodes
-        if node.op == "state" and node.value is not None and _whole(node) and node.args[0] not in moved
+        if node.op == "state"
+        and node.value is not None
+        and _whole(node)
+        and node.options["tensor"] not in moved
         if _uniform(node) or not _element_by_element(node, users)
     }
 

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 _SAME_VALUES = """view reshape _unsafe_view unsqueeze squeeze clone to _to_copy expand contiguous slice select alias
 detach permute transpose t flatten repeat lift_fresh_copy"""
-_LOOK_UPS = {"embedding": (0, 1), "embedding_bag": (0, 1), "index_select": (0, 2), "index": (0, 1)}
+_LOOK_UPS = {  # names of the table and of what looks rows up in it
+    "embedding": ("weight", "indices"),
+    "_embedding_bag": ("weight", "indices"),
+    "_embedding_bag_forward_only": ("weight", "indices"),
+    "index_select": ("self", "index"),
+    "index": ("self", "indices"),
+}
 
 
 def random_inputs(source: Source, trace: Trace | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -65,13 +71,9 @@ def _tables(start: Node, users: Mapping[str, list[Node]], nodes: Mapping[str, No
                 todo.append(node.name)
 
 
-def _rows(node: Node, ids: str, table: int, at: int, nodes: Mapping[str, Node]) -> Iterator[int]:
-    if len(node.args) <= at or not isinstance(node.args[table], Ref):
-        return
-    shape, index = nodes[node.args[table].node].shape, node.args[at]
+def _rows(node: Node, ids: str, table: str, at: str, nodes: Mapping[str, Node]) -> Iterator[int]:
+    shape, index = nodes[node.operands[table].node].shape, node.operands[at]
     if isinstance(index, tuple):  # one index per axis
         yield from (shape[i] for i, ref in enumerate(index) if ref == Ref(ids) and i < len(shape))
-    elif index == Ref(ids):
-        axis = node.args[1] if at == 2 else 0  # index_select(table, axis, ids)
-        if shape and isinstance(axis, int):
-            yield shape[axis]
+    elif index == Ref(ids) and shape:
+        yield shape[node.options.get("dim", 0)]

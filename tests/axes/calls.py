@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from permgraph.frontend.schema import node_of
 from permgraph.ir.trace import Node, Ref, StateTensor, TensorMeta, Trace
 from tests.axes.example import C, Example, P
 
@@ -81,7 +81,7 @@ class _Builder:
     def add(self, name: str, op: str, args: tuple[Any, ...], made: Any, **rest: Any) -> Ref:
         several = isinstance(made, (tuple, list))
         results = tuple(_meta(t) for t in (made if several else (made,)))
-        self.nodes.append(Node(name, op, args, results=results, multiple=several, **rest))
+        self.nodes.append(node_of(name, op, args, results=results, multiple=several, **rest))
         return Ref(name)
 
     def parameter(self, name: str, tensor: Tensor) -> Ref:
@@ -93,12 +93,8 @@ class _Builder:
             ref = params.pop(0)
             if value.view is None:
                 return ref
-            return self.add(
-                f"{ref.node}_seen{len(self.nodes)}",
-                "aten.view.default",
-                (ref, value.view),
-                torch.empty(value.view, dtype=F64),
-            )
+            seen = torch.empty(value.view, dtype=F64)
+            return self.add(f"{ref.node}_seen{len(self.nodes)}", "aten.view.default", (ref, value.view), seen)
         if isinstance(value, C):
             known = value.value.tolist() if value.known and not value.value.is_floating_point() else None
             return self.add(f"table{len(self.nodes)}", "constant", (), value.value, value=known)
@@ -123,11 +119,13 @@ def traced(call: Call) -> Trace:
     node = b.add("call", f"aten.{example.op}", args, made, kwargs=kwargs, pointwise=pointwise)
     outputs = []
     for i, (which, w) in enumerate(zip(example.read, weights, strict=True)):
-        part = made[which] if b.nodes[-1].multiple or isinstance(made, (tuple, list)) else made
-        ref = b.add(f"item{i}", "getitem", (node, which), part) if isinstance(made, (tuple, list)) else node
+        ref, part = node, made
+        if isinstance(made, (tuple, list)):
+            part = made[which]
+            ref = b.add(f"item{i}", "getitem", (node, which), part)
         flat = part.reshape(-1)
         ref = b.add(f"flat{i}", "aten.reshape.default", (ref, (-1,)), flat)
         ref = b.add(f"scaled{i}", "aten.mul.Tensor", (w, ref), flat * call.weights[i], pointwise=True)
         outputs.append(b.add(f"sum{i}", "aten.sum.default", (ref,), flat.sum()))
-    b.nodes.append(Node("output", "output", tuple(outputs)))
-    return Trace(str(example), tuple(replace(n) for n in b.nodes), b.state)
+    b.nodes.append(node_of("output", "output", (tuple(outputs),)))
+    return Trace(str(example), tuple(b.nodes), b.state)

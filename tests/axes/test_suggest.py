@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from permgraph.axes.rules import RULES
-from permgraph.axes.rules.builders import equation, several
 from permgraph.frontend.capture import capture
 from permgraph.reporting.tables import spec_text
+from permgraph.rules import equation, register
 from permgraph.symmetry.infer import infer
 from permgraph.verification.function_check import verify
 
@@ -23,6 +21,19 @@ class Distances(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(torch.cdist(self.up(x), self.centres).exp())  # type: ignore[no-any-return]
+
+
+class Weighted(nn.Module):
+    """An absent tensor before one that is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down, self.bias = nn.Linear(5, 8), nn.Linear(6, 3), nn.Parameter(torch.randn(6))
+        self.weight = nn.Parameter(torch.randn(6, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.ops.aten.linear(self.up(x), self.weight, self.bias)
+        return self.down(torch.nn.functional.layer_norm(h, (6,), None, self.bias))
 
 
 class Sorted(nn.Module):
@@ -38,9 +49,13 @@ class Sorted(nn.Module):
 
 
 CASES: dict[str, tuple[type[nn.Module], str]] = {
-    "cdist": (Distances, 'RULES["cdist"] = equation("!a !b, !c !b -> !a !c")'),
-    "sort": (Sorted, 'RULES["sort"] = several(equation("!a !b -> !a !b"))'),
+    "cdist": (Distances, 'register("cdist", "!a !b, !c !b -> !a !c")'),
+    "layer_norm": (Weighted, 'register("layer_norm", "!a !b, !b -> !a !b", "input", "bias")'),
+    "sort": (Sorted, 'register("sort", "!a !b -> !a !b")'),
 }
+
+
+PINNED = {"cdist": "centres[0]", "layer_norm": "bias[0]", "sort": "up.weight[0]"}
 
 
 @pytest.mark.parametrize("op", CASES)
@@ -53,11 +68,10 @@ def test_a_suggested_row_is_true(op: str, monkeypatch: pytest.MonkeyPatch) -> No
     without = infer(trace)
     (unknown,) = without.unknown_ops
     assert unknown.row == row
-    assert f"it pins {'centres[0]' if op == 'cdist' else 'up.weight[0]'}" in spec_text(without)
+    assert f"it pins {PINNED[op]}" in spec_text(without)
     assert row in spec_text(without)
-    scope: dict[str, Any] = {"RULES": {}, "equation": equation, "several": several}
-    exec(row, scope)
-    monkeypatch.setitem(RULES, op, scope["RULES"][op])
+    monkeypatch.setitem(RULES, op, equation(" -> "))  # put back as it was afterwards
+    exec(row, {"register": register})
     found = infer(trace)
     assert not found.unknown_ops
     assert found.log10_order == without.log10_order  # ordered axes: as safe as no rule

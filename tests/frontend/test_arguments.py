@@ -134,7 +134,7 @@ def test_an_argument_of_any_class_is_taken(kind: str) -> None:
     trace = capture(module, args)
     assert (1, 4) in inputs(trace)
     assert [g.size for g in infer(trace).groups] == [6]
-    assert len(trace.nodes[-1].args) == 1
+    assert len(trace.nodes[-1].operands["outputs"]) == 1
     assert module.forward.__func__ is Takes.forward
     runner = Runner(module, args)
     probe = next(n.name for n in runner.trace.nodes if n.shape == (1, 6))
@@ -154,7 +154,9 @@ def test_a_cache_is_left_out_of_the_outputs_and_said() -> None:
     model, ids = transformers.LlamaForCausalLM(config).eval(), torch.arange(7)[None]
     trace, without = capture(model, (ids,)), capture(model, (ids,), {"use_cache": False})
     assert trace.notes == ("left out of the outputs: DynamicCache, a cache that the next call reads",)
-    assert without.notes == () and len(trace.nodes[-1].args) == len(without.nodes[-1].args)
+    assert without.notes == () and len(trace.nodes[-1].operands["outputs"]) == len(
+        without.nodes[-1].operands["outputs"]
+    )
     assert [(g.name, g.size) for g in infer(trace).groups] == [
         (g.name, g.size) for g in infer(without).groups
     ]

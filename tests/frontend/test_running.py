@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from permgraph.axes.rules import RULES
+from permgraph.axes.rules import RULES, Call, Results
+from permgraph.axes.rules.rule import FunctionRule
 from permgraph.errors import TraceError
 from permgraph.frontend.capture import capture, captured
 from permgraph.frontend.modules import for_capture
@@ -77,6 +78,14 @@ class Keeps(Layers):
 
 
 # sizes of the groups
+
+
+def _forgets(call: Call) -> Results:
+    call.only_shapes()
+    return call.pinned("")
+
+
+FORGETS = FunctionRule.of(_forgets)
 NETS: dict[type[nn.Module], list[int]] = {Numpy: [5], Lists: [5], Writes: [5, 6], Keeps: [5, 6]}
 
 
@@ -105,7 +114,7 @@ def test_a_recorder_that_forgets_what_was_read_is_caught(
     net, x = double(kind()), (torch.randn(2, 4).double(),)
     trace = run(net, x)
     assert max(verify(net, x, infer(trace), seed=seed) for seed in range(4)) < 1e-12
-    monkeypatch.setitem(RULES, "permgraph.read", lambda context: context.pinned_value((), ""))
+    monkeypatch.setitem(RULES, "permgraph.read", FORGETS)
     assert max(verify(net, x, infer(trace), seed=seed) for seed in range(4)) > 1e-3
 
 
@@ -229,7 +238,7 @@ def test_experts_without_a_token_are_missed_by_a_trace_that_forgets_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     net = double(Experts())
-    monkeypatch.setitem(RULES, "permgraph.unreached", lambda context: context.pinned_value((), ""))
+    monkeypatch.setitem(RULES, "permgraph.unreached", FORGETS)
     spec = infer(capture(net, (torch.randn(1, 4).double(),)))
     assert verify(net, (torch.randn(100, 4).double(),), spec) > 1e-3
 

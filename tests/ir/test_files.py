@@ -79,7 +79,7 @@ HEADS: dict[str, tuple[Change, str]] = {
     "format true": (put("format", value=True), "its format is not a positive integer"),
     "format text": (put("format", value="2"), "its format is not a positive integer"),
     "format 1": (put("format", value=1), "format 1 is of an older permgraph: make it again"),
-    "format 99": (put("format", value=99), "format 99 needs a newer permgraph (this one reads 2)"),
+    "format 99": (put("format", value=99), "format 99 needs a newer permgraph (this one reads"),
     "format huge": (put("format", value=10**30), "its format is not a positive integer"),
     "other kind": (put("permgraph", value="poem"), "found a permgraph poem file"),
     "no kind": (put("permgraph", value=None), "found something else"),
@@ -122,8 +122,8 @@ FIELDS: dict[str, tuple[str, Change, str]] = {
     "node": ("trace", put("nodes", 5, "op", value=None), "nodes[5].op: expected str, found null"),
     "argument": (
         "trace",
-        put("nodes", 5, "args", value=[{"ref": 1}]),
-        "nodes[5].args[0].ref: expected an object, found 1",
+        put("nodes", 5, "operands", value={"x": {"ref": 1}}),
+        "nodes[5].operands['x'].ref: expected an object, found 1",
     ),
     "group": (
         "spec",

@@ -80,7 +80,12 @@ def renamed_state(trace: Trace, text: str) -> Trace:
         (text if k == first else k): replace(t, name=text) if k == first else t
         for k, t in trace.state.items()
     }
-    return replace(nodes(trace, lambda n: replace(n, args=(text,)) if n.args == (first,) else n), state=state)
+    return replace(
+        nodes(
+            trace, lambda n: replace(n, options={"tensor": text}) if n.options.get("tensor") == first else n
+        ),
+        state=state,
+    )
 
 
 def state(trace: Trace, change: Callable[[StateTensor], StateTensor]) -> Trace:

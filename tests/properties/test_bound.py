@@ -19,10 +19,8 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
-from permgraph.axes.contraction import contract
 from permgraph.axes.rules import RULES
-from permgraph.axes.tensor_labels import Value
-from permgraph.axes.workspace import Context
+from permgraph.axes.rules.table import equation
 from permgraph.ir.spec import PermSpec
 from permgraph.symmetry.infer import infer
 from permgraph.verification.state import State, Weights
@@ -137,9 +135,5 @@ def test_no_exchange_outside_the_group_keeps_the_function(name: str) -> None:
 
 
 def test_a_rule_that_pins_too_much_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def ordered(context: Context) -> Value:
-        values = [context.operand(i, "") for i in range(3)]
-        return contract(context, "... !i, o !i, o? -> ... o", values, context.node.shape)
-
-    monkeypatch.setitem(RULES, "linear", ordered)
+    monkeypatch.setitem(RULES, "linear", equation("... !i, o !i, o? -> ... o"))
     assert lacking("mlp", infer(trace("mlp"))) != []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from permgraph.frontend.schema import node_of
 from permgraph.ir.spec import Group, PermSpec, Pin, Place, Positions, Probe, UnknownOp
 from permgraph.ir.trace import Node, Ref, StateTensor, TensorMeta, Trace
 
@@ -23,7 +24,8 @@ class Builder:
         pointwise = op.split(".")[1] in ("gelu", "add", "clone", "relu") if "." in op else False
         meta = (TensorMeta(shape, "float32"),)
         args = tuple(Ref(a) if isinstance(a, str) else a for a in args) if op != "state" else args
-        self.nodes.append(Node(name, op, args, {}, meta, False, module, kind, "model.py:1", pointwise))
+        rest = {"module": module, "module_type": kind, "source": "model.py:1", "pointwise": pointwise}
+        self.nodes.append(node_of(name, op, (args,) if op == "output" else args, results=meta, **rest))
         return name
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> str:

@@ -1,109 +1,112 @@
-"""What rule files share: the type of a rule, and rules made from an equation."""
+"""What rule files share: terms of an equation for a tensor of any rank, and coordinates held in order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from permgraph.axes.contraction import contract
-from permgraph.axes.tensor_labels import Value
-from permgraph.axes.workspace import Context
+from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.refusal import UnsupportedForm
+from permgraph.axes.workspace import ORDERED
 
-Result = Value | tuple[Value | None, ...] | None
-Rule = Callable[[Context], Result]
-
-
-def equation(text: str, *operands: tuple[int, str], **sizes: int) -> Rule:
-    """A rule that is one equation. `operands` are (position, name) in the op's schema; default 0, 1, 2, …"""
-    count = text.partition("->")[0].count(",") + 1
-    where = operands or tuple((i, "") for i in range(count))
-
-    def rule(context: Context) -> Value:
-        values = [context.operand(index, name) for index, name in where]
-        return contract(context, text, values, context.node.shape, **sizes)
-
-    rule.__doc__ = text
-    return rule
+INDEX = "index by position"
+POINTWISE = "..., ... -> ..."
 
 
-def several(rule: Callable[[Context], Value]) -> Rule:
-    """For an op that returns (result, statistics …): statistics that are read hold all that they come from."""
-
-    def outer(context: Context) -> Result:
-        if any(context.reads(i) for i in range(1, len(context.node.results))):
-            for value in context.refs():
-                context.pin(value.arrays, "statistics")
-        first = rule(context)
-        rest = [
-            None if m is None else context.pinned_value(m.shape, "statistics")
-            for m in context.node.results[1:]
-        ]
-        return (first, *rest)
-
-    outer.__doc__ = rule.__doc__
-    return outer
+def axes(rank: int) -> list[str]:
+    """A name for every axis: a0, a1, …"""
+    return [f"a{i}" for i in range(rank)]
 
 
-def pointwise(context: Context, *values: Value | None) -> Value:
-    """Elementwise with broadcasting from the right: same axes, same letters."""
-    found = [v for v in values if v is not None]
-    shape = context.node.shape
-    text = ", ".join(["..."] * len(found)) + " -> ..."
-    return contract(context, text, list(found), shape)
+def term(names: Sequence[str], ordered: Collection[int] = (), mixed: Collection[int] = ()) -> str:
+    """A term of an equation, with marks on some axes: "a0 !a1 [a2]"."""
+    marked = [f"!{x}" if d in ordered else f"[{x}]" if d in mixed else x for d, x in enumerate(names)]
+    return " ".join(marked)
 
 
-def placed(context: Context, value: Value, dims: tuple[int, ...], reason: str = "position") -> Value:
-    """The value with its coordinates along `dims` in order: what happens to an element depends on them.
+def pointwise(*tensors: LabelledTensor | None) -> LabelledTensor:
+    """Elementwise with broadcasting from the right: same axes, same names."""
+    given = [t for t in tensors if t is not None]
+    shape = broadcast(*(t.shape for t in given))
+    return contract(", ".join(["..."] * len(given)) + " -> ...", given, shape)
+
+
+def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The common shape, by broadcasting from the right."""
+    rank = max(map(len, shapes))
+    padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
+    return tuple(0 if 0 in sizes else max(sizes) for sizes in zip(*padded, strict=True))
+
+
+def placed(tensor: LabelledTensor, dims: tuple[int, ...], reason: str = "position") -> LabelledTensor:
+    """The tensor with its coordinates along `dims` in order: what happens to an element depends on them.
 
     What is labelled jointly with other dims moves as blocks over those: heads may still change places.
     """
-    where = Value(value.shape, context.positions(value.shape, dims, reason), True)
-    return replace(contract(context, "..., ... -> ...", [value, where], value.shape), name=value.name)
+    where = LabelledTensor(tensor.space, tensor.shape, weight=True).with_positions(dims, reason)
+    result = contract(POINTWISE, [tensor, where], tensor.shape)
+    return LabelledTensor(tensor.space, tensor.shape, result.arrays, tensor.weight, None, tensor.name)
+
+
+def ordered_along(rank: int, dims: tuple[int, ...]) -> str:
+    """Same rank; the coordinates along `dims` may not move, and those of the result know their place."""
+    names = axes(rank)
+    after = [f"new{d}" if d in dims else x for d, x in enumerate(names)]
+    return f"{term(names, ordered=dims)} -> {term(after, ordered=dims)}"
 
 
 def per_dim(value: Any, rank: int, default: Any) -> list[Any]:
     """A stride, padding or window for every spatial dim, given as nothing, one number, or one per dim."""
     if value in (None, (), "valid", "same"):  # "same" adds nothing around a single tap
         return [default] * rank
-    found = value if isinstance(value, tuple) else (value,)
-    return list(found) * (rank // len(found))
+    values = value if isinstance(value, tuple) else (value,)
+    return list(values) * (rank // len(values))
 
 
 def positions_of(still: list[bool], whole: list[bool] | None = None) -> tuple[str, str]:
     """Terms of an equation for spatial dims, before and after: ordered, unless each position stays where it is
     (`still`), or all are read alike into one (`whole`)."""
     before, after = [], []
-    for x, stays, alike in zip("pqr", still, whole or [False] * len(still), strict=False):
-        before.append(x if stays or alike else f"!{x}")
-        after.append(x if stays else x.upper() if alike else f"!{x.upper()}")
+    for d, (stays, alike) in enumerate(zip(still, whole or [False] * len(still), strict=True)):
+        before.append(f"x{d}" if stays or alike else f"!x{d}")
+        after.append(f"x{d}" if stays else f"!y{d}")
     return " ".join(before), " ".join(after)
 
 
-INDEX = "index by position"
-
-
-def written(context: Context, base: Value, dim: int, sources: list[Value]) -> Value:
-    """The result of writing at positions of `dim`: they are told apart in all that meets there, and all else is elementwise."""
-    letters = "abcdefgh"[: len(base.shape)]
-    other = " ".join(letters[:dim] + "z" + letters[dim + 1 :])
-    values = [placed(context, v, (dim,) if v.shape else (), INDEX) for v in (base, *sources)]
-    terms = [" ".join(letters), *(other for _ in sources)]
-    return contract(context, f"{', '.join(terms)} -> {' '.join(letters)}", [*values], base.shape)
-
-
-def dims_of(arg: Any, rank: int) -> tuple[int, ...]:
+def dims_of(value: Any, rank: int) -> tuple[int, ...]:
     """Dims given as None (all), a number or a list, counted from the front."""
-    if arg is None or arg == ():
+    if value in (None, ()):
         return tuple(range(rank))
-    found = arg if isinstance(arg, tuple) else (arg,)
-    return tuple(d % rank for d in found) if rank else ()
+    dims = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(d, int) for d in dims):
+        raise UnsupportedForm(f"dims given as {value}")
+    return tuple(d % rank for d in dims) if rank else ()
 
 
-def pin_everything(context: Context, reason: str) -> Result:
-    """Nothing that enters may move; results are told apart by position."""
-    context.points.at = context.points.at._replace(rule=reason)
-    for value in context.refs():
-        context.pin(value.arrays, reason)
-    made = tuple(None if m is None else context.pinned_value(m.shape, reason) for m in context.node.results)
-    return made if context.node.multiple else (made[0] if made else None)
+def one_dim(value: int, rank: int) -> int:
+    """One dim, counted from the front; that of a scalar is 0."""
+    return value % max(1, rank)
+
+
+def positions_only(
+    tensor: LabelledTensor, shape: tuple[int, ...], start: int, reason: str = ORDERED
+) -> LabelledTensor:
+    """The arrays of `tensor`, on a result whose dims from `start` on are told apart by position."""
+    lead = LabelledTensor(tensor.space, shape, tensor.arrays, tensor.weight)
+    return lead.with_positions(tuple(range(start, len(shape))), reason)
+
+
+def written(base: LabelledTensor, dim: int, sources: Sequence[LabelledTensor]) -> LabelledTensor:
+    """The result of writing at positions of `dim`: they are told apart in all that meets there, and all else is
+    elementwise."""
+    tensors = [placed(t, (dim,) if t.rank else (), INDEX) for t in (base, *sources)]
+    text = ", ".join(["l* n r*", *["l* m r*"] * len(sources)]) + " -> l* n r*"
+    return contract(text, tensors, base.shape, {"l*": dim})
+
+
+def part_by_data(tensor: LabelledTensor, dim: int, shape: tuple[int, ...]) -> LabelledTensor:
+    """A part of a dim (or, where `shape` has one dim less, one place of it) that the data decide on: positions are
+    ordered, the other dims pass."""
+    left = "l* n r* -> l* !m r*" if len(shape) == tensor.rank else "l* n r* -> l* r*"
+    return contract(left, [placed(tensor, (dim,), INDEX)], shape, {"l*": dim})

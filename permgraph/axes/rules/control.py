@@ -1,44 +1,38 @@
-"""The joints of loops, as `trace/control.py` puts them: a turn leaves the axes of a state as they were."""
+"""The joints of loops, as `frontend/control_flow.py` puts them: a turn leaves the axes of a state as they were."""
 
 from __future__ import annotations
 
-from permgraph.axes.contraction import contract
-from permgraph.axes.rules.builders import Result, Rule, equation
-from permgraph.axes.tensor_labels import Array, Value
-from permgraph.axes.workspace import Context
+from dataclasses import replace
+
+from permgraph.axes.label_array import LabelArray
+from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.rules.builders import pointwise
+from permgraph.axes.rules.rule import Call, Results
+from permgraph.axes.rules.table import op, register
+from permgraph.axes.workspace import ORDERED
+
+register("permgraph.step", "!t ... -> ...")
 
 
-def _carry(context: Context) -> Value:
+@op("permgraph.carry")
+def carry(state: LabelledTensor) -> LabelledTensor:
     """A state before a turn: what it starts as, with points also where all is equal at the start."""
-    value = context.need(0, "state")
-    covered = {d for array in value.arrays for d in array.dims}
-    fresh = tuple(
-        Array((d,), context.points.fresh((n,)))
-        for d, n in enumerate(value.shape)
-        if n > 1 and d not in covered
-    )
-    return Value(value.shape, value.arrays + fresh, name=context.node.name)
+    state.space.use(state)
+    covered = {d for array in state.arrays for d in array.dims}
+    free = [d for d, n in enumerate(state.shape) if n > 1 and d not in covered]
+    fresh = tuple(LabelArray((d,), state.space.points.fresh((state.shape[d],))) for d in free)
+    return LabelledTensor(state.space, state.shape, state.arrays + fresh)
 
 
-def _loop(context: Context) -> Result:
+@op("permgraph.loop")
+def loop(before: tuple[LabelledTensor, ...], after: tuple[LabelledTensor, ...]) -> Results:
     """Before and after a turn, each state moves as it did."""
-    made = []
-    for before, after in context.node.args[0]:
-        a, b = context.value(before), context.value(after)
-        made.append(contract(context, "..., ... -> ...", [a, b], a.shape) if a is not None else None)
-    return tuple(made)
+    return tuple(pointwise(a, b) for a, b in zip(before, after, strict=True))
 
 
-def _collect(context: Context) -> Value:
+@op("permgraph.collect")
+def collect(row: LabelledTensor, call: Call) -> LabelledTensor:
     """Results of all steps, stacked: steps are ordered."""
-    value, shape = context.need(0, "row"), context.node.shape
-    arrays = tuple(Array(tuple(d + 1 for d in a.dims), a.labels, a.pinned, a.repeats) for a in value.arrays)
-    return Value(shape, arrays + context.positions(shape, (0,), "ordered axis"), name=context.node.name)
-
-
-RULES: dict[str, Rule] = {
-    "permgraph.carry": _carry,
-    "permgraph.step": equation("!t ... -> ..."),
-    "permgraph.loop": _loop,
-    "permgraph.collect": _collect,
-}
+    arrays = tuple(replace(a, dims=tuple(d + 1 for d in a.dims)) for a in row.arrays)
+    call.only_shapes()  # of the loop it reads nothing, but comes after it
+    return LabelledTensor(row.space, call.shape, arrays).with_positions((0,), ORDERED)

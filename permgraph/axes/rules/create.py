@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
-from permgraph.axes.rules.builders import Rule
-from permgraph.axes.tensor_labels import Value
-from permgraph.axes.workspace import Context
+from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
+from permgraph.axes.rules.rule import Call
+from permgraph.axes.rules.table import op
 
 
-def _filled(context: Context) -> Value:
+@op("""full zeros ones empty full_like zeros_like ones_like empty_like new_full new_zeros new_ones new_empty fill
+    scalar_tensor empty_strided new_empty_strided _efficientzerotensor zero empty_permuted""")
+def filled(call: Call) -> LabelledTensor:
     """Every element is equal: no array, any order is right."""
-    return Value(context.node.shape, (), True, name=context.node.name)
+    call.only_shapes()
+    return LabelledTensor(call.space, call.shape, weight=True)
 
 
-def _ramp(context: Context) -> Value:
-    made = context.pinned_value(context.node.shape, "position", weight=True)
-    bounds = context.node.args[:3]
-    if context.node.op.startswith("aten.arange") and all(isinstance(n, int) for n in bounds):
-        table = np.arange(*bounds)
-        return Value(made.shape, made.arrays, True, table, made.name)
-    return made
+@op("""linspace logspace eye tril_indices triu_indices hann_window hamming_window randperm rand randn randint
+    rand_like randn_like""")
+def by_position(call: Call) -> LabelledTensor:
+    """Every element knows its place."""
+    call.only_shapes()
+    return pinned_tensor(call.space, call.shape, "position", weight=True)
 
 
-_FILLED = """full zeros ones empty full_like zeros_like ones_like empty_like new_full new_zeros new_ones new_empty fill
-scalar_tensor empty_strided new_empty_strided _efficientzerotensor zero empty_permuted"""
-
-_PLACED = """arange linspace logspace eye tril_indices triu_indices hann_window hamming_window randperm rand randn
-randint rand_like randn_like"""
-
-RULES: dict[str, Rule] = {
-    **{name: _filled for name in _FILLED.split()},
-    **{name: _ramp for name in _PLACED.split()},
-}
+@op("arange")
+def ramp(call: Call, end: Any, start: Any = 0, step: Any = 1) -> LabelledTensor:
+    """A ramp, whose contents are known."""
+    known = all(isinstance(n, int) for n in (start, end, step))
+    return replace(by_position(call), table=np.arange(start, end, step) if known else None)

@@ -2,83 +2,68 @@
 
 from __future__ import annotations
 
-import string
-
 from permgraph.axes.contraction import contract
-from permgraph.axes.rules.builders import Result, Rule, equation, pointwise
-from permgraph.axes.tensor_labels import Value
-from permgraph.axes.workspace import Context
+from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.refusal import UnsupportedForm
+from permgraph.axes.rules.builders import broadcast, pointwise
+from permgraph.axes.rules.table import op, register
+
+register("linear", "... i, o i, o? -> ... o")
+register("mm", "m k, k n -> m n")
+register("bmm", "b m k, b k n -> b m n")
+register("mv", "m k, k -> m")
+register("dot vdot", "k, k -> ")
+register("inner", "... k, n k -> ... n")
+register("outer", "i, j -> i j")
+register("bilinear", "... i, ... j, o i j, o? -> ... o")
+register("cdist _cdist_forward", "... m k, ... n k -> ... m n")
+register("_pdist_forward", "!n k -> !p")
+# rows sorted by expert, a matrix per expert, offsets of their runs: rows and experts are told apart by position
+register("_grouped_mm transformers.grouped_mm_fallback", "!t k, !e k n, e? -> !t n")
 
 
-def product(context: Context, a: Value, b: Value) -> Value:
-    """a @ b, with the vector cases of `torch.matmul`."""
-    rank = len(a.shape), len(b.shape)
-    text = {
-        (True, True): "k, k -> ",
-        (True, False): "k, ... k n -> ... n",
-        (False, True): "... m k, k -> ... m",
-        (False, False): "... m k, ... k n -> ... m n",
-    }[(rank[0] == 1, rank[1] == 1)]
-    lead = a.shape[:-2] if rank[0] > 1 else ()
-    other = b.shape[:-2] if rank[1] > 1 else ()
-    batch = tuple(max(x, y) for x, y in zip(_left(lead, other), _left(other, lead), strict=True))
-    shape = batch + (a.shape[-2:-1] if rank[0] > 1 else ()) + (b.shape[-1:] if rank[1] > 1 else ())
-    return contract(context, text, [a, b], shape)
+@op("matmul")
+def product(self: LabelledTensor, other: LabelledTensor) -> LabelledTensor:
+    """self @ other, with the vector cases of `torch.matmul`."""
+    left, right = self.rank > 1, other.rank > 1
+    text = f"{'... m k' if left else 'k'}, {'... k n' if right else 'k'} -> "
+    text += f"{'... ' if left or right else ''}{'m ' if left else ''}{'n' if right else ''}"
+    lead = broadcast(self.shape[:-2], other.shape[:-2])
+    shape = lead + (self.shape[-2:-1] if left else ()) + (other.shape[-1:] if right else ())
+    return contract(text, [self, other], shape)
 
 
-def _left(shape: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
-    return (1,) * max(0, len(other) - len(shape)) + shape
+@op("addmm")
+def add_product(self: LabelledTensor, mat1: LabelledTensor, mat2: LabelledTensor) -> LabelledTensor:
+    return pointwise(self, product(mat1, mat2))
 
 
-def _matmul(context: Context) -> Value:
-    return product(context, context.need(0, "self"), context.need(1, "other"))
+@op("baddbmm")
+def add_products(self: LabelledTensor, batch1: LabelledTensor, batch2: LabelledTensor) -> LabelledTensor:
+    return pointwise(self, product(batch1, batch2))
 
 
-def _added(context: Context) -> Value:
-    """addmm, baddbmm, addmv: input + a @ b."""
-    made = product(context, context.need(1, "mat1"), context.need(2, "mat2"))
-    return pointwise(context, context.need(0, "self"), made)
+@op("addbmm")
+def add_sum(self: LabelledTensor, batch1: LabelledTensor, batch2: LabelledTensor) -> LabelledTensor:
+    shape = (batch1.shape[1], batch2.shape[2])
+    return pointwise(self, contract("b m k, b k n -> m n", [batch1, batch2], shape))
 
 
-def _einsum(context: Context) -> Value:
-    text = str(context.arg(0, "equation")).replace(" ", "")
-    left, _, right = text.partition("->")
-    operands = [context.value(v) for v in context.arg(1, "tensors")]
-    if "->" not in text:
-        once = {x for x in left if x in string.ascii_letters and left.count(x) == 1}
-        right = ("..." if "..." in left else "") + "".join(sorted(once))
-    terms = [_spaced(t) for t in left.split(",")]
-    return contract(context, ", ".join(terms) + " -> " + _spaced(right), operands, context.node.shape)
+@op("addmv")
+def add_vector(self: LabelledTensor, mat: LabelledTensor, vec: LabelledTensor) -> LabelledTensor:
+    return pointwise(self, product(mat, vec))
+
+
+@op("einsum")
+def einsum(equation: str, tensors: tuple[LabelledTensor, ...]) -> str:
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    if not arrow:
+        once = sorted({x for x in left if x.isalpha() and left.count(x) == 1})
+        right = ("..." if "..." in left else "") + "".join(once)
+    if len(left.split(",")) != len(tensors):
+        raise UnsupportedForm(f"einsum {equation!r} of {len(tensors)} tensors")
+    return f"{', '.join(_spaced(term) for term in left.split(','))} -> {_spaced(right)}"
 
 
 def _spaced(term: str) -> str:
     return " ".join(term.replace("...", "@")).replace("@", "...")
-
-
-# Rows sorted by expert, offsets of their runs, a matrix per expert: rows and experts are told apart by position.
-_grouped = equation("!t k, !e k n, e? -> !t n")
-
-RULES: dict[str, Rule] = {
-    "linear": equation("... i, o i, o? -> ... o"),
-    "matmul": _matmul,
-    "mm": _matmul,
-    "bmm": _matmul,
-    "mv": _matmul,
-    "dot": _matmul,
-    "vdot": _matmul,
-    "addmm": _added,
-    "addbmm": _added,
-    "baddbmm": _added,
-    "addmv": _added,
-    "bilinear": equation("... i, ... j, o i j, o? -> ... o"),
-    "cdist": equation("... m k, ... n k -> ... m n"),
-    "_cdist_forward": equation("... m k, ... n k -> ... m n"),
-    "_pdist_forward": equation("!n k -> !p"),
-    "inner": equation("... k, n k -> ... n"),
-    "outer": equation("i, j -> i j"),
-    "einsum": _einsum,
-    "_grouped_mm": _grouped,
-    "transformers.grouped_mm_fallback": _grouped,
-}
-
-__all__ = ["RULES", "Result", "product"]

@@ -1,297 +1,259 @@
-"""Movement ops: each is one call into `axes.moves`."""
+"""Movement ops: each is one call into `axes.movement` or `axes.joining`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from permgraph.axes import movement as moves
+from permgraph.axes import joining, movement
 from permgraph.axes.contraction import contract
-from permgraph.axes.rules.builders import Result, Rule, dims_of, placed, written
-from permgraph.axes.rules.data_dependent import part_by_data, repeat_by_data
-from permgraph.axes.tensor_labels import Value
-from permgraph.axes.workspace import Context
+from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.movement import resized
+from permgraph.axes.rules.builders import INDEX, dims_of, one_dim, part_by_data, placed, written
+from permgraph.axes.rules.rule import Call, Results
+from permgraph.axes.rules.table import op
 from permgraph.ir.trace import Ref
 
-
-def _reshape(context: Context) -> Value:
-    return moves.reshape(context, context.need(0, "self"), context.node.shape)
+PARTS = "real and imaginary part"
 
 
-def _transpose(context: Context) -> Value:
-    value = context.need(0, "self")
-    return moves.swap(context, value, context.arg(1, "dim0", 0), context.arg(2, "dim1", 1))
+@op("""view _unsafe_view reshape flatten unflatten squeeze unsqueeze view_copy ravel _reshape_alias squeeze_copy
+    unsqueeze_copy""")
+def reshape(self: LabelledTensor, call: Call) -> LabelledTensor:
+    return movement.reshape(self, call.shape)
 
 
-def _t(context: Context) -> Value:
-    value = context.need(0, "self")
-    return moves.permute(context, value, range(len(value.shape))[::-1])
+@op("transpose transpose_copy")
+def transpose(self: LabelledTensor, dim0: int, dim1: int) -> LabelledTensor:
+    return movement.swap(self, dim0, dim1)
 
 
-def _adjoint(context: Context) -> Value:
-    return moves.swap(context, context.need(0, "self"), -2, -1)
+@op("swapaxes")
+def swap_axes(self: LabelledTensor, axis0: int, axis1: int) -> LabelledTensor:
+    return movement.swap(self, axis0, axis1)
 
 
-def _permute(context: Context) -> Value:
-    return moves.permute(context, context.need(0, "self"), context.arg(1, "dims"))
+@op("t numpy_T")
+def reverse(self: LabelledTensor) -> LabelledTensor:
+    return movement.permute(self, range(self.rank)[::-1])
 
 
-def _movedim(context: Context) -> Value:
-    value, rank = context.need(0, "self"), len(context.node.shape)
-    source, target = dims_of(context.arg(1, "source"), rank), dims_of(context.arg(2, "destination"), rank)
-    order = [d for d in range(rank) if d not in source]
-    for new, old in sorted(zip(target, source, strict=True)):
+@op("mT adjoint")
+def adjoint(self: LabelledTensor) -> LabelledTensor:
+    return movement.swap(self, -2, -1)
+
+
+@op("permute permute_copy")
+def permute(self: LabelledTensor, dims: tuple[int, ...]) -> LabelledTensor:
+    return movement.permute(self, dims)
+
+
+@op("movedim")
+def move_dims(self: LabelledTensor, source: Any, destination: Any) -> LabelledTensor:
+    sources, targets = dims_of(source, self.rank), dims_of(destination, self.rank)
+    order = [d for d in range(self.rank) if d not in sources]
+    for new, old in sorted(zip(targets, sources, strict=True)):
         order.insert(new, old)
-    return moves.permute(context, value, order)
+    return movement.permute(self, order)
 
 
-def _expand(context: Context) -> Value:
-    return moves.expand(context, context.need(0, "self"), context.node.shape)
+@op("expand expand_copy expand_as broadcast_to")
+def expand(self: LabelledTensor, call: Call, other: LabelledTensor | None = None) -> LabelledTensor:
+    call.only_shapes(*([other] if other else []), self)
+    return movement.expand(self, call.shape)
 
 
-def _broadcast_all(context: Context) -> Result:
-    """broadcast_tensors: each is widened to the common shape."""
-    values = [context.value(a) for a in context.arg(0, "tensors")]
-    return tuple(
-        moves.expand(context, v, m.shape) if v and m else None
-        for v, m in zip(values, context.node.results, strict=True)
-    )
+@op("broadcast_tensors")
+def broadcast(tensors: tuple[LabelledTensor, ...], call: Call) -> Results:
+    """Each is widened to the common shape."""
+    return tuple(movement.expand(t, shape) for t, shape in zip(tensors, call.shapes, strict=True))
 
 
-def _slice(context: Context) -> Value:
-    value = context.need(0, "self")
-    dim = context.arg(1, "dim", 0) % len(value.shape)
-    bounds = slice(context.arg(2, "start"), context.arg(3, "end"), context.arg(4, "step", 1))
-    if isinstance(bounds.start, Ref) or isinstance(bounds.stop, Ref):
-        return part_by_data(context, value, dim)
-    return moves.span(context, value, dim, *bounds.indices(value.shape[dim]))
+@op("slice slice_copy")
+def cut(self: LabelledTensor, dim: int, start: Any, end: Any, step: int, call: Call) -> LabelledTensor:
+    dim = one_dim(dim, self.rank)
+    if isinstance(start, Ref) or isinstance(end, Ref):
+        return part_by_data(self, dim, call.shape)
+    return movement.span(self, dim, *slice(start, end, step).indices(self.shape[dim]))
 
 
-def _narrow(context: Context) -> Value:
-    start, length = context.arg(2, "start"), context.arg(3, "length")
-    value, dim = context.need(0, "self"), context.arg(1, "dim") % len(context.node.shape)
-    if isinstance(start, Ref) or isinstance(length, Ref):
-        return part_by_data(context, value, dim)
-    start %= value.shape[dim]
-    return moves.span(context, value, dim, start, start + length)
+@op("narrow")
+def narrow(self: LabelledTensor, dim: int, start: Any, length: Any, call: Call) -> LabelledTensor:
+    dim = one_dim(dim, self.rank)
+    if not isinstance(start, int) or not isinstance(length, int):
+        return part_by_data(self, dim, call.shape)
+    start %= max(1, self.shape[dim])
+    return movement.span(self, dim, start, start + length)
 
 
-def _select(context: Context) -> Value:
-    value, dim, index = context.need(0, "self"), context.arg(1, "dim"), context.arg(2, "index")
+@op("select select_copy")
+def select(self: LabelledTensor, dim: int, index: Any, call: Call) -> LabelledTensor:
     if isinstance(index, Ref):
-        return part_by_data(context, value, dim % len(value.shape))
-    return moves.select(context, value, dim, index)
+        return part_by_data(self, one_dim(dim, self.rank), call.shape)
+    return movement.select(self, dim, index)
 
 
-def _split(context: Context) -> Result:
-    """split, chunk, tensor_split, split_with_sizes: sizes are read off the results."""
-    value, sizes = context.need(0, "self"), context.arg(1, "split_size")
-    (dim,) = dims_of(context.arg(2, "dim", 0), len(value.shape))
-    if any(isinstance(size, Ref) for size in _many(sizes)):
-        return tuple(part_by_data(context, value, dim, m.shape) for m in context.node.results if m)
-    parts, start = [], 0
-    for meta in context.node.results:
-        assert meta is not None
-        parts.append(moves.span(context, value, dim, start, start + meta.shape[dim]))
-        start += meta.shape[dim]
-    return tuple(parts)
+@op("""split chunk split_with_sizes split_with_sizes_copy split_copy tensor_split unsafe_split""")
+def split(
+    self: LabelledTensor,
+    dim: int,
+    call: Call,
+    split_size: Any = None,
+    split_sizes: Any = None,
+    indices: Any = None,
+    tensor_indices_or_sections: LabelledTensor | None = None,
+) -> Results:
+    """Sizes are read off the results, if they do not depend on the data."""
+    dim, asked = one_dim(dim, self.rank), (split_size, split_sizes, indices)
+    if tensor_indices_or_sections is not None or any(isinstance(x, Ref) for a in asked for x in _many(a)):
+        return tuple(part_by_data(self, dim, shape) for shape in call.shapes)
+    ends = np.cumsum([shape[dim] for shape in call.shapes])
+    starts = [0, *ends[:-1]]
+    return tuple(movement.span(self, dim, a, b) for a, b in zip(starts, ends, strict=True))
 
 
-def _unbind(context: Context) -> Result:
-    value, dim = context.need(0, "self"), context.arg(1, "dim", 0)
-    return tuple(moves.select(context, value, dim, i) for i in range(value.shape[dim]))
+@op("unbind unbind_copy")
+def unbind(self: LabelledTensor, dim: int) -> Results:
+    return tuple(movement.select(self, dim, i) for i in range(self.shape[dim]))
 
 
-def _cat(context: Context) -> Value:
-    values = [v for v in (context.value(a) for a in context.arg(0, "tensors")) if v is not None]
-    return moves.concat(context, values, context.arg(1, "dim", 0))
+@op("cat concat concatenate")
+def cat(tensors: tuple[LabelledTensor, ...], dim: int) -> LabelledTensor:
+    return joining.concat(tensors, dim)
 
 
-def _stack(context: Context) -> Value:
-    dim = context.arg(1, "dim", 0) % len(context.node.shape)
-    values = [context.value(a) for a in context.arg(0, "tensors")]
-    return moves.concat(context, [moves.insert(context, v, dim) for v in values if v is not None], dim)
+@op("stack")
+def stack(tensors: tuple[LabelledTensor, ...], dim: int, call: Call) -> LabelledTensor:
+    dim %= len(call.shape)
+    return joining.concat([movement.insert(t, dim) for t in tensors], dim)
 
 
-def _flip(context: Context) -> Value:
-    value = context.need(0, "self")
-    for dim in dims_of(context.arg(1, "dims"), len(value.shape)):
-        value = moves.take(context, value, dim, np.arange(value.shape[dim])[::-1])
-    return value
+def _reordered(tensor: LabelledTensor, dim: int, order: Iterable[int]) -> LabelledTensor:
+    return movement.take(tensor, dim, np.asarray(order))
 
 
-def _roll(context: Context) -> Value:
-    value = context.need(0, "self")
-    shifts, dims = context.arg(1, "shifts"), context.arg(2, "dims", ())
+@op("flip")
+def flip(self: LabelledTensor, dims: tuple[int, ...]) -> LabelledTensor:
+    for dim in dims_of(dims, self.rank):
+        self = _reordered(self, dim, range(self.shape[dim])[::-1])
+    return self
+
+
+@op("roll")
+def roll(self: LabelledTensor, shifts: Any, dims: Any) -> LabelledTensor:
     if dims == ():
-        flat = moves.reshape(context, value, (int(np.prod(value.shape)),))
-        rolled = moves.take(context, flat, 0, np.roll(np.arange(flat.shape[0]), _one(shifts)))
-        return moves.reshape(context, rolled, value.shape)
+        rolled = roll(movement.reshape(self, (prod(self.shape),)), shifts, 0)
+        return movement.reshape(rolled, self.shape)
     for dim, shift in zip(_many(dims), _many(shifts), strict=True):
-        value = moves.take(context, value, dim, np.roll(np.arange(value.shape[dim]), shift))
-    return value
+        self = _reordered(self, dim, np.roll(np.arange(self.shape[dim]), shift))
+    return self
 
 
-def _half_turn(context: Context) -> Value:
-    """fftshift and ifftshift: roll every dim by half its length, rounded down or up."""
-    value = context.need(0, "self")
-    for dim in dims_of(context.arg(1, "dim"), len(value.shape)):
-        n = value.shape[dim]
-        shift = n // 2 if context.node.op.startswith("aten.fft_fft") else (n + 1) // 2
-        value = moves.take(context, value, dim, np.roll(np.arange(n), shift))
-    return value
+@op("fft_fftshift")
+def half_turn(self: LabelledTensor, dim: Any) -> LabelledTensor:
+    """Every dim rolled by half its length, rounded down."""
+    dims = dims_of(dim, self.rank)
+    return roll(self, tuple(self.shape[d] // 2 for d in dims), dims)
 
 
-def _one(value: Any) -> int:
-    return _many(value)[0]
+@op("fft_ifftshift")
+def half_turn_back(self: LabelledTensor, dim: Any) -> LabelledTensor:
+    """Every dim rolled by half its length, rounded up."""
+    dims = dims_of(dim, self.rank)
+    return roll(self, tuple((self.shape[d] + 1) // 2 for d in dims), dims)
 
 
-def _many(value: Any) -> tuple[int, ...]:
+def _many(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def _repeat(context: Context) -> Value:
-    value, counts = (
-        context.need(0, "self"),
-        context.arg(1, "repeats" if "repeat" in context.node.op else "dims"),
-    )
-    counts = counts if isinstance(counts, tuple) else (counts,)
-    counts = (1,) * (len(value.shape) - len(counts)) + counts  # tile may name fewer
-    value = moves.reshape(context, value, (1,) * (len(counts) - len(value.shape)) + value.shape)
+@op("repeat")
+def repeat(self: LabelledTensor, repeats: tuple[Any, ...], call: Call) -> LabelledTensor:
+    counts = (1,) * (self.rank - len(repeats)) + repeats  # tile may name fewer
+    self = movement.reshape(self, (1,) * (len(counts) - self.rank) + self.shape)
     for dim, count in enumerate(counts):
         if isinstance(count, Ref):
-            value = part_by_data(
-                context, value, dim, (*value.shape[:dim], context.node.shape[dim], *value.shape[dim + 1 :])
-            )
+            self = part_by_data(self, dim, resized(self.shape, dim, call.shape[dim]))
         elif count != 1:
-            value = moves.tile(context, value, dim, count, inner=False)
-    return value
+            self = movement.tile(self, dim, count, inner=False)
+    return self
 
 
-def _repeat_interleave(context: Context) -> Value:
-    value, count, dim = context.need(0, "self"), context.arg(1, "repeats"), context.arg(2, "dim")
-    if not isinstance(count, int):
-        return repeat_by_data(context, value, dim)
+@op("tile")
+def tile(self: LabelledTensor, dims: tuple[Any, ...], call: Call) -> LabelledTensor:
+    return repeat(self, dims, call)
+
+
+@op("repeat_interleave")
+def repeat_interleave(
+    call: Call, repeats: Any, self: LabelledTensor | None = None, dim: int | None = None
+) -> LabelledTensor | Results:
+    """Each element so many times; where a tensor says how many, positions are ordered."""
+    if self is None:  # the counts alone: the result is an index
+        return call.pin_all(INDEX)
     if dim is None:
-        value, dim = moves.reshape(context, value, (int(np.prod(value.shape)),)), 0
-    return moves.tile(context, value, dim % len(value.shape), count, inner=True)
+        self, dim = movement.reshape(self, (prod(self.shape),)), 0
+    dim %= self.rank
+    if isinstance(repeats, int):
+        return movement.tile(self, dim, repeats, inner=True)
+    if isinstance(repeats, LabelledTensor):
+        repeats.pin(INDEX)
+    return part_by_data(self, dim, call.shape)
 
 
-def _pad(context: Context) -> Value:
-    value, widths = context.need(0, "self"), context.arg(1, "pad")
-    ordered = context.arg(2, "mode", "constant") in ("reflect", "replicate", "circular")
-    return _pad_by(context, value, widths, ordered)
+@op("constant_pad_nd pad")
+def pad(self: LabelledTensor, pad: tuple[Any, ...], call: Call, mode: str = "constant") -> LabelledTensor:
+    return _padded(self, pad, call, mode != "constant")
 
 
-def _pad_ordered(context: Context) -> Value:
-    return _pad_by(context, context.need(0, "self"), context.arg(1, "padding"), True)
+@op(" ".join(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)))
+def pad_by_position(self: LabelledTensor, padding: tuple[Any, ...], call: Call) -> LabelledTensor:
+    return _padded(self, padding, call, True)
 
 
-def _pad_by(context: Context, value: Value, widths: tuple[int, ...], ordered: bool) -> Value:
-    rank = len(value.shape)
+def _padded(tensor: LabelledTensor, widths: tuple[Any, ...], call: Call, ordered: bool) -> LabelledTensor:
+    rank = tensor.rank
+    tensor.space.use(tensor)
     for i in range(len(widths) // 2):
         dim, (before, after) = rank - 1 - i, widths[2 * i : 2 * i + 2]
         if isinstance(before, Ref) or isinstance(after, Ref):
-            shape = (*value.shape[:dim], context.node.shape[dim], *value.shape[dim + 1 :])
-            value = part_by_data(context, value, dim, shape)
+            tensor = part_by_data(tensor, dim, resized(tensor.shape, dim, call.shape[dim]))
         else:
-            value = moves.pad(context, value, dim, before, after, ordered)
-    return value
+            tensor = joining.pad(tensor, dim, before, after, ordered)
+    return tensor
 
 
-def _slice_scatter(context: Context) -> Value:
-    base, part = context.need(0, "self"), context.need(1, "src")
-    dim = context.arg(2, "dim", 0) % len(base.shape)
-    size = base.shape[dim]
-    bounds = slice(context.arg(3, "start"), context.arg(4, "end"), context.arg(5, "step", 1))
-    if isinstance(bounds.start, Ref) or isinstance(bounds.stop, Ref):
-        return written(context, base, dim, [part])
-    start, stop, step = bounds.indices(size)
-    if step != 1:
-        raise NotImplementedError("slice_scatter with a step")
-    return _replace_span(context, base, part, dim, start, stop)
+@op("slice_scatter")
+def slice_scatter(
+    self: LabelledTensor, src: LabelledTensor, dim: int, start: Any, end: Any, step: int
+) -> LabelledTensor:
+    dim = one_dim(dim, self.rank)
+    if isinstance(start, Ref) or isinstance(end, Ref):
+        return written(self, dim, [src])
+    chosen = range(self.shape[dim])[slice(start, end, step)]
+    return joining.write(self, src, dim, np.asarray(chosen))
 
 
-def _select_scatter(context: Context) -> Value:
-    base, part = context.need(0, "self"), context.need(1, "src")
-    dim = context.arg(2, "dim") % len(base.shape)
-    index = context.arg(3, "index") % base.shape[dim]
-    return _replace_span(context, base, moves.insert(context, part, dim), dim, index, index + 1)
+@op("select_scatter")
+def select_scatter(self: LabelledTensor, src: LabelledTensor, dim: int, index: Any) -> LabelledTensor:
+    dim = one_dim(dim, self.rank)
+    part = movement.insert(src, dim)
+    if isinstance(index, Ref):
+        return written(self, dim, [part])
+    return joining.write(self, part, dim, np.array([index % self.shape[dim]]))
 
 
-def _replace_span(context: Context, base: Value, part: Value, dim: int, start: int, stop: int) -> Value:
-    size = base.shape[dim]
-    before = [moves.span(context, base, dim, 0, start)] if start > 0 else []
-    after = [moves.span(context, base, dim, stop, size)] if stop < size else []
-    if part.shape != (want := (*base.shape[:dim], stop - start, *base.shape[dim + 1 :])):
-        part = moves.expand(context, part, want)
-    return moves.concat(context, [*before, part, *after], dim)
+@op("view_as_complex view_as_complex_copy")
+def as_complex(self: LabelledTensor, call: Call) -> LabelledTensor:
+    """(…, 2) → complex (…): the real and the imaginary part are told apart."""
+    return contract("... p -> ...", [placed(self, (self.rank - 1,), PARTS)], call.shape)
 
 
-def _view_complex(context: Context) -> Value:
-    """(…, 2) ↔ complex (…): the real and the imaginary part are told apart."""
-    value = context.need(0, "self")
-    if context.node.op.startswith("aten.view_as_complex"):
-        pairs = placed(context, value, (len(value.shape) - 1,), "real and imaginary part")
-        return contract(context, "... p -> ...", [pairs], context.node.shape)
-    made = moves.expand(context, moves.insert(context, value, len(value.shape)), context.node.shape)
-    parts = context.positions(made.shape, (len(value.shape),), "real and imaginary part")
-    return moves.result(context, made, made.shape, [*made.arrays, *parts])
-
-
-_RESHAPE = """view _unsafe_view reshape flatten unflatten squeeze unsqueeze view_copy ravel _reshape_alias
-squeeze_copy unsqueeze_copy"""
-
-RULES: dict[str, Rule] = {
-    **{name: _reshape for name in _RESHAPE.split()},
-    "transpose": _transpose,
-    "swapaxes": _transpose,
-    "transpose_copy": _transpose,
-    "t": _t,
-    "numpy_T": _t,
-    "mT": _adjoint,
-    "adjoint": _adjoint,
-    "permute": _permute,
-    "permute_copy": _permute,
-    "movedim": _movedim,
-    "expand": _expand,
-    "expand_copy": _expand,
-    "expand_as": _expand,
-    "broadcast_to": _expand,
-    "broadcast_tensors": _broadcast_all,
-    "slice": _slice,
-    "slice_copy": _slice,
-    "narrow": _narrow,
-    "select": _select,
-    "select_copy": _select,
-    "split": _split,
-    "chunk": _split,
-    "split_with_sizes": _split,
-    "split_with_sizes_copy": _split,
-    "split_copy": _split,
-    "tensor_split": _split,
-    "unsafe_split": _split,
-    "unbind": _unbind,
-    "unbind_copy": _unbind,
-    "cat": _cat,
-    "concat": _cat,
-    "concatenate": _cat,
-    "stack": _stack,
-    "flip": _flip,
-    "roll": _roll,
-    "fft_fftshift": _half_turn,
-    "fft_ifftshift": _half_turn,
-    "repeat": _repeat,
-    "tile": _repeat,
-    "repeat_interleave": _repeat_interleave,
-    "pad": _pad,
-    "constant_pad_nd": _pad,
-    **{f"{kind}_pad{n}d": _pad_ordered for kind in ("reflection", "replication") for n in (1, 2, 3)},
-    "slice_scatter": _slice_scatter,
-    "select_scatter": _select_scatter,
-    "view_as_complex": _view_complex,
-    "view_as_real": _view_complex,
-    "view_as_real_copy": _view_complex,
-    "view_as_complex_copy": _view_complex,
-}
+@op("view_as_real view_as_real_copy")
+def as_real(self: LabelledTensor, call: Call) -> LabelledTensor:
+    """Complex (…) → (…, 2): the real and the imaginary part are told apart."""
+    wide = movement.expand(movement.insert(self, self.rank), call.shape)
+    return wide.with_positions((self.rank,), PARTS)

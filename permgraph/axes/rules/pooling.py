@@ -2,95 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from permgraph.axes.contraction import contract
-from permgraph.axes.rules.builders import Result, Rule, per_dim, positions_of
-from permgraph.axes.tensor_labels import Value
-from permgraph.axes.workspace import Context
+from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.rules.builders import per_dim, positions_of
+from permgraph.axes.rules.rule import Call, Results
+from permgraph.axes.rules.table import op, register
+
+register(
+    """upsample_nearest1d _upsample_nearest_exact1d upsample_linear1d upsample_nearest2d _upsample_nearest_exact2d
+    upsample_bilinear2d _upsample_bilinear2d_aa upsample_bicubic2d _upsample_bicubic2d_aa upsample_nearest3d
+    _upsample_nearest_exact3d upsample_trilinear3d""",
+    "b c !s* -> b c !t*",
+)
 
 
-def _pool(context: Context, rank: int, ordered: bool = False) -> Value:
-    """avg_pool, max_pool: windows of a size, at a stride, with padding."""
-    value, shape = context.need(0, "self"), context.node.shape
-    kernel = per_dim(context.arg(1, "kernel_size"), rank, 1)
-    stride = per_dim(context.arg(2, "stride"), rank, None)
-    padding = per_dim(context.arg(3, "padding", 0), rank, 0)
-    still = [k == 1 and p == 0 and s in (1, None) for k, s, p in zip(kernel, stride, padding, strict=True)]
-    whole = [k == n and p == 0 for k, n, p in zip(kernel, value.shape[-rank:], padding, strict=True)]
-    return _pooled(context, value, still, [w and not ordered for w in whole], shape)
+def _pooled(tensor: LabelledTensor, call: Call, still: list[bool], whole: list[bool]) -> Results:
+    """When it is read where each maximum was, positions are ordered even if one is left."""
+    s, t = positions_of(still, [w and 1 not in call.read for w in whole])
+    return call.every(contract(f"... {s} -> ... {t}", [tensor], call.shape))
 
 
-def _adaptive(context: Context, rank: int, ordered: bool = False) -> Value:
-    """adaptive pooling: into so many windows; into one, all are read alike."""
-    value, shape = context.need(0, "self"), context.node.shape
-    sizes = list(zip(value.shape[-rank:], shape[-rank:], strict=True))
-    return _pooled(
-        context, value, [a == b for a, b in sizes], [b == 1 and not ordered for _, b in sizes], shape
-    )
+def _windows(rank: int) -> Callable[..., Results]:
+    def pool(self: LabelledTensor, kernel_size: Any, stride: Any, padding: Any, call: Call) -> Results:
+        """... !s* -> ... !t*"""
+        kernel, around = per_dim(kernel_size, rank, 1), per_dim(padding, rank, 0)
+        steps, sizes = per_dim(stride, rank, None), self.shape[-rank:]
+        still = [k == 1 and p == 0 and s in (1, None) for k, s, p in zip(kernel, steps, around, strict=True)]
+        whole = [k == n and p == 0 for k, n, p in zip(kernel, sizes, around, strict=True)]
+        return _pooled(self, call, still, whole)
+
+    return pool
 
 
-def _pooled(
-    context: Context, value: Value, still: list[bool], whole: list[bool], shape: tuple[int, ...]
-) -> Value:
-    s, t = positions_of(still, whole)
-    return contract(context, f"... {s} -> ... {t}", [value], shape)
+def _adaptive(rank: int) -> Callable[..., Results]:
+    def pool(self: LabelledTensor, call: Call) -> Results:
+        """... !s* -> ... !t*"""
+        sizes = list(zip(self.shape[-rank:], call.shape[-rank:], strict=True))
+        return _pooled(self, call, [a == b for a, b in sizes], [b == 1 for _, b in sizes])
+
+    return pool
 
 
-def pooling(rank: int, adaptive: bool = False) -> Rule:
-    def rule(context: Context) -> Value:
-        return (_adaptive if adaptive else _pool)(context, rank)
+def _unpooled(rank: int) -> Callable[..., LabelledTensor]:
+    def unpool(self: LabelledTensor, indices: LabelledTensor, call: Call) -> LabelledTensor:
+        """What was pooled goes back to where it was: channels go with the channels of the index."""
+        lead = call.shape[:-rank]
+        passed = [contract("... !s* -> ...", [t], lead, {"s*": rank}) for t in (self, indices)]
+        return contract("..., ... -> ... !t*", passed, call.shape, {"t*": rank})
 
-    rule.__doc__ = "... !s* -> ... !t*"
-    return rule
-
-
-def indexed(rank: int, adaptive: bool = False) -> Rule:
-    """Pooling that tells where each maximum was: when that is read, positions are ordered even if one is left."""
-
-    def rule(context: Context) -> Result:
-        made = (_adaptive if adaptive else _pool)(context, rank, ordered=context.reads(1))
-        return made, made
-
-    rule.__doc__ = "... !s* -> ... !t*"
-    return rule
+    return unpool
 
 
-def resampled(rank: int) -> Rule:
-    def rule(context: Context) -> Value:
-        s, t = positions_of([False] * rank)
-        return contract(context, f"... {s} -> ... {t}", [context.need(0, "self")], context.node.shape)
-
-    rule.__doc__ = "... !s* -> ... !t*"
-    return rule
-
-
-def unpooled(rank: int) -> Rule:
-    """What was pooled goes back to where it was: channels go with the channels of the index."""
-
-    def rule(context: Context) -> Value:
-        shape = context.node.shape
-        values = [context.need(0, "self"), context.need(1, "indices")]
-        lead: list[Value | None] = [
-            contract(context, "... !s* -> ...", [v], shape[:-rank], **{"s*": rank}) for v in values
-        ]
-        return contract(context, "..., ... -> ... !t*", lead, shape, **{"t*": rank})
-
-    rule.__doc__ = "... !s*, ... !s* -> ... !t*"
-    return rule
-
-
-_RESAMPLED = {
-    1: "upsample_nearest1d _upsample_nearest_exact1d upsample_linear1d",
-    2: """upsample_nearest2d _upsample_nearest_exact2d upsample_bilinear2d _upsample_bilinear2d_aa
-upsample_bicubic2d _upsample_bicubic2d_aa""",
-    3: "upsample_nearest3d _upsample_nearest_exact3d upsample_trilinear3d",
-}
-
-RULES: dict[str, Rule] = {
-    **{f"{kind}_pool{n}d": pooling(n) for n in (1, 2, 3) for kind in ("avg", "max")},
-    **{f"adaptive_avg_pool{n}d": pooling(n, adaptive=True) for n in (1, 2, 3)},
-    **{f"_adaptive_avg_pool{n}d": pooling(n, adaptive=True) for n in (2, 3)},
-    **{f"max_pool{n}d_with_indices": indexed(n) for n in (1, 2, 3)},
-    **{f"adaptive_max_pool{n}d": indexed(n, adaptive=True) for n in (1, 2, 3)},
-    **{f"max_unpool{n}d": unpooled(n) for n in (2, 3)},
-    **{name: resampled(rank) for rank, names in _RESAMPLED.items() for name in names.split()},
-}
+for _n in (1, 2, 3):
+    op(f"avg_pool{_n}d max_pool{_n}d max_pool{_n}d_with_indices")(_windows(_n))
+    op(f"adaptive_avg_pool{_n}d adaptive_max_pool{_n}d")(_adaptive(_n))
+for _n in (2, 3):
+    op(f"_adaptive_avg_pool{_n}d")(_adaptive(_n))
+    op(f"max_unpool{_n}d")(_unpooled(_n))

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from permgraph.axes.rules.builders import Result, Rule, pin_everything
-from permgraph.axes.workspace import Context
-
-READ = "read by Python code"
-UNREACHED = "not reached by the example input"
+from permgraph.axes.rules.rule import Call, Results
+from permgraph.axes.rules.table import op
 
 
-def _read(context: Context) -> Result:
+@op("permgraph.read")
+def read(call: Call) -> Results:
     """Code that computes with these numbers sees no permutation: every axis is in order."""
-    return pin_everything(context, READ)
+    return call.pin_all("read by Python code")
 
 
-def _unreached(context: Context) -> Result:
+@op("permgraph.unreached")
+def unreached(call: Call) -> Results:
     """These weights stand beside equal ones that this example did not reach: what the others share is in order."""
-    return pin_everything(context, UNREACHED)
-
-
-RULES: dict[str, Rule] = {"permgraph.read": _read, "permgraph.unreached": _unreached}
+    return call.pin_all("not reached by the example input")

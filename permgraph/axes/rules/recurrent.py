@@ -2,95 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from permgraph.axes import movement as moves
+from permgraph.axes import movement
 from permgraph.axes.contraction import contract
-from permgraph.axes.rules.builders import Rule
-from permgraph.axes.tensor_labels import Array, Value
-from permgraph.axes.workspace import Context
-from permgraph.ir.trace import Shape
+from permgraph.axes.joining import concat
+from permgraph.axes.label_array import LabelArray
+from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.refusal import UnsupportedForm
+from permgraph.axes.rules.rule import Call, Results
+from permgraph.axes.rules.table import op
 
 # Rows are (gate, unit), gates in a fixed order; time is ordered, and its order shows in the result.
-INPUT = "b !t i, (!g h) i, (!g h)?, (!g h)? -> b !T h"
-STATE = "b T k, (!g h) k, b T h, b k?, b h? -> b T h"
-PROJECTED = "b T h, p h -> b T p"
+INPUT = "b !t i, (!g h) i, (!g h)?, (!g h)? -> b !s h"
+STATE = "b t k, (!g h) k, b t h, b k?, b h? -> b t h"
+PROJECTED = "b t h, p h -> b t p"
+
+State = tuple[LabelledTensor, LabelledTensor]
 
 
 def _layer(
-    context: Context, x: Value, weights: list[Value], hx: list[Value], gates: int, biased: bool
-) -> tuple[Value, Value]:
+    x: LabelledTensor, weights: tuple[LabelledTensor, ...], hx: list[LabelledTensor], gates: int, biased: bool
+) -> State:
     """One direction of one layer: x (b, t, i) → state (b, t, k), k = h, or p when it is projected, and cell (b, t, h)."""
     w_ih, w_hh, *rest = weights
-    batch, time, units = x.shape[0], x.shape[1], w_ih.shape[0] // gates
-    biases: list[Value | None] = [*rest[:2]] if biased else [None, None]
-    cell = contract(context, INPUT, [x, w_ih, *biases], (batch, time, units), g=gates)
+    shape = (*x.shape[:2], w_ih.shape[0] // gates)
+    biases = [*rest[:2]] if biased else [None, None]
+    cell = contract(INPUT, [x, w_ih, *biases], shape, {"g": gates})
     state = cell
     if len(rest) > (2 if biased else 0):
-        projection = rest[-1]
-        state = contract(context, PROJECTED, [cell, projection], (batch, time, projection.shape[0]))
-    read = [state, w_hh, cell, hx[0], hx[1] if len(hx) > 1 else None]
-    contract(context, STATE, read, (batch, time, units), g=gates)
+        state = contract(PROJECTED, [cell, rest[-1]], (*shape[:2], rest[-1].shape[0]))
+    contract(STATE, [state, w_hh, cell, hx[0], hx[1] if len(hx) > 1 else None], shape, {"g": gates})
     return state, cell
 
 
-def _recurrent(gates: int) -> Rule:
-    def rule(context: Context) -> tuple[Value | None, ...]:
-        if not isinstance(context.arg(3, "has_biases"), bool):
-            raise NotImplementedError("packed sequences")
-        x, hx = context.need(0, "input"), context.arg(1, "hx")
-        start = [v for v in map(context.value, hx if isinstance(hx, tuple) else (hx,)) if v is not None]
-        weights = [v for v in map(context.value, context.arg(2, "params")) if v is not None]
-        biased, layers = bool(context.arg(3, "has_biases")), int(context.arg(4, "num_layers"))
-        ways, batched = 1 + bool(context.arg(7, "bidirectional")), bool(context.arg(8, "batch_first"))
-        x = x if batched else moves.swap(context, x, 0, 1)
-        per = len(weights) // (layers * ways)
-        last: list[tuple[Value, Value]] = []
-        for layer in range(layers):
-            made = []
-            for way in range(ways):
-                at = layer * ways + way
-                initial = [moves.select(context, h, 0, at) for h in start]
-                last.append(_layer(context, x, weights[at * per : (at + 1) * per], initial, gates, biased))
-                made.append(last[-1][0])
-            x = moves.concat(context, made, 2) if ways > 1 else made[0]
-        x = x if batched else moves.swap(context, x, 0, 1)
-        return (x, *(_read(context, i, [pair[i] for pair in last]) for i in range(len(start))))
+def _recurrent(gates: int) -> Callable[..., Results]:
+    def layers(
+        hx: LabelledTensor | tuple[LabelledTensor, ...],
+        params: tuple[LabelledTensor, ...],
+        has_biases: bool,
+        num_layers: int,
+        bidirectional: bool,
+        call: Call,
+        input: LabelledTensor | None = None,
+        batch_first: bool = False,
+    ) -> Results:
+        """All layers, one after another, each in one or two directions."""
+        if input is None:
+            raise UnsupportedForm("packed sequences")
+        start = hx if isinstance(hx, tuple) else (hx,)
+        x = input if batch_first else movement.swap(input, 0, 1)
+        ways = 2 if bidirectional else 1
+        per = len(params) // (num_layers * ways)
+        last: list[State] = []
+        for first in range(0, num_layers * ways, ways):
+            for at in range(first, first + ways):
+                initial = [movement.select(h, 0, at) for h in start]
+                last.append(_layer(x, params[at * per : (at + 1) * per], initial, gates, has_biases))
+            states = [state for state, _ in last[first:]]
+            x = concat(states, 2) if ways > 1 else states[0]
+        x = x if batch_first else movement.swap(x, 0, 1)
+        return (x, *(_final(call, i, last) if i in call.read else None for i in range(1, 1 + len(start))))
 
-    rule.__doc__ = INPUT
-    return rule
-
-
-def _read(context: Context, which: int, states: list[Value]) -> Value | None:
-    """One of the final states, when something reads it."""
-    meta = context.node.results[1 + which]
-    return _final(context, states, meta.shape) if meta and context.reads(1 + which) else None
+    return layers
 
 
-def _final(context: Context, states: list[Value], shape: Shape) -> Value:
-    """The states after the last step, one per layer and direction, stacked: each has units of its own."""
-    rows = [moves.select(context, state, 1, -1) for state in states]
+def _final(call: Call, result: int, last: list[State]) -> LabelledTensor:
+    """The states (or cells) after the last step, one per layer and direction, stacked: each has units of its own."""
+    rows = [movement.select(states[result - 1], 1, -1) for states in last]
+    space, shape = call.space, call.shapes[result]
     units = [a.labels for row in rows for a in row.arrays if a.dims == (1,)]
     if len(units) < len(rows) or any(len(row.arrays) > len(row.on(1)) + len(row.on(0)) for row in rows):
-        return moves.concat(context, [moves.insert(context, row, 0) for row in rows], 0)
-    joint = Array((2,), units[0])
+        return concat([movement.insert(row, 0) for row in rows], 0)
+    joint = LabelArray((2,), units[0])
     if len(units) > 1:  # the units of two layers may have been tied elsewhere: what is new tells them apart
-        fresh, layer = (
-            context.points.fresh((len(units), units[0].size)),
-            context.fresh_pinned((len(units), 1), "layer"),
-        )
-        context.points.link(fresh, np.stack(units))
-        context.points.link(fresh, layer)
-        joint = Array((0, 2), fresh)
+        fresh = space.points.fresh((len(units), units[0].size))
+        space.points.link(fresh, np.stack(units))
+        space.points.link(fresh, space.fresh_pinned((len(units), 1), "layer"))
+        joint = LabelArray((0, 2), fresh)
     batch = tuple(replace(a, dims=(1,)) for a in rows[0].arrays if a.dims == (0,))
-    return Value(shape, (joint, *batch), name=context.node.name)
+    return LabelledTensor(space, shape, (joint, *batch))
 
 
-RULES: dict[str, Rule] = {
-    "lstm": _recurrent(4),
-    "gru": _recurrent(3),
-    "rnn_tanh": _recurrent(1),
-    "rnn_relu": _recurrent(1),
-}
+op("lstm")(_recurrent(4))
+op("gru")(_recurrent(3))
+op("rnn_tanh rnn_relu")(_recurrent(1))

@@ -1,39 +1,45 @@
 """Suggest: for an op without a rule, a row to start from.
 
-Axes of one size get one letter, and every axis is ordered (`!`), which is always true and pins them all. Whoever
+Axes of one size get one name, and every axis is ordered (`!`), which is always true and pins them all. Whoever
 knows the op takes `!` off the axes whose order does not matter to it.
 """
 
 from __future__ import annotations
 
-from permgraph.ir.trace import Node, Ref, Shape, Trace
+from collections.abc import Iterator
+from itertools import count
+from string import ascii_lowercase
 
-_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+from permgraph.axes.rules.rule import flat
+from permgraph.ir.trace import Node, Ref, Shape, Trace
 
 
 def suggest_row(trace: Trace, node: Node) -> str:
-    """A line of Python for the rule table: RULES["lib.op"] = equation("!a !b, !b -> !a !b")."""
-    name = node.op.removeprefix("aten.").rpartition(".")[0] or node.op
-    operands = [(i, "", a) for i, a in enumerate(node.args)]
-    operands += [(len(node.args) + i, k, a) for i, (k, a) in enumerate(node.kwargs.items())]
-    found = [(i, key, trace.by_name[a.node].shape) for i, key, a in operands if isinstance(a, Ref)]
-    letters: dict[int, str] = {}
-    terms = [_term(shape, letters) for _, _, shape in found]
-    text = f"{', '.join(terms)} -> {_term(node.shape, letters)}"
-    plain = [i for i, _, _ in found] == list(range(len(found)))
-    where = "" if plain else "".join(f', ({i}, "{key}")' for i, key, _ in found)
-    rule = f'equation("{text}"{where})'
-    return f'RULES["{name}"] = {f"several({rule})" if node.multiple else rule}'
+    """A line of Python that gives the op a rule: register("lib.op", "!a !b, !b -> !a !b")."""
+    op = node.op.removeprefix("aten.").rpartition(".")[0] or node.op
+    given = {name: list(flat([value])) for name, value in node.operands.items()}
+    present = [name for name, values in given.items() if any(values)]
+    named = present != list(given)[: len(present)]  # one before them is absent: say which is meant
+    refs = [ref for name in present for ref in given[name]]
+    names: dict[int, str] = {}
+    terms = [_term(trace.by_name[r.node].shape, names) if isinstance(r, Ref) else "?" for r in refs]
+    text = f"{', '.join(terms)} -> {_term(node.shape, names)}"
+    return f'register("{op}", "{text}"' + "".join(f', "{name}"' for name in present if named) + ")"
 
 
-def _term(shape: Shape, letters: dict[int, str]) -> str:
+def _term(shape: Shape, names: dict[int, str]) -> str:
     used: set[str] = set()
     term = []
     for size in shape:
-        letter = letters.get(size)
-        if letter is None or letter in used:  # the second axis of one size is an axis of its own
-            letter = next(x for x in _LETTERS if x not in used and x not in letters.values())
-            letters.setdefault(size, letter)
-        used.add(letter)
-        term.append(f"!{letter}")
+        name = names.get(size)
+        if name is None or name in used:  # the second axis of one size is an axis of its own
+            name = next(x for x in _names() if x not in used and x not in names.values())
+            names.setdefault(size, name)
+        used.add(name)
+        term.append(f"!{name}")
     return " ".join(term)
+
+
+def _names() -> Iterator[str]:
+    yield from ascii_lowercase
+    yield from (f"a{i}" for i in count())

@@ -45,7 +45,7 @@ class Flow:
         static = [r for r in refs if r not in self._moving]
         self.reads[node.name] = dict.fromkeys(t for r in static for t in self.reads[r])
         if node.op == "state":
-            self.reads[node.name] = {str(node.args[0]): None}
+            self.reads[node.name] = {str(node.options["tensor"]): None}
         if node.name not in self._moving:
             return
         tails = tuple(

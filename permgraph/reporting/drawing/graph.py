@@ -184,8 +184,8 @@ def axes_of(op: str) -> tuple[int | None, int] | None:
 
 
 def _groups(node: Node) -> int:
-    """Groups of a convolution: aten.conv{1,2,3}d(x, w, b, stride, padding, dilation, groups)."""
-    groups = node.kwargs.get("groups", node.args[6] if len(node.args) > 6 else 1)
+    """Groups of a convolution."""
+    groups = node.options.get("groups", 1)
     return groups if isinstance(groups, int) else 1
 
 
@@ -201,7 +201,7 @@ def _detail(trace: Trace, node: Node, weight: str) -> str:
     # axis 1 of a grouped convolution's weight counts the channels of one group
     width = [shape[0], shape[1] * groups]
     ends = f"{width[axes[0]]} → {width[axes[1]]}"
-    strides = node.args[3] if len(node.args) > 3 else ()
+    strides = node.options.get("stride", ())
     words = [f"{kind} {ends}", "k" + "×".join(str(n) for n in shape[2:])]
     words += [f"s{strides[0]}"] if isinstance(strides, tuple) and strides and strides[0] != 1 else []
     words += [f"{groups} groups"] if groups > 1 else []

@@ -1,0 +1,126 @@
+"""Joining: concatenation and padding. The parts of the new dim are told apart, each by a pinned point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from permgraph.axes.contraction import NamedArray, Pool
+from permgraph.axes.label_array import LabelArray
+from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.movement import expand, moved, narrow, resized, span, take
+from permgraph.axes.points import Labels
+from permgraph.axes.workspace import ORDERED, Workspace
+
+
+def concat(tensors: Sequence[LabelledTensor], dim: int) -> LabelledTensor:
+    """Parts one after another along a dim; each part is told apart, other dims are tied."""
+    for tensor in tensors:
+        tensor.space.use(tensor)
+    tensors = [t for t in tensors if t.shape != (0,)]
+    first = tensors[0]
+    dim %= first.rank
+    shape = resized(first.shape, dim, sum(t.shape[dim] for t in tensors))
+    if len(tensors) == 1:
+        return moved(first, shape, first.arrays)
+    joint = tuple(sorted({dim} | {d for t in tensors for a in t.on(dim) for d in a.dims}))
+    parts = _copies([_part(t, joint) for t in tensors], first)
+    for part in parts:
+        if not part.pinned:
+            first.space.tell_apart(part.labels)
+    labels = np.concatenate([p.labels for p in parts], axis=joint.index(dim))
+    pinned = all(p.pinned for p in parts)
+    repeats = any(p.repeats for p in parts) or (not pinned and np.unique(labels).size < labels.size)
+    whole = LabelArray(joint, labels, pinned, repeats)
+    result = moved(first, shape, [*_beside(tensors, dim, joint), whole])
+    return replace(result, weight=all(t.weight for t in tensors))
+
+
+def _beside(tensors: Sequence[LabelledTensor], dim: int, joint: tuple[int, ...]) -> list[LabelArray]:
+    """The arrays that do not touch the dim, tied between the parts."""
+    pool = Pool(tensors[0].space)
+    for owner, tensor in enumerate(tensors):
+        for array in tensor.arrays:
+            if dim not in array.dims:
+                names = tuple(f"{d:03d}" for d in array.dims)
+                pool.add(NamedArray(names, array.labels, array.pinned, array.repeats, {owner}))
+    pool.agree()
+    arrays = [
+        LabelArray(tuple(int(x) for x in names), a.labels, a.pinned, a.repeats)
+        for names, a in pool.arrays.items()
+    ]
+    return [a for a in arrays if not set(a.dims) < set(joint)]
+
+
+def _copies(parts: list[LabelArray], of: LabelledTensor) -> list[LabelArray]:
+    """Each part gets points of its own under those it has.
+
+    Two parts may hold one point, now or once everything is tied, and no two coordinates of an axis may be one:
+    what is made of them further on would look exchangeable.
+    """
+    space, alone = of.space, sum(not p.pinned for p in parts) < 2
+    copies = []
+    for part in parts:
+        if part.pinned:
+            copies.append(replace(part, labels=space.fresh_pinned(part.labels.shape, ORDERED)))
+            continue
+        if alone:
+            copies.append(part)
+            continue
+        unique, which = np.unique(part.labels, return_inverse=True)
+        fresh = space.points.fresh(unique.shape)
+        space.points.link(fresh, unique)
+        copies.append(replace(part, labels=fresh[which.reshape(part.labels.shape)]))
+    return copies
+
+
+def _part(tensor: LabelledTensor, joint: tuple[int, ...]) -> LabelArray:
+    """One array of a part over all the joint dims."""
+    inside = [a for a in tensor.arrays if set(a.dims) <= set(joint)]
+    for array in inside:
+        if array.dims == joint:
+            return array
+    if not inside:
+        return LabelArray(joint, tensor.space.points.fresh(tuple(tensor.shape[d] for d in joint)))
+    return tensor.space.product(tensor.shape, joint, inside)
+
+
+def write(base: LabelledTensor, part: LabelledTensor, dim: int, chosen: Labels) -> LabelledTensor:
+    """`base` with the coordinates `chosen` of a dim replaced by `part`."""
+    part = expand(part, resized(base.shape, dim, chosen.size))
+    rest = np.setdiff1d(np.arange(base.shape[dim]), chosen)
+    base.space.use(base)  # overwritten as a whole, it has no say
+    joined = concat([take(base, dim, rest), part] if rest.size else [part], dim)
+    return take(joined, dim, np.argsort(np.concatenate([rest, chosen])))
+
+
+def pad(tensor: LabelledTensor, dim: int, before: int, after: int, ordered: bool = False) -> LabelledTensor:
+    """Constant padding of one dim (negative: cropping). The padded slots look alike and are told apart.
+
+    `ordered` is for reflect, replicate and circular padding, whose slots depend on positions.
+    """
+    if before < 0 or after < 0:
+        kept = span(tensor, dim, max(0, -before), tensor.shape[dim] - max(0, -after))
+        return pad(kept, dim, max(0, before), max(0, after), ordered)
+    if before == after == 0:
+        return tensor
+    shape = resized(tensor.shape, dim, before + tensor.shape[dim] + after)
+    touching, space = tensor.on(dim), tensor.space
+    rest = [a for a in tensor.arrays if dim not in a.dims]
+    if ordered or (all(a.pinned and a.dims == (dim,) for a in touching) and touching):
+        space.pin(touching, ORDERED)
+        return moved(tensor, shape, [*rest, *space.positions(shape, (dim,), ORDERED)])
+    touching = touching or [LabelArray((dim,), space.points.fresh((tensor.shape[dim],)))]
+    padded = [narrow(_padded(space, a, dim, before, after), dim) for a in touching]
+    return moved(tensor, shape, [*rest, *(a for a in padded if a.dims)])
+
+
+def _padded(space: Workspace, array: LabelArray, dim: int, before: int, after: int) -> LabelArray:
+    axis = array.dims.index(dim)
+    space.tell_apart(array.labels)
+    fresh = space.points.fresh(resized(array.labels.shape, axis, before + after))
+    left, right = np.split(fresh, [before], axis=axis)
+    labels = np.concatenate([left, array.labels, right], axis=axis)
+    return replace(array, labels=labels, pinned=False)

@@ -1,0 +1,63 @@
+"""State labels: the first labels of parameters and buffers. Inner channels of grouped convolutions in blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from permgraph.axes.label_array import LabelArray
+from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.workspace import Workspace
+from permgraph.ir.trace import Node, Ref, Shape, StateTensor, Trace
+
+_KEEPS_WEIGHT = ("aten._weight_norm", "aten.clone", "aten._to_copy", "aten.alias", "aten.detach")
+
+
+def label_state(space: Workspace, tensor: StateTensor, blocks: dict[int, int]) -> LabelledTensor:
+    """Fresh points for every axis; `blocks` says which axes are ordered separately in each block of axis 0."""
+    arrays = []
+    for axis, size in enumerate(tensor.shape):
+        if size > 1 and axis not in blocks:
+            arrays.append(LabelArray((axis,), space.points.fresh((size,), tensor.name, axis)))
+    for axis, groups in blocks.items():
+        if tensor.shape[axis] > 1:
+            outer = next((a for a in arrays if a.dims == (0,)), None)
+            arrays.append(_in_blocks(space, tensor, axis, groups, outer))
+    return LabelledTensor(space, tensor.shape, tuple(arrays), weight=True)
+
+
+def _in_blocks(
+    space: Workspace, tensor: StateTensor, axis: int, groups: int, outer: LabelArray | None
+) -> LabelArray:
+    """The weight of a grouped convolution orders this axis separately in each block of axis 0.
+
+    Labels (groups, size), repeated over the rows of a block. Rows and columns of a block stay together.
+    """
+    labels = space.points.fresh((groups, tensor.shape[axis]), tensor.name, axis)
+    if outer is not None:
+        columns = space.block(labels, (0,), False, False)
+        rows = space.block(outer.labels.reshape(groups, -1), (0,), False, False)
+        space.points.tie(columns, rows)
+    return LabelArray((0, axis), np.repeat(labels, tensor.shape[0] // groups, axis=0), repeats=True)
+
+
+def channel_blocks(trace: Trace) -> dict[str, dict[int, int]]:
+    """State nodes that are the weight of a grouped convolution → {channel axis inside a group: groups}.
+
+    The weight is followed upwards through ops that keep its shape (weight norm, casts, scaling).
+    """
+    blocks: dict[str, dict[int, int]] = {}
+    for node in trace.nodes:
+        groups, weight = node.options.get("groups", 1), node.operands.get("weight")
+        if node.op.startswith("aten.conv") and groups > 1 and isinstance(weight, Ref):
+            _mark(trace, trace.by_name[weight.node], trace.by_name[weight.node].shape, groups, blocks)
+    return blocks
+
+
+def _mark(trace: Trace, node: Node, shape: Shape, groups: int, blocks: dict[str, dict[int, int]]) -> None:
+    if node.shape != shape:
+        return
+    if node.op == "state":
+        blocks[node.name] = {1: groups}
+    elif node.pointwise or node.op.startswith(_KEEPS_WEIGHT):
+        for ref in node.refs():
+            _mark(trace, trace.by_name[ref], shape, groups, blocks)
