@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from permgraph.cli import main
 from permgraph.demo import demo_audio, demo_models, run_demo
 from permgraph.errors import UsageError, VerificationError
 from permgraph.ir.permutations import Permutations, random_permutations
@@ -17,6 +16,7 @@ from permgraph.ir.plan import Plan
 from permgraph.pipeline import PERMUTATIONS, check_function, group_weights, parse_weights, plan_for
 from permgraph.verification.function_check import left_out
 from permgraph.weights.encoder import Encoder, open_encoder
+from tests.command import run
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +48,6 @@ def sides() -> tuple[str, ...]:
 
 def listen(audio: Path) -> tuple[str, ...]:
     return "--audio", str(audio), "--seconds", "2", "--clips", "12"
-
-
-def run(*words: object, code: int = 0) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["permgraph", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            main()
-    assert end.value.code == code
 
 
 def test_the_demo_aligns_verifies_merges_and_draws(tmp_path: Path) -> None:

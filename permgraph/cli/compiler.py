@@ -76,10 +76,11 @@ def plan(
     from permgraph.planning.selection import select
     from permgraph.reporting.tables import steps_text
 
-    spec = infer_spec(trace_of(target), free_output, strict)
+    found = trace_of(target)
+    spec = infer_spec(found, free_output, strict)
     made = compile_plan(spec, groups, exclude, mode)
     if mode != "exact" and measure:
-        made = measured(made, target)
+        made = measured(made, found, target)
     made.save(out)
     if json_:
         print_json({**made.document(), "steps": encode(made)["spec"]["places"]})

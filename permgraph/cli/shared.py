@@ -55,7 +55,7 @@ def infer_spec(found: Trace, free_output: bool, strict: bool) -> PermSpec:
     return spec
 
 
-def measured(made: Plan, target: str | None) -> Plan:
+def measured(made: Plan, found: Trace, target: str | None) -> Plan:
     """The plan with the change it makes to the function of the MODEL that was typed.
 
     What a trace file says of its model is a label: nothing is built or imported by it.
@@ -68,7 +68,7 @@ def measured(made: Plan, target: str | None) -> Plan:
         return made
     from permgraph.verification.verdict import measured_change
 
-    return measured_change(made, target)
+    return measured_change(made, found, target)
 
 
 def pair_of(a: Path, b: Path, per_model_rate: bool) -> tuple[Encoder, Encoder]:

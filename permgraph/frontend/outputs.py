@@ -22,17 +22,28 @@ def plain_outputs(module: nn.Module) -> Iterator[list[str]]:
     caches: list[str] = []
 
     def hook(_: nn.Module, args: Any, output: Any) -> Any:
-        leaves = tree_leaves(output)
-        if all(isinstance(leaf, (Tensor, int, float, bool, str, type(None))) for leaf in leaves):
+        if _is_plain(output):
             return output
-        caches.extend(type(leaf).__name__ for leaf in leaves if is_cache(leaf))
-        return tuple(t for leaf in leaves if not is_cache(leaf) for t in tensors_in(leaf))
+        caches.extend(type(leaf).__name__ for leaf in tree_leaves(output) if is_cache(leaf))
+        return tuple(result_tensors(output))
 
     handle = module.register_forward_hook(hook)
     try:
         yield caches
     finally:
         handle.remove()
+
+
+def result_tensors(output: Any) -> list[Tensor]:
+    """The tensors that a network returned, numbered as the outputs of its trace are."""
+    if _is_plain(output):
+        return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    return [t for leaf in tree_leaves(output) if not is_cache(leaf) for t in tensors_in(leaf)]
+
+
+def _is_plain(output: Any) -> bool:
+    """Whether torch.export knows all that is in it."""
+    return all(isinstance(leaf, (Tensor, int, float, bool, str, type(None))) for leaf in tree_leaves(output))
 
 
 def is_cache(value: Any) -> bool:

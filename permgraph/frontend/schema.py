@@ -39,21 +39,28 @@ def bound(op: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     """
     operands: dict[str, Any] = {}
     options: dict[str, Any] = {}
-    schema = schema_of(op)
-    if schema is None:
+    slots = _slots(op)
+    if slots is None:
         names = _OWN.get(op, ())
         given = {names[i] if i < len(names) else f"arg{i}": value for i, value in enumerate(args)} | kwargs
         for name, value in given.items():
             (operands if _reads(value) else options)[name] = value
         return operands, options
-    given = dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
-    for a in schema.arguments:
-        value = given[a.name] if a.name in given else plain(a.default_value)
-        (operands if is_tensor(a) else options)[a.name] = value
+    given = dict(zip((name for name, _, _ in slots), args, strict=False)) | kwargs
+    for name, default, tensor in slots:
+        (operands if tensor else options)[name] = given.get(name, default)
     return operands, options
 
 
 @cache
+def _slots(op: str) -> tuple[tuple[str, Any, bool], ...] | None:
+    """(name, default, whether it is a tensor) of every argument of an op; a large network calls few ops often."""
+    schema = schema_of(op)
+    if schema is None:
+        return None
+    return tuple((a.name, plain(a.default_value), is_tensor(a)) for a in schema.arguments)
+
+
 def schema_of(op: str) -> torch.FunctionSchema | None:
     """The schema of "aten.linear.default"; None for what is no op of torch."""
     namespace, _, rest = op.partition(".")

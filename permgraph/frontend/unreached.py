@@ -1,8 +1,9 @@
 """Unreached: weights that a run did not read because the data decided its path, as those of experts without tokens.
 
-Another input may reach them. They are no part of the trace, so no plan moves them, and what they would share with
-others must stay in order. Most take the place of weights that were read, as experts.3.up.weight that of
-experts.2.up.weight: those are pinned. Where there are none, all that the nearest module around them read is pinned.
+Another input may reach them. They are no part of the trace, so no plan moves them. Most take the place of weights that
+were read, as experts.3.up.weight that of experts.2.up.weight, in one forward even: what those share with others is
+pinned. A branch of its own (`self.a(x) if mask.any() else self.b(x)`) is another path through the code: a trace is one
+path, and the report says which weights lie on the other.
 """
 
 from __future__ import annotations
@@ -32,31 +33,35 @@ def with_unreached(nodes: list[Node], state: dict[str, StateTensor]) -> tuple[li
     ]
     if not reads or not missing:
         return nodes, tuple(notes)
-    held = dict.fromkeys(at[name] for tensor in missing for name in _beside(tensor, at, state))
-    node = node_of("unreached", "permgraph.unreached.default", (tuple(map(Ref, held)),), results=_ANSWER)
-    names = [t.name for t in missing]
-    notes.append(
-        f"the example does not reach {', '.join(names[:5])}{', …' if len(names) > 5 else ''}: what they would share"
-        " with other weights is in order; an example that reaches them sets it free"
+    alike = {tensor.name: _alike(tensor, at, state) for tensor in missing}
+    held = dict.fromkeys(at[name] for names in alike.values() for name in names)
+    notes += _told(
+        [n for n, found in alike.items() if found],
+        "what they would share with other weights is in order, until an example reaches them",
     )
+    notes += _told(
+        [n for n, found in alike.items() if not found], "a plan keeps the function where they stay unread"
+    )
+    if not held:
+        return nodes, tuple(notes)
+    node = node_of("unreached", "permgraph.unreached.default", (tuple(map(Ref, held)),), results=_ANSWER)
     return [*nodes[:-1], node, nodes[-1]], tuple(notes)
+
+
+def _told(names: list[str], what: str) -> list[str]:
+    listed = f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+    return [f"the example does not reach {listed}: {what}"] if names else []
 
 
 _ANSWER = (TensorMeta((), "bool"),)
 
 
-def _beside(tensor: StateTensor, at: dict[str, str], state: dict[str, StateTensor]) -> list[str]:
-    """Names of weights that were read and that a tensor could take the place of, or stand beside."""
+def _alike(tensor: StateTensor, at: dict[str, str], state: dict[str, StateTensor]) -> list[str]:
+    """Names of weights that were read and that a tensor could take the place of."""
     for pattern in _patterns(tensor.name):
         alike = [n for n in at if state[n].shape == tensor.shape and re.fullmatch(pattern, n)]
         if alike:
             return alike
-    module = tensor.name
-    while module:
-        module = module.rpartition(".")[0]
-        around = [n for n in at if n.startswith(f"{module}." if module else "")]
-        if around:
-            return around
     return []
 
 

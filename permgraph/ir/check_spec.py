@@ -55,16 +55,16 @@ def _check_groups(spec: PermSpec) -> None:
             raise PlanError(f"group {group.name!r} is defined twice.")
         if group.size < 1:
             raise PlanError(f"group {group.name!r} has {group.size} units.")
-        for name in group.within:
+        for name in group.ancestors:
             if name not in known:
                 raise PlanError(
                     f"group {group.name!r} lives within {name!r}, which is not defined before it."
                 )
-            outer = next((o for o in known[name].within if o not in group.within), None)
+            outer = next((o for o in known[name].ancestors if o not in group.ancestors), None)
             if outer is not None:
                 raise PlanError(f"group {group.name!r} lives within {name!r} and not within its {outer!r}.")
-        copies = math.prod(known[name].size for name in group.within)
-        if group.copies != copies or len(set(group.within)) != len(group.within):
+        copies = math.prod(known[name].size for name in group.ancestors)
+        if group.copies != copies or len(set(group.ancestors)) != len(group.ancestors):
             raise PlanError(
                 f"group {group.name!r}: {group.copies} copies, its ancestors have {copies} units."
             )
@@ -79,7 +79,7 @@ def _check_layout(spec: PermSpec, where: object, layout: Sequence[str], position
             raise PlanError(f"{where}: group {name!r} is not defined.")
         group = spec.by_name[name]
         sizes.append(group.size)
-        missing = [outer for outer in group.within if outer not in layout]
+        missing = [outer for outer in group.ancestors if outer not in layout]
         if missing:
             raise PlanError(
                 f"{where}: units of {name} are placed without {missing[0]}, which they live within."

@@ -61,7 +61,7 @@ class Permutations:
         """
         undone = {}
         for name, array in self.arrays.items():
-            chain = list(spec.by_name[name].within)
+            chain = list(spec.by_name[name].ancestors)
             inverse = np.argsort(array, axis=-1)
             undone[name] = inverse[source_slots(spec, chain, self, inverted=True)] if chain else inverse
         return Permutations(undone, origin=Origin(self.origin.plan, self.origin.architecture))
@@ -112,11 +112,11 @@ def source_slots(
     grid = np.indices(tuple(g.size for g in groups), dtype=np.int64)
     slots = list(grid)
     # Ancestors first, wherever they stand in the layout: undoing a nested group needs theirs undone.
-    for axis, group in sorted(enumerate(groups), key=lambda pair: len(pair[1].within)):
+    for axis, group in sorted(enumerate(groups), key=lambda pair: len(pair[1].ancestors)):
         if group.name not in perms.arrays:
             continue
         array = perms.arrays[group.name]
-        chain = [layout.index(name) for name in group.within]
+        chain = [layout.index(name) for name in group.ancestors]
         array = np.argsort(array, axis=-1) if inverted else array
         at = tuple(slots[a] if inverted else grid[a] for a in chain)
         slots[axis] = array[at + (grid[axis],)]  # noqa: RUF005

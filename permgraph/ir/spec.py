@@ -132,8 +132,8 @@ class Group:
     name     role and running index: "cnn.0", "heads.3", "heads.3/v"
     role     "cnn", "heads", "heads/v", "heads/qk", "ffn", "residual", "embed", …
     size     number of units
-    within   names of its ancestors, outermost first: every unit of theirs holds a copy of this group. One may lie
-             within another, or two may cross (a channel shuffle between grouped convolutions)
+    ancestors   names of the groups it lives within, outermost first: every unit of theirs holds a copy of this group.
+                One may lie within another, or two may cross (a channel shuffle between grouped convolutions)
     copies   number of independent copies: product of the sizes of all ancestors
     module   path of the module that produces the units
     places   where its units lie; a place shared with an ancestor or a product appears in each
@@ -143,16 +143,16 @@ class Group:
     name: str
     role: str
     size: int
-    within: tuple[str, ...] = ()
+    ancestors: tuple[str, ...] = ()
     copies: int = 1
     module: str = ""
     places: tuple[Place, ...] = field(default=(), repr=False, metadata=NOT_IN_FILE)
     probes: tuple[Probe, ...] = field(default=(), repr=False)
 
     @property
-    def parent(self) -> str | None:
+    def within(self) -> str | None:
         """Name of the innermost ancestor."""
-        return self.within[-1] if self.within else None
+        return self.ancestors[-1] if self.ancestors else None
 
     @property
     def log10_order(self) -> float:
@@ -242,7 +242,7 @@ class PermSpec(Document):
 
     def ancestors(self, group: Group) -> list[Group]:
         """The groups `group` lives within, outermost first."""
-        return [self.by_name[name] for name in group.within]
+        return [self.by_name[name] for name in group.ancestors]
 
     def shape_of(self, group: Group) -> tuple[int, ...]:
         """Shape of the group's permutation array: sizes of its ancestors, then its own."""

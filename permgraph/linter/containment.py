@@ -210,7 +210,7 @@ class _Ours:
         sizes = tuple(group.size for group in groups)
         sources = np.unravel_index(slots.reshape(sizes), sizes)
         for axis, group in enumerate(groups):
-            chain = [place.layout.index(name) for name in group.within] + [axis]
+            chain = [place.layout.index(name) for name in group.ancestors] + [axis]
             rest = [a for a in range(len(sizes)) if a not in chain]
             array = np.transpose(sources[axis], [*chain, *rest]).reshape(*(sizes[a] for a in chain), -1)
             if (array != array[..., :1]).any():
@@ -242,7 +242,7 @@ class _Ours:
         grid = np.indices(place.positions.shape[:-1])
         source = []
         for axis, name in enumerate(place.layout):
-            chain = [place.layout.index(above) for above in self.spec.by_name[name].within]
+            chain = [place.layout.index(above) for above in self.spec.by_name[name].ancestors]
             array = element.arrays.get(name)
             source.append(grid[axis] if array is None else array[tuple(grid[a] for a in (*chain, axis))])
         positions = place.positions.array()

@@ -238,7 +238,7 @@ def _same_selection(plan: Plan, spec: PermSpec) -> Plan:
 
 
 def _groups(spec: PermSpec) -> list[tuple[str, int, tuple[str, ...]]]:
-    return [(g.name, g.size, g.within) for g in spec.groups]
+    return [(g.name, g.size, g.ancestors) for g in spec.groups]
 
 
 def _columns(result: Tensor, probe: Probe) -> Tensor:

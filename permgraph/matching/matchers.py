@@ -14,7 +14,7 @@ from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Group
 from permgraph.matching.nested_assignment import align, evidence
-from permgraph.matching.probes import DECIDING
+from permgraph.matching.probes import DECIDING, decides
 from permgraph.matching.scores import measure, measure_probes
 
 
@@ -155,10 +155,10 @@ def _deciding_keys(
     """For each parent group, the probes that reach into a group of the deciding role."""
     found: dict[str, set[str]] = {}
     for key in keys:
-        groups = [plan.spec.by_name[name] for name in moments[key].layout.groups]
-        for group in groups:
-            if any(g.role == deciding.get(group.role) for g in groups):
-                found.setdefault(group.name, set()).add(key)
+        layout = moments[key].layout.groups
+        for name in layout:
+            if decides(plan.spec, plan.spec.by_name[name], layout, deciding):
+                found.setdefault(name, set()).add(key)
     return found
 
 

@@ -7,6 +7,8 @@ and keys before their product. Other groups are observed wherever they are consu
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from permgraph.ir.moments import Layout
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Group, PermSpec, Probe
@@ -49,8 +51,12 @@ def _of_group(plan: Plan, group: Group) -> list[Probe]:
 
 def deciding_probes(spec: PermSpec, group: Group, probes: list[Probe]) -> list[Probe]:
     """Of the probes that carry a parent group, those that decide its order; all where none is singled out."""
-    role = DECIDING.get(group.role)
-    return [p for p in probes if any(spec.by_name[name].role == role for name in p.layout)] or probes
+    return [p for p in probes if decides(spec, group, p.layout, DECIDING)] or probes
+
+
+def decides(spec: PermSpec, group: Group, layout: Iterable[str], deciding: Mapping[str, str]) -> bool:
+    """Whether a probe with this layout decides the order of a group: it reaches into a group of the deciding role."""
+    return any(spec.by_name[name].role == deciding.get(group.role) for name in layout)
 
 
 def _after_convolution(probes: list[Probe]) -> list[Probe]:

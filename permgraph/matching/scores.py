@@ -14,7 +14,7 @@ from permgraph.ir.permutations import Permutations, random_permutations, source_
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Group, IntArray, PermSpec
 from permgraph.matching.assignment import solve
-from permgraph.matching.probes import DECIDING
+from permgraph.matching.probes import DECIDING, decides
 
 SHUFFLES = 10
 DIGITS = 6
@@ -85,11 +85,9 @@ def _own(spec: PermSpec, group: Group, moments: Moments, deciding: Mapping[str, 
         others = (spec.by_name[name] for name in moments[key].layout.groups)
         return any(group.name in (a.name for a in spec.ancestors(other)) for other in others)
 
-    def decides(key: str) -> bool:
-        return any(spec.by_name[name].role == deciding.get(group.role) for name in moments[key].layout.groups)
-
     own = [key for key in holding if not inside(key)]
-    return own or [key for key in holding if decides(key)] or holding
+    chosen = [key for key in holding if decides(spec, group, moments[key].layout.groups, deciding)]
+    return own or chosen or holding
 
 
 def _probe(plan: Plan, perms: Permutations, random: list[Permutations], probe: ProbeMoments) -> Row:

@@ -83,11 +83,11 @@ def _with_inner(spec: PermSpec, names: list[str]) -> list[str]:
     Where a word has the name of a group's role it says what belongs together: `heads`, and so `heads.3`, brings the
     value channels and not the queries and keys.
     """
-    brought = dict.fromkeys(names)
+    brought, chosen = dict.fromkeys(names), set(names)
     for group in spec.groups:
         for parent in spec.ancestors(group):
             roles = words().get(parent.role, {"roles": ["*"]})["roles"]
-            if parent.name in names and any(fnmatchcase(group.role, role) for role in roles):
+            if parent.name in chosen and any(fnmatchcase(group.role, role) for role in roles):
                 brought[group.name] = None
     return list(brought)
 

@@ -59,7 +59,7 @@ class Row:
 
 def symmetry(spec: PermSpec, group: Group) -> str:
     """The group and what lives within it, as a wreath product: "S512", "S12 ≀ (S64 qk × S64 v)"."""
-    inner = [g for g in spec.groups if g.parent == group.name]
+    inner = [g for g in spec.groups if g.within == group.name]
     if not inner:
         return f"S{group.size}"
     if len(inner) == 1 and not _within(spec, inner[0]):
@@ -75,7 +75,7 @@ def _factor(spec: PermSpec, group: Group) -> str:
 
 
 def _within(spec: PermSpec, group: Group) -> list[Group]:
-    return [g for g in spec.groups if g.parent == group.name]
+    return [g for g in spec.groups if g.within == group.name]
 
 
 def family(spec: PermSpec, group: Group) -> tuple[Group, ...]:
@@ -90,7 +90,7 @@ def rows(spec: PermSpec) -> list[Row]:
     """The outermost groups; consecutive ones of a role with the same symmetry share a row."""
     runs: dict[str, list[list[Group]]] = {}
     order: list[list[Group]] = []
-    for group in (g for g in spec.groups if not g.within):
+    for group in (g for g in spec.groups if not g.ancestors):
         last = runs.setdefault(group.role, [])
         if last and _follows(spec, last[-1][-1], group):
             last[-1].append(group)

@@ -73,6 +73,7 @@ class _Relations:
     def __init__(self, trace: Trace, points: Points) -> None:
         self.trace, self.points = trace, points
         self.starts = np.array([o.start for o in points.origins])
+        self.flow = nx.DiGraph((ref, n.name) for n in trace.nodes for ref in n.refs())
         rows = [*points.tied, *points.linked]
         self.a = np.concatenate([a for a, _, _ in rows] or [np.zeros(0, dtype=np.int64)])
         self.b = np.concatenate([b for _, b, _ in rows] or [np.zeros(0, dtype=np.int64)])
@@ -91,7 +92,8 @@ class _Relations:
     def chain(self, here: Labels, there: Labels) -> list[Reason]:
         """By ties alone where there is such a path; else through blocks, but through nothing that is pinned:
         a part of an axis is linked to a pinned point, and so would be related to every other part."""
-        ends = np.isin(self.a, (*here, *there)) | np.isin(self.b, (*here, *there))
+        both = np.concatenate([here, there])
+        ends = np.isin(self.a, both) | np.isin(self.b, both)
         loose = ~(self.pinned[self.a] | self.pinned[self.b]) | ends
         for edges in (self.tie, self.tie | loose):
             graph = self._graph(edges)
@@ -161,7 +163,15 @@ class _Relations:
     def _reason(self, point: int, there: str, kind: str, step: Step) -> Reason:
         node, here = self.trace.by_name.get(step.node), self._name(point)
         where = (node.op, node.module, node.source) if node else ("", "", "")
-        return Reason(here, there, kind, step.node, *where, step.rule, _flow(self.trace, here, step.node))
+        return Reason(here, there, kind, step.node, *where, step.rule, self._between(here, step.node))
+
+    def _between(self, axis: str, node: str) -> tuple[str, ...]:
+        """Names of the nodes between a tensor and a node, along the data."""
+        tensor, states = axis.rpartition("[")[0], (n for n in self.trace.nodes if n.op == "state")
+        start = next((n.name for n in states if n.options["tensor"] == tensor), None)
+        if start not in self.flow or node not in self.flow or not nx.has_path(self.flow, start, node):
+            return ()
+        return tuple(nx.shortest_path(self.flow, start, node)[1:])
 
 
 def _named(trace: Trace, text: str) -> tuple[str, int]:
@@ -195,18 +205,6 @@ def describe(spec: PermSpec, tensor: str, axis: int) -> str:
         parts.append("the network never reads this tensor")
     said = "; ".join(parts) or "held in place, distinguished by what it is linked to"
     return f"{tensor}[{axis}], {size} coordinates: {said}"
-
-
-def _flow(trace: Trace, axis: str, node: str) -> tuple[str, ...]:
-    """Names of the nodes between a tensor and a node, along the data."""
-    tensor = axis.rpartition("[")[0]
-    start = next((n.name for n in trace.nodes if n.op == "state" and n.options["tensor"] == tensor), None)
-    if start is None or node not in trace.by_name:
-        return ()
-    graph = nx.DiGraph((ref, n.name) for n in trace.nodes for ref in n.refs())
-    if start not in graph or node not in graph or not nx.has_path(graph, start, node):
-        return ()
-    return tuple(nx.shortest_path(graph, start, node)[1:])
 
 
 def explain_text(trace: Trace, axis: str, other: str | None = None, free_output: bool = False) -> str:

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from permgraph.errors import CheckError
+from permgraph.frontend.outputs import result_tensors
 from permgraph.torch_modes import eval_mode, seeded
 from permgraph.verification.random_values import Constants, is_random
 from permgraph.verification.state import State
@@ -61,8 +62,7 @@ def run(module: nn.Module, state: State, inputs: tuple[tuple[Any, ...], dict[str
         if _two_float_types(str(error)):
             raise CheckError(_out_of_sight(error, module)) from error
         raise
-    outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-    return Run([wide(leaf) for leaf in outputs], tuple(sorted(constants.calls)))
+    return Run([wide(tensor) for tensor in result_tensors(result)], tuple(sorted(constants.calls)))
 
 
 def wide(tensor: torch.Tensor) -> torch.Tensor:

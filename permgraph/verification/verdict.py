@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from permgraph.frontend.sources import Source
+    from permgraph.ir.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -102,12 +103,9 @@ def measure(
     return max(checks, key=lambda check: check.change / check.limit)
 
 
-def measured_change(plan: Plan, model: str) -> Plan:
-    """The plan with the change it makes to the function of MODEL, which it was made for."""
-    from permgraph.frontend.capture import capture
-
+def measured_change(plan: Plan, trace: Trace, model: str) -> Plan:
+    """The plan with the change it makes to the function of MODEL, which it was made for and which `trace` is of."""
     source, _ = with_weights(model)
-    trace = capture(source.module, source.args, source.kwargs, source.name)
     args, kwargs = random_inputs(source, trace)
     return replace(plan, change=verify(source.module, args, plan, kwargs).change)
 

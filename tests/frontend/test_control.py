@@ -103,8 +103,8 @@ def test_attention_with_a_score_function_has_the_groups_of_the_same_spelled_out(
     nets = [Flex(by_head, spelled).double().eval().requires_grad_(False) for spelled in (False, True)]
     found, spelled = (infer(capture(net, x)) for net in nets)
     assert not found.unknown_ops
-    assert [(g.size, g.copies, g.within) for g in found.groups] == [
-        (g.size, g.copies, g.within) for g in spelled.groups
+    assert [(g.size, g.copies, g.ancestors) for g in found.groups] == [
+        (g.size, g.copies, g.ancestors) for g in spelled.groups
     ]
     assert {g.copies for g in found.groups} == ({1} if by_head else {1, 3})
     assert max(verify(nets[1], x, spelled, seed=seed) for seed in range(2)) < 1e-12

@@ -306,3 +306,22 @@ def test_every_hand_out_is_recorded() -> None:
         with for_capture(net), warnings.catch_warnings():
             recorder = record(net, ((torch.randn(2, 4),), {}), state_names(net))
         assert recorder.reads
+
+
+def test_a_branch_not_taken_is_told_and_holds_nothing_on_the_path_that_was() -> None:
+    class Branch(Layers):
+        def __init__(self) -> None:
+            super().__init__()
+            self.other = nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            _, g = self.hidden(x)
+            return self.three(g) if bool((x >= 0).all()) else self.other(g)  # type: ignore[no-any-return]
+
+    net, x = double(Branch()), (torch.rand(2, 4).double(),)
+    trace = capture(net, x)
+    assert any(
+        "does not reach other.weight, other.bias: a plan keeps the function where" in n for n in trace.notes
+    )
+    assert sizes(trace) == [5, 6]
+    assert verify(net, x, infer(trace)) < 1e-12

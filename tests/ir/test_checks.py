@@ -152,10 +152,13 @@ def wrong_specs() -> dict[str, tuple[Callable[[], PermSpec], str]]:
         "group twice": (lambda: with_spec(groups=spec(NETWORK).groups * 2), "is defined twice."),
         "size 0": (lambda: with_group("ffn.0", size=0), "group 'ffn.0' has 0 units."),
         "within nothing": (
-            lambda: with_group("ffn.0", within=("x",)),
+            lambda: with_group("ffn.0", ancestors=("x",)),
             "group 'ffn.0' lives within 'x', which is not defined before it.",
         ),
-        "within itself": (lambda: with_group("ffn.0", within=("ffn.0",)), "which is not defined before it."),
+        "within itself": (
+            lambda: with_group("ffn.0", ancestors=("ffn.0",)),
+            "which is not defined before it.",
+        ),
         "copies": (
             lambda: with_group("ffn.0", copies=2),
             "group 'ffn.0': 2 copies, its ancestors have 1 units.",

@@ -127,8 +127,8 @@ FIELDS: dict[str, tuple[str, Change, str]] = {
     ),
     "group": (
         "spec",
-        put("groups", 1, "within", value=["x", 2]),
-        "groups[1].within[1]: expected str, found 2",
+        put("groups", 1, "ancestors", value=["x", 2]),
+        "groups[1].ancestors[1]: expected str, found 2",
     ),
 }
 

@@ -85,7 +85,7 @@ def test_a_specification_names_its_source(name: str) -> None:
 
 def counted(network: str) -> int:
     """Outermost groups: what a tool without nesting would count."""
-    return sum(not group.within for group in spec_of(network).groups)
+    return sum(not group.ancestors for group in spec_of(network).groups)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_the_counts_of_the_pruners_on_torchvision(network: str, groups: int) -> 
     with torch.device("meta"):
         module = getattr(models, network)(**options).eval()
         spec = infer(capture(module, (torch.zeros(1, 3, size, size),)))
-    assert sum(not group.within for group in spec.groups) == groups
+    assert sum(not group.ancestors for group in spec.groups) == groups
 
 
 def test_hubert_in_elementary_groups() -> None:

@@ -29,7 +29,7 @@ def shapes(found: PermSpec, *roles: str) -> Counter[tuple[str, int, int, str]]:
     """(role, size, copies, role of the group it lives within) → how many; of some roles or of all."""
     by_name = found.by_name
     return Counter(
-        (g.role, g.size, g.copies, by_name[g.parent].role if g.parent else "")
+        (g.role, g.size, g.copies, by_name[g.within].role if g.within else "")
         for g in found.groups
         if not roles or g.role in roles
     )
@@ -37,7 +37,7 @@ def shapes(found: PermSpec, *roles: str) -> Counter[tuple[str, int, int, str]]:
 
 def inner(found: PermSpec, group: Group) -> dict[str, Group]:
     """What lives within a group, by the last part of its role."""
-    return {g.role.rsplit("/", 1)[-1]: g for g in found.groups if g.parent == group.name}
+    return {g.role.rsplit("/", 1)[-1]: g for g in found.groups if g.within == group.name}
 
 
 def places(group: Group) -> set[tuple[str, int]]:
@@ -358,7 +358,7 @@ def test_a_shuffle_between_grouped_convolutions(name: str) -> None:
     found = spec(name)
     assert sorted((g.size, g.copies) for g in found.groups) == [(2, 9), (3, 1), (3, 1), (4, 3), (6, 3)]
     (crossing,) = (g for g in found.groups if g.size == 2)
-    assert len(crossing.within) == 2
+    assert len(crossing.ancestors) == 2
 
 
 def test_group_norm() -> None:

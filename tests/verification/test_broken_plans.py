@@ -114,7 +114,7 @@ def test_groups_of_two_never_hide_a_broken_plan() -> None:
     torch.manual_seed(0)
     net, x = Small().eval(), (torch.randn(8, 4),)
     plan = whole(infer(capture(net, x)))
-    assert {g.size for g in plan.groups} == {2} and any(g.within for g in plan.groups)
+    assert {g.size for g in plan.groups} == {2} and any(g.ancestors for g in plan.groups)
     assert all(verify(net, x, plan, seed=seed).kept for seed in range(20))
     for kind in KINDS:
         for broken in kind(plan):

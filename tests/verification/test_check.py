@@ -51,6 +51,26 @@ def test_all_nan_is_refused_and_never_called_kept() -> None:
         checked(Plain(lambda m, y: (y - 1e9).log()))
 
 
+class Result:
+    """A class that torch does not know."""
+
+    def __init__(self, y: Tensor) -> None:
+        self.y = y
+
+
+def test_outputs_inside_a_class_that_torch_does_not_know_are_compared() -> None:
+    """Beside a tensor that no unit reaches: what is looked at is what the trace calls the outputs."""
+    net = Plain(lambda m, y: (torch.ones(2), Result(y)))
+    plan = whole(infer(capture(net, X)))
+    assert plan.groups and verify(net, X, plan).kept
+    broken = [
+        verify(net, X, left_out(plan, i))
+        for i, step in enumerate(plan.steps)
+        if step.tensor.endswith("weight")
+    ]
+    assert broken and not any(check.kept for check in broken)
+
+
 def test_outputs_without_values_are_refused() -> None:
     plan = whole(infer(capture(Plain(lambda m, y: y), X)))
     for end in (lambda m, y: (), lambda m, y: y[:0]):

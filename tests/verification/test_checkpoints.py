@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 import permgraph as pg
-from permgraph.cli import main
 from permgraph.demo import demo_models
 from permgraph.pipeline import plan_for
 from permgraph.verification.function_check import left_out
 from permgraph.weights.checkpoint import open_checkpoint
 from permgraph.weights.encoder import open_encoder
+from tests.command import run
 
 A, B = demo_models()
 
@@ -29,14 +29,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         each.save(folder / f"{name}.json")
         pg.random_permutations(each, seed=0).save(folder / f"{name}.safetensors")
     return folder
-
-
-def run(*words: object, code: int = 0) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["permgraph", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            main()
-    assert end.value.code == code
 
 
 def became(path: Path) -> dict[str, object]:

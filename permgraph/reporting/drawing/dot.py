@@ -201,7 +201,7 @@ class _Column:
         return f"{names}  {', '.join(' × '.join(map(str, size)) for size in dict.fromkeys(sizes))}"
 
     def _holds(self, name: str, layout: Layout) -> bool:
-        return any(self.spec.by_name[other].parent == name for other in layout)
+        return any(self.spec.by_name[other].within == name for other in layout)
 
     def _stripes(self, layouts: Iterable[Layout]) -> str:
         """A line for each role on the wire, side by side; strong when a group of the role is selected."""
