@@ -1,4 +1,7 @@
-"""Convolutions: channels are free, taps are ordered, and so are positions that more than one tap sees."""
+"""Convolutions: channels are free; taps are ordered, and so are positions that more than one tap sees.
+
+A kernel that spans a whole, unpadded dim is a linear layer over it: each position is read by its own tap.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,13 @@ from typing import Any
 from permgraph.axes.contraction import contract
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.movement import permute, reshape
-from permgraph.axes.rules.builders import per_dim, positions_of
+from permgraph.axes.rules.builders import per_dim
 from permgraph.axes.rules.rule import Call
 from permgraph.axes.rules.table import op
 from permgraph.axes.workspace import ORDERED
 
-CONV = "... (g i) {s}, (g o) i !k*, (g o)? -> ... (g o) {t}"
-TRANSPOSED = "... (g i) {s}, (g i) o !k*, (g o)? -> ... (g o) {t}"
+CONV = "... (g i) {s}, (g o) i {k}, (g o)? -> ... (g o) {t}"
+TRANSPOSED = "... (g i) {s}, (g i) o {k}, (g o)? -> ... (g o) {t}"
 
 
 @op("conv1d conv2d conv3d convolution")
@@ -24,13 +27,31 @@ def convolution(
     stride: Any,
     padding: Any,
     groups: int,
+    dilation: Any,
     transposed: bool = False,
     output_padding: Any = 0,
 ) -> tuple[str, dict[str, int]]:
     rank = weight.rank - 2
-    around = per_dim(stride, rank, 1), per_dim(padding, rank, 0), per_dim(output_padding, rank, 0)
-    s, t = positions_of([step == (1, 1, 0, 0) for step in zip(weight.shape[2:], *around, strict=True)])
-    return (TRANSPOSED if transposed else CONV).format(s=s, t=t), {"g": groups, "k*": rank}
+    padding = tuple(k // 2 for k in weight.shape[2:]) if padding == "same" else padding
+    around = [per_dim(*given) for given in ((stride, rank, 1), (padding, rank, 0), (output_padding, rank, 0))]
+    wide = [d * (k - 1) + 1 for d, k in zip(per_dim(dilation, rank, 1), weight.shape[2:], strict=True)]
+    plain = [step == (1, 0, 0) for step in zip(*around, strict=True)]
+    unpadded = [step == (0, 0) for step in zip(*around[1:], strict=True)]
+    terms = []
+    for d, (size, taps) in enumerate(zip(input.shape[-rank:], weight.shape[2:], strict=True)):
+        whole = unpadded[d] and wide[d] == taps > 1 and size == (1 if transposed else taps)
+        terms.append(_spatial(d, plain[d] and taps == 1, whole, transposed))
+    s, k, t = (" ".join(part) for part in zip(*terms, strict=True))
+    return (TRANSPOSED if transposed else CONV).format(s=s, k=k, t=t), {"g": groups}
+
+
+def _spatial(d: int, still: bool, whole: bool, transposed: bool) -> tuple[str, str, str]:
+    """Names along one spatial dim: of the positions that enter, of the taps, and of the positions that leave."""
+    if still:
+        return f"x{d}", f"!k{d}", f"x{d}"
+    if whole:
+        return (f"!x{d}", f"k{d}", f"k{d}") if transposed else (f"k{d}", f"k{d}", f"!t{d}")
+    return f"!x{d}", f"!k{d}", f"!t{d}"
 
 
 @op("conv_transpose1d conv_transpose2d conv_transpose3d")
@@ -42,8 +63,11 @@ def transposed_convolution(
     padding: Any,
     output_padding: Any,
     groups: int,
+    dilation: Any,
 ) -> tuple[str, dict[str, int]]:
-    text, sizes = convolution(input, weight, bias, stride, padding, groups, True, output_padding)
+    text, sizes = convolution(
+        input, weight, bias, stride, padding, groups, dilation, transposed=True, output_padding=output_padding
+    )
     return text, sizes
 
 
