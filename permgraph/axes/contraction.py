@@ -163,7 +163,8 @@ def _pooled(
     for i, tensor in given.items():
         for array in tensor.arrays:
             if array.labels.size:  # else a dim of size 0: nothing there to relate
-                pool.add(_named(_resized(space, array, terms[i], sizes), terms[i], sizes, i))
+                used = space.used_part(array)
+                pool.add(_named(_resized(space, used, terms[i], sizes), terms[i], sizes, i))
     return pool
 
 

@@ -16,7 +16,11 @@ from permgraph.axes.workspace import ORDERED, Workspace
 
 
 def concat(tensors: Sequence[LabelledTensor], dim: int) -> LabelledTensor:
-    """Parts one after another along a dim; each part is told apart, other dims are tied."""
+    """Parts one after another along a dim; each part is told apart.
+
+    Other dims are tied, except where every part is one coordinate (a stack): their orders may differ from part to
+    part, so they are labelled jointly with the new dim.
+    """
     for tensor in tensors:
         tensor.space.use(tensor)
     tensors = [t for t in tensors if t.shape != (0,)]
@@ -25,33 +29,68 @@ def concat(tensors: Sequence[LabelledTensor], dim: int) -> LabelledTensor:
     shape = resized(first.shape, dim, sum(t.shape[dim] for t in tensors))
     if len(tensors) == 1:
         return moved(first, shape, first.arrays)
-    joint = tuple(sorted({dim} | {d for t in tensors for a in t.on(dim) for d in a.dims}))
-    parts = _copies([_part(t, joint) for t in tensors], first)
-    for part in parts:
-        if not part.pinned:
-            first.space.tell_apart(part.labels)
-    labels = np.concatenate([p.labels for p in parts], axis=joint.index(dim))
-    pinned = all(p.pinned for p in parts)
-    repeats = any(p.repeats for p in parts) or (not pinned and np.unique(labels).size < labels.size)
-    whole = LabelArray(joint, labels, pinned, repeats)
-    result = moved(first, shape, [*_beside(tensors, dim, joint), whole])
+    joints = _differing(tensors, dim) if all(t.shape[dim] == 1 for t in tensors) else []
+    joints = joints or [tuple(sorted({dim} | {d for t in tensors for a in t.on(dim) for d in a.dims}))]
+    arrays = [_joined(tensors, dim, joint) for joint in joints]
+    result = moved(first, shape, [*_beside(tensors, dim, joints), *arrays])
     return replace(result, weight=all(t.weight for t in tensors))
 
 
-def _beside(tensors: Sequence[LabelledTensor], dim: int, joint: tuple[int, ...]) -> list[LabelArray]:
-    """The arrays that do not touch the dim, tied between the parts."""
+def _differing(tensors: Sequence[LabelledTensor], dim: int) -> list[tuple[int, ...]]:
+    """Sets of dims, each with `dim`, that not all parts label with the same points."""
+    sets: list[set[int]] = []
+    for dims in {a.dims for t in tensors for a in t.arrays}:
+        mine = [next((a for a in t.arrays if a.dims == dims), None) for t in tensors]
+        pinned = all(a is None or a.pinned for a in mine)
+        if not pinned and not all(a and mine[0] and np.array_equal(a.labels, mine[0].labels) for a in mine):
+            met = [x for x in sets if x & set(dims)]
+            sets = [x for x in sets if not x & set(dims)] + [set(dims).union(*met)]
+    return sorted(tuple(sorted({dim} | x)) for x in sets)
+
+
+def _joined(tensors: Sequence[LabelledTensor], dim: int, joint: tuple[int, ...]) -> LabelArray:
+    """One array of all parts over the joint dims."""
+    space, parts = tensors[0].space, [_part(t, joint) for t in tensors]
+    together = _put_together(parts, joint.index(dim))
+    if together is not None:
+        return together
+    parts = [replace(p, part=None) for p in _copies(parts, tensors[0])]
+    for part in parts:
+        if not part.pinned:
+            space.tell_apart(part.labels)
+    labels = np.concatenate([p.labels for p in parts], axis=joint.index(dim))
+    pinned = all(p.pinned for p in parts)
+    repeats = any(p.repeats for p in parts) or (not pinned and np.unique(labels).size < labels.size)
+    return LabelArray(joint, labels, pinned, repeats)
+
+
+def _put_together(parts: Sequence[LabelArray], axis: int) -> LabelArray | None:
+    """Parts of one array that nothing used in between, none of them twice: a part again, or the whole in a new order."""
+    whole = parts[0].part
+    if whole is None or not all(whole.alike(p.part) for p in parts):
+        return None
+    labels = np.concatenate([p.labels for p in parts], axis=axis)
+    if np.unique(labels).size < labels.size:
+        return None
+    return replace(parts[0], labels=labels, part=whole if labels.size < whole.labels.size else None)
+
+
+def _beside(
+    tensors: Sequence[LabelledTensor], dim: int, joints: Sequence[tuple[int, ...]]
+) -> list[LabelArray]:
+    """The arrays that do not touch the dim and are in no joint set, tied between the parts."""
     pool = Pool(tensors[0].space)
     for owner, tensor in enumerate(tensors):
         for array in tensor.arrays:
-            if dim not in array.dims:
+            if dim not in array.dims and not any(set(array.dims) < set(joint) for joint in joints):
+                array = tensor.space.used_part(array)
                 names = tuple(f"{d:03d}" for d in array.dims)
                 pool.add(NamedArray(names, array.labels, array.pinned, array.repeats, {owner}))
     pool.agree()
-    arrays = [
+    return [
         LabelArray(tuple(int(x) for x in names), a.labels, a.pinned, a.repeats)
         for names, a in pool.arrays.items()
     ]
-    return [a for a in arrays if not set(a.dims) < set(joint)]
 
 
 def _copies(parts: list[LabelArray], of: LabelledTensor) -> list[LabelArray]:
@@ -79,11 +118,12 @@ def _copies(parts: list[LabelArray], of: LabelledTensor) -> list[LabelArray]:
 def _part(tensor: LabelledTensor, joint: tuple[int, ...]) -> LabelArray:
     """One array of a part over all the joint dims."""
     inside = [a for a in tensor.arrays if set(a.dims) <= set(joint)]
+    sizes = tuple(tensor.shape[d] for d in joint)
     for array in inside:
-        if array.dims == joint:
-            return array
+        if array.labels.size == np.prod(sizes):
+            return replace(array, dims=joint, labels=array.labels.reshape(sizes))
     if not inside:
-        return LabelArray(joint, tensor.space.points.fresh(tuple(tensor.shape[d] for d in joint)))
+        return LabelArray(joint, tensor.space.points.fresh(sizes))
     return tensor.space.product(tensor.shape, joint, inside)
 
 
@@ -107,8 +147,9 @@ def pad(tensor: LabelledTensor, dim: int, before: int, after: int, ordered: bool
     if before == after == 0:
         return tensor
     shape = resized(tensor.shape, dim, before + tensor.shape[dim] + after)
-    touching, space = tensor.on(dim), tensor.space
-    rest = [a for a in tensor.arrays if dim not in a.dims]
+    space = tensor.space
+    tensor = replace(tensor, arrays=tuple(map(space.used_part, tensor.arrays)))
+    touching, rest = tensor.on(dim), [a for a in tensor.arrays if dim not in a.dims]
     if ordered or (all(a.pinned and a.dims == (dim,) for a in touching) and touching):
         space.pin(touching, ORDERED)
         return moved(tensor, shape, [*rest, *space.positions(shape, (dim,), ORDERED)])

@@ -1,7 +1,7 @@
 """Movement: ops that re-arrange coordinates do to the label arrays what they do to the tensor.
 
-No equation is needed. Where a part is cut out or several parts are joined, the parts are told apart by a
-pinned point; where axes that are labelled separately are flattened, product points stand for the pairs.
+No equation is needed. Where a part is cut out and used, or several parts are joined, the parts are told apart by
+a pinned point; where axes that are labelled separately are flattened, product points stand for the pairs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from permgraph.axes.label_array import LabelArray
+from permgraph.axes.label_array import LabelArray, Part
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.points import Labels
 from permgraph.axes.refusal import UnsupportedForm
@@ -31,7 +31,10 @@ def moved(
 def permute(tensor: LabelledTensor, order: Sequence[int]) -> LabelledTensor:
     """New dim i is old dim order[i]."""
     order = [o % tensor.rank for o in order]
-    arrays = [a.on(tuple(order.index(d) for d in a.dims)) for a in tensor.arrays]
+    arrays = [
+        a if a.part is None else replace(a, part=a.part.after("permute", tuple(order))) for a in tensor.arrays
+    ]
+    arrays = [a.on(tuple(order.index(d) for d in a.dims)) for a in arrays]
     table = None if tensor.table is None else np.transpose(tensor.table, order)
     return moved(tensor, tuple(tensor.shape[o] for o in order), arrays, table)
 
@@ -56,6 +59,8 @@ def reshape(tensor: LabelledTensor, shape: Shape) -> LabelledTensor:
             arrays = _flatten(tensor.space, tensor.shape, arrays, old)
     placed = []
     for array in arrays:
+        if any(len(o) + len(n) > 2 for o, n in segments if not set(o) & set(array.dims)):
+            array = tensor.space.used_part(array)
         dims: tuple[int, ...] = ()
         for old, new in segments:
             dims += new if set(old) & set(array.dims) else ()
@@ -91,8 +96,9 @@ def _flatten(
     rest = [a for a in arrays if not set(a.dims) & set(dims)]
     union = {d for a in touched for d in a.dims} | set(dims)
     whole = [a for a in touched if set(a.dims) == union and not a.repeats]
-    joined = whole[0] if whole else space.product(shape, tuple(sorted(union)), touched)
-    return [*rest, joined]
+    if whole:
+        return [*rest, whole[0]]
+    return [*rest, space.product(shape, tuple(sorted(union)), [space.used_part(a) for a in touched])]
 
 
 def _apart(space: Workspace, array: LabelArray, dims: tuple[int, ...]) -> list[LabelArray]:
@@ -128,7 +134,9 @@ def take(tensor: LabelledTensor, dim: int, chosen: Labels) -> LabelledTensor:
     dim %= tensor.rank
     shape = resized(tensor.shape, dim, int(chosen.size))
     table = None if tensor.table is None else np.take(tensor.table, chosen, axis=dim)
-    arrays = [_taken(tensor, a, dim, chosen) if dim in a.dims else a for a in tensor.arrays]
+    arrays = [
+        _taken(tensor, a, dim, chosen) if dim in a.dims else _aside(a, dim, chosen) for a in tensor.arrays
+    ]
     return moved(tensor, shape, [a for a in arrays if a.dims], table)
 
 
@@ -140,10 +148,16 @@ def _taken(tensor: LabelledTensor, array: LabelArray, dim: int, chosen: Labels) 
     if distinct < chosen.size:  # copies of one coordinate: new points under the old, any order of copies
         fresh = space.points.fresh(labels.shape)
         space.points.link(fresh, labels)
-        array, labels = replace(array, pinned=False), fresh
+        array, labels = replace(space.used_part(array), pinned=False), fresh
     elif distinct < tensor.shape[dim] and not array.pinned:
-        space.tell_apart(labels)
-    return narrow(replace(array, labels=labels), dim)
+        array = replace(array, part=array.part or Part(array.labels, tensor.arrays))
+    part = narrow(replace(array, labels=labels), dim)
+    return part if part.dims else space.used_part(part)
+
+
+def _aside(array: LabelArray, dim: int, chosen: Labels) -> LabelArray:
+    """An array that does not touch the dim along which coordinates were chosen."""
+    return array if array.part is None else replace(array, part=array.part.after(dim, chosen.tobytes()))
 
 
 def narrow(array: LabelArray, dim: int) -> LabelArray:

@@ -102,6 +102,8 @@ class _Pass:
                 self.outputs.append((f"output:{index}", tensor))
                 self.space.enter(node, f"output {index}")
                 # an array over several axes moves none of them as a whole, so it could not be put back in order
+                tensor = replace(tensor, arrays=tuple(map(self.space.used_part, tensor.arrays)))
+                self.outputs[-1] = (f"output:{index}", tensor)
                 held = [a for a in tensor.arrays if not self.free_output or len(a.dims) > 1]
                 self.space.pin(held, "output")
         return (None,)

@@ -34,6 +34,7 @@ class Workspace:
         self._left: list[Labels] = []
         self._blocks: dict[tuple[Any, ...], Labels] = {}
         self._products: dict[tuple[Any, ...], LabelArray] = {}
+        self._apart: set[bytes] = set()
 
     def enter(self, node: Node, rule: str) -> None:
         """Everything related from here on is recorded as the work of `rule` at `node`."""
@@ -72,9 +73,18 @@ class Workspace:
 
     def tell_apart(self, labels: Labels) -> None:
         """These points form a part of their own: linked to a pinned point."""
-        if labels.size:
+        key = labels.tobytes()
+        if labels.size and key not in self._apart:
+            self._apart.add(key)
             pinned = self.fresh_pinned((1,), "part of an axis")
             self.points.link(labels, pinned.reshape((1,) * labels.ndim))
+
+    def used_part(self, array: LabelArray) -> LabelArray:
+        """A part of an axis is used: from here on it is told apart from the rest."""
+        if array.part is None:
+            return array
+        self.tell_apart(array.labels)
+        return replace(array, part=None)
 
     def read(self, taken: Labels, left: Labels) -> None:
         """Part of a weight was read here, and part was left (perhaps for another op to read)."""

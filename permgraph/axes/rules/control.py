@@ -21,7 +21,8 @@ def carry(state: LabelledTensor) -> LabelledTensor:
     covered = {d for array in state.arrays for d in array.dims}
     free = [d for d, n in enumerate(state.shape) if n > 1 and d not in covered]
     fresh = tuple(LabelArray((d,), state.space.points.fresh((state.shape[d],))) for d in free)
-    return LabelledTensor(state.space, state.shape, state.arrays + fresh)
+    arrays = tuple(map(state.space.used_part, state.arrays))
+    return LabelledTensor(state.space, state.shape, arrays + fresh)
 
 
 @op("permgraph.loop")
@@ -33,6 +34,7 @@ def loop(before: tuple[LabelledTensor, ...], after: tuple[LabelledTensor, ...]) 
 @op("permgraph.collect")
 def collect(row: LabelledTensor, call: Call) -> LabelledTensor:
     """Results of all steps, stacked: steps are ordered."""
-    arrays = tuple(replace(a, dims=tuple(d + 1 for d in a.dims)) for a in row.arrays)
+    used = map(row.space.used_part, row.arrays)
+    arrays = tuple(replace(a, dims=tuple(d + 1 for d in a.dims)) for a in used)
     call.only_shapes()  # of the loop it reads nothing, but comes after it
     return LabelledTensor(row.space, call.shape, arrays).with_positions((0,), ORDERED)

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 from permgraph.axes.contraction import contract
 from permgraph.axes.labelled_tensor import LabelledTensor
-from permgraph.axes.movement import span
+from permgraph.axes.movement import moved, span
 from permgraph.axes.rules.builders import one_dim, pointwise
 from permgraph.axes.rules.rule import Call, Results
 from permgraph.axes.rules.table import op, register
+
+_COPIES = tuple(f"aten.{name}." for name in ("alias", "clone", "contiguous", "detach", "lift_fresh_copy"))
 
 register("isin", "...?, t*? -> ...", "elements", "test_elements")
 
@@ -35,7 +37,9 @@ def same(call: Call) -> LabelledTensor:
     """The input itself; a table of indices keeps its contents."""
     tensor, *others = call.tensors
     call.only_shapes(*others)
-    result = contract("... -> ...", [tensor], call.shape)
+    cut = any(a.part is not None for a in tensor.arrays)
+    copied = call.node.op.startswith(_COPIES)
+    result = moved(tensor, call.shape, tensor.arrays) if cut and copied else pointwise(tensor)
     dtypes = (tensor.dtype, call.node.results[0].dtype if call.node.results[0] else "")
     integers = all(dtype.startswith(("int", "uint8")) for dtype in dtypes)
     return replace(result, table=tensor.table) if integers else result
