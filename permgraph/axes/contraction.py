@@ -30,12 +30,14 @@ class Contraction:
 
     operands   each with, per label array, whether names of it were summed over
     summed     whether any name was
+    names      of every array of every operand, and of the result (the last entry)
     """
 
     node: Node
     operands: tuple[tuple[LabelledTensor, tuple[bool, ...]], ...]
     result: LabelledTensor
     summed: bool
+    names: tuple[tuple[tuple[Names, LabelArray], ...], ...]
 
 
 @dataclass(eq=False)
@@ -121,6 +123,11 @@ def contract(
     Raises UnsupportedForm where the operands do not have the axes that the equation says.
     """
     equation = parse(equation) if isinstance(equation, str) else equation
+    if any(tensor and tensor.chosen for tensor in operands):
+        by_choice = _by_choice(equation, operands, shape, sizes or {})
+        if by_choice is not None:
+            return by_choice
+        operands = [tensor and settled(tensor) for tensor in operands]
     given = _given(equation, operands)
     known = dict(sizes or {})
     terms = {i: bind_term(equation, i, tensor.shape, known) for i, tensor in given.items()}
@@ -136,8 +143,60 @@ def contract(
     pool.agree()
     arrays = _assemble(space, pool, out, shape, kept - inputs, known)
     result = LabelledTensor(space, shape, arrays, all(tensor.weight for tensor in given.values()))
-    space.record.append(_recorded(space.node, given, terms, inputs - kept, result))
+    space.record.append(_recorded(space.node, given, terms | {len(operands): out}, inputs - kept, result))
     return result
+
+
+def settled(tensor: LabelledTensor) -> LabelledTensor:
+    """The tensor with arrays of its own, whatever was chosen: an index knows the order of what it chooses from."""
+    if tensor.chosen is None:
+        return tensor
+    tensor.space.use(tensor)
+    ordered = "!" if tensor.chosen.index else ""
+    plain = contract(f"x* {ordered}n -> x*", [tensor.chosen.values], tensor.shape)
+    return replace(tensor, arrays=plain.arrays, chosen=None)
+
+
+_CHOICE = "choice"  # the name of what was chosen from; no equation of an op has it
+
+
+def _by_choice(
+    equation: Equation, operands: Sequence[LabelledTensor | None], shape: Shape, sizes: Mapping[str, int]
+) -> LabelledTensor | None:
+    """The equation before anything is chosen, for all that may be: when places of the choice stay as they are.
+
+    None where operands were chosen in different ways, or an index is computed with.
+    """
+    chosen = {i: t.chosen for i, t in enumerate(operands) if t and t.chosen}
+    known = dict(sizes)
+    terms = {i: bind_term(equation, i, t.shape, known) for i, t in enumerate(operands) if t}
+    out = bind_term(equation, None, shape, known)
+    places = {tuple(terms[i][d] for d in c.at) for i, c in chosen.items()}
+    keys = {c.key for c in chosen.values()}
+    where = places.pop()
+    if places or len(keys) > 1 or any(c.index for c in chosen.values()):
+        return None
+    if not all(axis in out and len(axis) == 1 for axis in where):
+        return None
+    marked = [x for axis in where for x in axis if in_family(x, equation.mixed | equation.ordered)]
+    if marked:
+        return None
+    choice = ((_CHOICE,),)
+    values = [t.chosen.values if t and t.chosen else t for t in operands]
+    whole = replace(
+        equation,
+        operands=tuple(term + choice if i in chosen else term for i, term in enumerate(equation.operands)),
+        result=equation.result + choice,
+    )
+    for tensor in operands:
+        if tensor:
+            tensor.space.use(tensor)
+    first = next(iter(chosen.values()))
+    before = contract(whole, values, (*shape, first.values.shape[-1]), sizes)
+    at = tuple(out.index(axis) for axis in where)
+    return LabelledTensor(
+        before.space, shape, weight=before.weight, chosen=replace(first, values=before, at=at)
+    )
 
 
 def _given(equation: Equation, operands: Sequence[LabelledTensor | None]) -> dict[int, LabelledTensor]:
@@ -204,7 +263,11 @@ def _recorded(
         (tensor, tuple(any(x in summed for d in a.dims for x in terms[i][d]) for a in tensor.arrays))
         for i, tensor in given.items()
     )
-    return Contraction(node, operands, result, bool(summed))
+    all_tensors = [(i, tensor) for i, tensor in given.items()] + [(max(terms), result)]
+    names = tuple(
+        tuple((tuple(x for d in a.dims for x in terms[i][d]), a) for a in tensor.arrays) for i, tensor in all_tensors
+    )
+    return Contraction(node, operands, result, bool(summed), names)
 
 
 def _assemble(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from permgraph.axes.contraction import NamedArray, Pool
+from permgraph.axes.contraction import NamedArray, Pool, settled
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.movement import expand, moved, narrow, resized, span, take
@@ -23,7 +23,7 @@ def concat(tensors: Sequence[LabelledTensor], dim: int) -> LabelledTensor:
     """
     for tensor in tensors:
         tensor.space.use(tensor)
-    tensors = [t for t in tensors if t.shape != (0,)]
+    tensors = [settled(t) for t in tensors if t.shape != (0,)]
     first = tensors[0]
     dim %= first.rank
     shape = resized(first.shape, dim, sum(t.shape[dim] for t in tensors))
@@ -148,9 +148,12 @@ def pad(tensor: LabelledTensor, dim: int, before: int, after: int, ordered: bool
         return tensor
     shape = resized(tensor.shape, dim, before + tensor.shape[dim] + after)
     space = tensor.space
+    tensor = settled(tensor)
     tensor = replace(tensor, arrays=tuple(map(space.used_part, tensor.arrays)))
     touching, rest = tensor.on(dim), [a for a in tensor.arrays if dim not in a.dims]
-    if ordered or (all(a.pinned and a.dims == (dim,) for a in touching) and touching):
+    # what is padded to a single position is a matter of the example's size
+    fixed = all(a.pinned and a.dims == (dim,) for a in touching) if touching else tensor.shape[dim] == 1
+    if ordered or fixed:
         space.pin(touching, ORDERED)
         return moved(tensor, shape, [*rest, *space.positions(shape, (dim,), ORDERED)])
     touching = touching or [LabelArray((dim,), space.points.fresh((tensor.shape[dim],)))]

@@ -11,6 +11,24 @@ from permgraph.ir.trace import Shape
 
 
 @dataclass(frozen=True, eq=False)
+class Chosen:
+    """What was chosen by value: the tensor holds, at each place, one coordinate of the last dim of `values`.
+
+    values   shape (*shape of the tensor, n); of an index, its one-hot form
+    at       dims of the tensor on which the choice depends (of those larger than 1)
+    key      equal for tensors that hold the same coordinate at the same place
+    index    whether the tensor is the index itself
+    ties     whether coordinates may be equal where they are zero: then the choice depends on their order
+    """
+
+    values: LabelledTensor
+    at: tuple[int, ...]
+    key: tuple[object, ...]
+    index: bool = False
+    ties: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class LabelledTensor:
     """One tensor.
 
@@ -18,6 +36,7 @@ class LabelledTensor:
     table    contents of a constant integer tensor, when known
     name     graph node that made it; "" inside a rule, for what the graph does not show
     dtype    "float32", "int64", …; "" inside a rule
+    chosen   when its coordinates were chosen by value; it has no arrays then, until it is `settled`
     """
 
     space: Workspace
@@ -27,6 +46,7 @@ class LabelledTensor:
     table: Any = None
     name: str = ""
     dtype: str = ""
+    chosen: Chosen | None = None
 
     @property
     def rank(self) -> int:
@@ -40,6 +60,8 @@ class LabelledTensor:
         """No coordinate of this tensor may move."""
         self.space.use(self)
         self.space.pin(self.arrays, reason)
+        if self.chosen is not None:
+            self.chosen.values.pin(reason)
 
     def with_positions(self, dims: tuple[int, ...], reason: str) -> LabelledTensor:
         """The same, where the coordinates along `dims`, unlabelled so far, are told apart by where they are."""

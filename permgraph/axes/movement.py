@@ -12,12 +12,17 @@ from math import prod
 
 import numpy as np
 
+from permgraph.axes.choice import moved_choice, places_after, places_merged
+from permgraph.axes.contraction import settled
 from permgraph.axes.label_array import LabelArray, Part
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.points import Labels
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.workspace import Workspace
 from permgraph.ir.trace import Shape
+
+
+Segment = tuple[tuple[int, ...], tuple[int, ...]]  # a run of dims before, and after
 
 
 def moved(
@@ -31,6 +36,9 @@ def moved(
 def permute(tensor: LabelledTensor, order: Sequence[int]) -> LabelledTensor:
     """New dim i is old dim order[i]."""
     order = [o % tensor.rank for o in order]
+    if tensor.chosen is not None:
+        at, values = [order.index(d) for d in tensor.chosen.at], permute(tensor.chosen.values, [*order, tensor.rank])
+        return moved_choice(tensor, tuple(tensor.shape[o] for o in order), values, at)
     arrays = [
         a if a.part is None else replace(a, part=a.part.after("permute", tuple(order))) for a in tensor.arrays
     ]
@@ -53,6 +61,8 @@ def reshape(tensor: LabelledTensor, shape: Shape) -> LabelledTensor:
             f"a tensor {tensor.shape} seen as {shape}, whose size the data decide or which is empty"
         )
     segments = _segments(tensor.shape, shape)
+    if tensor.chosen is not None:
+        return _reshaped_choice(tensor, shape, segments)
     arrays = list(tensor.arrays)
     for old, _ in segments:
         if len(old) > 1:
@@ -69,7 +79,18 @@ def reshape(tensor: LabelledTensor, shape: Shape) -> LabelledTensor:
     return moved(tensor, shape, placed, table)
 
 
-def _segments(old: Shape, new: Shape) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+def _reshaped_choice(tensor: LabelledTensor, shape: Shape, segments: list[Segment]) -> LabelledTensor:
+    assert tensor.chosen is not None
+    at, marks = places_after(tensor.chosen.at, segments), ()
+    if at is None and (merged := places_merged(tensor.chosen.at, segments)) is not None:
+        at, marks = merged[0], merged[1:]
+    if at is None:
+        return reshape(settled(tensor), shape)
+    values = tensor.chosen.values
+    return moved_choice(tensor, shape, reshape(values, (*shape, values.shape[-1])), at, *marks)
+
+
+def _segments(old: Shape, new: Shape) -> list[Segment]:
     """Smallest runs of old dims and new dims that hold the same elements; dims of size 1 are left out."""
     left = [d for d, n in enumerate(old) if n != 1]
     right = [d for d, n in enumerate(new) if n != 1]
@@ -116,6 +137,11 @@ def _apart(space: Workspace, array: LabelArray, dims: tuple[int, ...]) -> list[L
 def expand(tensor: LabelledTensor, shape: Shape) -> LabelledTensor:
     """Broadcast from the right; the new or widened dims carry no array, any order of them is right."""
     lead = len(shape) - tensor.rank
+    if tensor.chosen is not None:
+        values = tensor.chosen.values
+        wide = reshape(values, (*(1,) * lead, *values.shape))
+        at = [d + lead for d in tensor.chosen.at]
+        return moved_choice(tensor, shape, expand(wide, (*shape, values.shape[-1])), at)
     arrays = [replace(a, dims=tuple(d + lead for d in a.dims)) for a in tensor.arrays]
     table = None if tensor.table is None else np.broadcast_to(tensor.table, shape)
     return moved(tensor, shape, arrays, table)
@@ -133,6 +159,9 @@ def take(tensor: LabelledTensor, dim: int, chosen: Labels) -> LabelledTensor:
     """The coordinates `chosen` (one-dimensional) of a dim, in that order: slice, flip, roll, index by a table."""
     dim %= tensor.rank
     shape = resized(tensor.shape, dim, int(chosen.size))
+    if (choice := tensor.chosen) is not None:
+        mark = (("take", choice.at.index(dim), chosen.tobytes()),) if dim in choice.at else ()
+        return moved_choice(tensor, shape, take(choice.values, dim, chosen), choice.at, *mark)
     table = None if tensor.table is None else np.take(tensor.table, chosen, axis=dim)
     arrays = [
         _taken(tensor, a, dim, chosen) if dim in a.dims else _aside(a, dim, chosen) for a in tensor.arrays

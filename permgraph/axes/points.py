@@ -29,6 +29,7 @@ class Origin(NamedTuple):
     tensor: str  # "" for points made by an op
     axis: int
     node: str
+    rows: int = 0  # of an axis with an order in each slice: the axis along which the slices lie
 
 
 class Step(NamedTuple):
@@ -63,12 +64,12 @@ class Points:
         self.pinned: list[tuple[Labels, Reason]] = []
         self._starts: Labels = np.zeros(0, dtype=np.int64)
 
-    def fresh(self, shape: tuple[int, ...], tensor: str = "", axis: int = -1) -> Labels:
+    def fresh(self, shape: tuple[int, ...], tensor: str = "", axis: int = -1, rows: int = 0) -> Labels:
         """New points, in the given shape. Points of one call look alike until something tells them apart."""
         size = int(np.prod(shape, dtype=np.int64))
         start = self.count
         self.count += size
-        self.origins.append(Origin(start, self.count, tensor, axis, self.at.node))
+        self.origins.append(Origin(start, self.count, tensor, axis, self.at.node, rows))
         return np.arange(start, self.count, dtype=np.int64).reshape(shape)
 
     def tie(self, a: Labels, b: Labels) -> None:

@@ -7,16 +7,27 @@ from typing import Any
 
 import numpy as np
 
+from permgraph.axes.contraction import settled
+from permgraph.axes.equal_values import base, equal_values
 from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
 from permgraph.axes.points import Points, without_rule
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules import Call, Results, results_of, rule_of
+from permgraph.axes.slices import Slices, slices_of
 from permgraph.axes.state_labels import channel_blocks, label_state
 from permgraph.axes.usage import Usage, usage
 from permgraph.axes.workspace import Workspace
 from permgraph.errors import RuleError
 from permgraph.ir.trace import Node, Ref, Trace
 
+# Ops whose rules are movements and equations: these follow what was chosen by value.
+BY_CHOICE = frozenset(
+    """view _unsafe_view reshape flatten unflatten squeeze unsqueeze transpose t permute movedim slice select narrow
+    split chunk split_with_sizes unbind expand alias clone contiguous detach _to_copy to
+    embedding index index_select gather take_along_dim scatter one_hot linear mm bmm matmul addmm baddbmm einsum
+    layer_norm rms_norm native_layer_norm softmax _softmax silu gelu glu relu6 leaky_relu hardtanh hardswish elu mish
+    softplus""".split()
+)
 _SILENT = ("aten._assert", "aten.sym_", "<", "aten._local_scalar", "aten.item")
 
 
@@ -36,26 +47,33 @@ class Propagation:
     usage: Usage
 
 
-def propagate(trace: Trace, free_output: bool = False) -> Propagation:
+def propagate(trace: Trace, free_output: bool = False, per_slice: bool = True) -> Propagation:
     """Label the whole network.
 
-    `free_output` leaves the channels of the outputs free to move; otherwise the output pins them.
+    Args:
+        free_output: leave the channels of the outputs free to move; otherwise the output pins them.
+        per_slice: look for axes of weights that have an order in each slice; a second pass follows where there are any.
 
     Raises RuleError where a rule is mistaken.
     """
-    return _Pass(trace, free_output).run()
+    first = _Pass(trace, free_output, {})
+    found = first.run()
+    slices = first.slices() if per_slice else {}
+    return _Pass(trace, free_output, slices).run() if slices else found
 
 
 class _Pass:
     """The nodes of one trace, in order."""
 
-    def __init__(self, trace: Trace, free_output: bool) -> None:
+    def __init__(self, trace: Trace, free_output: bool, slices: Slices) -> None:
+        self.per_slice = slices
         self.trace, self.free_output = trace, free_output
         self.space = Workspace()
         self.results: dict[str, tuple[LabelledTensor | None, ...]] = {}
         self.outputs: list[tuple[str, LabelledTensor]] = []
         self.unknown: list[tuple[Node, str]] = []
         self.blocks = channel_blocks(trace)
+        self.levels = equal_values(trace)
         self.read: dict[str, set[int]] = {}  # which results of a node with several are read
         for node in trace.nodes:
             if node.op == "getitem":
@@ -74,12 +92,23 @@ class _Pass:
         found = usage(self.space.points, self.space.record, shown)
         return Propagation(self.space.points, self.outputs, self.unknown, found)
 
+    def slices(self) -> Slices:
+        """Which axes of the state have an order in each slice."""
+        states = {
+            node.name: tensor
+            for node in self.trace.nodes
+            if node.op == "state" and (tensor := self.results[node.name][0]) and tensor.table is None
+        }
+        return slices_of(self.trace, self.space.points, self.space.record, states)
+
     def visit(self, node: Node) -> Results:
         if node.op == "state":
             tensor = self.trace.state[node.options["tensor"]]
             constant = not tensor.dtype.startswith(("float", "bfloat", "complex"))
             blocks = self.blocks.get(node.name, {})
-            return (self.constant(node) if constant else label_state(self.space, tensor, blocks),)
+            if constant:
+                return (self.constant(node),)
+            return (label_state(self.space, tensor, blocks, self.per_slice.get(node.name, {})),)
         if node.op == "input":
             return (pinned_tensor(self.space, node.shape, "input"),)
         if node.op == "constant":
@@ -102,6 +131,7 @@ class _Pass:
                 self.outputs.append((f"output:{index}", tensor))
                 self.space.enter(node, f"output {index}")
                 # an array over several axes moves none of them as a whole, so it could not be put back in order
+                tensor = settled(tensor)
                 tensor = replace(tensor, arrays=tuple(map(self.space.used_part, tensor.arrays)))
                 self.outputs[-1] = (f"output:{index}", tensor)
                 held = [a for a in tensor.arrays if not self.free_output or len(a.dims) > 1]
@@ -124,7 +154,9 @@ class _Pass:
         rule = rule_of(node.op, node.pointwise)
         operands = {name: self.tensor(value) for name, value in node.operands.items()}
         read = frozenset(self.read.get(node.name, ()) if node.multiple else (0,))
-        call = Call(self.space, node, operands, read)
+        if base(node.op) not in BY_CHOICE and not node.pointwise:
+            operands = {name: _settled(value) for name, value in operands.items()}
+        call = Call(self.space, node, operands, read, self.levels, self.trace.by_name)
         if rule is None:
             return self.without_rule(call, "")
         self.space.enter(node, rule.text or node.op)
@@ -153,6 +185,13 @@ class _Pass:
             self.unknown.append((node, refusal))
         self.space.enter(node, reason)
         return call.pin_all(reason)
+
+
+def _settled(value: Any) -> Any:
+    """Tensors for a rule that knows nothing of what was chosen by value."""
+    if isinstance(value, tuple):
+        return tuple(map(_settled, value))
+    return settled(value) if isinstance(value, LabelledTensor) else value
 
 
 def _mistake(node: Node, what: str) -> str:

@@ -1,4 +1,4 @@
-"""State labels: the first labels of parameters and buffers. Inner channels of grouped convolutions in blocks."""
+"""State labels: the first labels of parameters and buffers, some of them with an order in each slice or block."""
 
 from __future__ import annotations
 
@@ -12,17 +12,34 @@ from permgraph.ir.trace import Node, Ref, Shape, StateTensor, Trace
 _KEEPS_WEIGHT = ("aten._weight_norm", "aten.clone", "aten._to_copy", "aten.alias", "aten.detach")
 
 
-def label_state(space: Workspace, tensor: StateTensor, blocks: dict[int, int]) -> LabelledTensor:
-    """Fresh points for every axis; `blocks` says which axes are ordered separately in each block of axis 0."""
-    arrays = []
+def label_state(
+    space: Workspace, tensor: StateTensor, blocks: dict[int, int], slices: dict[int, int]
+) -> LabelledTensor:
+    """Fresh points for every axis.
+
+    `blocks` says which axes are ordered separately in each block of axis 0, `slices` in each slice along which axis.
+    """
+    arrays: list[LabelArray] = []
+    slices = {axis: rows for axis, rows in slices.items() if axis not in blocks and rows not in blocks}
     for axis, size in enumerate(tensor.shape):
-        if size > 1 and axis not in blocks:
+        if size > 1 and axis not in blocks and axis not in slices:
             arrays.append(LabelArray((axis,), space.points.fresh((size,), tensor.name, axis)))
+    for axis, rows in slices.items():
+        arrays.append(_in_slices(space, tensor, axis, rows, next(a for a in arrays if a.dims == (rows,))))
     for axis, groups in blocks.items():
         if tensor.shape[axis] > 1:
             outer = next((a for a in arrays if a.dims == (0,)), None)
             arrays.append(_in_blocks(space, tensor, axis, groups, outer))
     return LabelledTensor(space, tensor.shape, tuple(arrays), weight=True)
+
+
+def _in_slices(
+    space: Workspace, tensor: StateTensor, axis: int, rows: int, outer: LabelArray
+) -> LabelArray:
+    """An order of this axis in each slice along `rows`. What is in a slice stays together."""
+    labels = space.points.fresh((tensor.shape[rows], tensor.shape[axis]), tensor.name, axis, rows)
+    space.points.tie(space.block(labels, (0,), False, False), outer.labels)
+    return LabelArray((rows, axis), labels).on((rows, axis))
 
 
 def _in_blocks(

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from permgraph.frontend.experts import experts_by_index
+
 _LOUD = ("torch.fx.experimental.symbolic_shapes", "torch.export")
 
 
@@ -21,7 +23,7 @@ def program_of(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
     def export() -> ExportedProgram:
         return torch.export.export(module, args, kwargs, strict=False)
 
-    with _quiet():
+    with _quiet(), experts_by_index(module):
         try:
             return export()
         except torch._dynamo.exc.TorchDynamoException:

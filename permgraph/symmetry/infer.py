@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from permgraph.axes.points import Labels
+from permgraph.axes.points import Labels, Origin
 from permgraph.axes.propagation import Propagation, propagate
 from permgraph.axes.rules.suggest import suggest_row
 from permgraph.ir.check_trace import check_trace
@@ -31,7 +31,18 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
             as "output:0", and a caller has to put the outputs back in order).
     """
     check_trace(trace)
-    context = propagate(trace, free_output)
+    try:
+        return _infer(trace, free_output, per_slice=True)
+    except _RowsMixed:
+        return _infer(trace, free_output, per_slice=False)
+
+
+class _RowsMixed(Exception):
+    """Units of an axis ordered in each slice lie in several slices, in no common order: no place says that."""
+
+
+def _infer(trace: Trace, free_output: bool, per_slice: bool) -> PermSpec:
+    context = propagate(trace, free_output, per_slice)
     classes = classify(context.points)
     addresses, frozen = _read(classes, _state(context, classes))
     places = _places(trace, context, classes, addresses)
@@ -101,7 +112,7 @@ def _places(trace: Trace, context: Propagation, classes: Classes, addresses: Add
         node = use.node if use else reader.get(run.node, run.node)
         side = "un-permute" if use and use.consumed else "permute"
         for layout, at in addresses.layouts(classes.of[labels]):
-            for place in _placed(run.tensor, run.axis, side, at, run.stop - run.start, tensor.shape, node):
+            for place in _placed(run, side, at, tensor.shape, node):
                 found.append((order[node], run.axis, (layout, place)))
     for name, value in context.outputs:
         for array in value.arrays:
@@ -112,22 +123,22 @@ def _places(trace: Trace, context: Propagation, classes: Classes, addresses: Add
     return [f for _, _, f in sorted(found, key=lambda row: row[:2])]
 
 
-def _placed(
-    tensor: str, axis: int, side: str, at: Labels, count: int, shape: tuple[int, ...], node: str
-) -> list[Place]:
-    """A place per run; points of a grouped convolution's inner axis are split by the block they hold in."""
-    size = shape[axis]
+def _placed(run: Origin, side: str, at: Labels, shape: tuple[int, ...], node: str) -> list[Place]:
+    """A place per run; points of an axis with an order in each slice or block are split by where they hold."""
+    tensor, axis, count, size = run.tensor, run.axis, run.stop - run.start, shape[run.axis]
     if count == size:
         return [Place(tensor, axis, side, (), Positions.of(at), node=node)]
-    height = shape[0] // (count // size)
+    height = shape[run.rows] // (count // size)
     block, column = at // size, at % size
     first = block.reshape(-1, at.shape[-1])[0]  # members correspond, so the first unit speaks for all
     places = []
     for b in np.unique(first):
         mine = first == b
         rows = block[..., mine][..., :1] * height + np.arange(height)
+        if (block[..., mine] != block[..., mine][..., :1]).any():
+            raise _RowsMixed
         positions = Positions.of(column[..., mine])
-        places.append(Place(tensor, axis, side, (), positions, Positions.of(rows), 0, node))
+        places.append(Place(tensor, axis, side, (), positions, Positions.of(rows), run.rows, node))
     return places
 
 

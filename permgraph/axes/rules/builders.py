@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from permgraph.axes.contraction import contract
+from permgraph.axes.contraction import contract, settled
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.workspace import ORDERED
@@ -44,6 +44,7 @@ def placed(tensor: LabelledTensor, dims: tuple[int, ...], reason: str = "positio
 
     What is labelled jointly with other dims moves as blocks over those: heads may still change places.
     """
+    tensor = settled(tensor)
     where = LabelledTensor(tensor.space, tensor.shape, weight=True).with_positions(dims, reason)
     result = contract(POINTWISE, [tensor, where], tensor.shape)
     return LabelledTensor(tensor.space, tensor.shape, result.arrays, tensor.weight, None, tensor.name)

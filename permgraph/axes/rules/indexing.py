@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from permgraph.axes.contraction import contract
-from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.contraction import contract, settled
+from permgraph.axes.equal_values import is_zeros, zero_where
+from permgraph.axes.labelled_tensor import Chosen, LabelledTensor
 from permgraph.axes.movement import reshape, resized, take
 from permgraph.axes.refusal import UnsupportedForm
-from permgraph.axes.rules.builders import INDEX, axes, one_dim, placed, term, written
+from permgraph.axes.rules.builders import INDEX, axes, one_dim, placed, pointwise, term, written
 from permgraph.axes.rules.rule import Call, Results
 from permgraph.axes.rules.table import op, register
 from permgraph.ir.trace import Shape
@@ -19,15 +20,34 @@ from permgraph.ir.trace import Shape
 register("embedding_renorm", "!r [c] -> r c", "self")
 
 
+def by_choice(index: LabelledTensor, size: int) -> Chosen | None:
+    """What an index was chosen from, when it chooses among as many as the dim has and equal ones do not matter."""
+    chosen = index.chosen
+    if chosen is None or not chosen.index or chosen.ties or chosen.values.shape[-1] != size:
+        return None
+    index.space.use(index)
+    return chosen
+
+
 def pick(tensor: LabelledTensor, dim: int, index: LabelledTensor) -> LabelledTensor:
     """tensor.index_select(dim, index), with `index` of any rank put in place of the dim."""
     dim = one_dim(dim, tensor.rank)
     shape = resized(tensor.shape, dim, *index.shape)
+    if (chosen := by_choice(index, tensor.shape[dim])) is not None:
+        sizes = {"l*": dim, "i*": index.rank}
+        before = contract(
+            "l* n r*, i* n -> l* i* r* n", [settled(tensor), chosen.values], (*shape, tensor.shape[dim]), sizes
+        )
+        before = replace(before, weight=tensor.weight)
+        at = tuple(dim + d for d in chosen.at)
+        picked = Chosen(before, at, chosen.key)
+        return LabelledTensor(tensor.space, shape, weight=tensor.weight, chosen=picked)
+    index = settled(index)
     if index.table is not None:
         table = np.asarray(index.table).reshape(-1).astype(np.int64) % tensor.shape[dim]
         tensor.space.use(index)
         return reshape(take(tensor, dim, table), shape)
-    in_order = placed(tensor, (dim,), INDEX)
+    in_order = placed(settled(tensor), (dim,), INDEX)
     sizes = {"l*": dim, "i*": index.rank}
     picked = contract("l* n r*, i* -> l* i* r*", [in_order, index], shape, sizes)
     return replace(picked, weight=tensor.weight and index.weight)
@@ -111,9 +131,34 @@ def gather(self: LabelledTensor, dim: int, index: LabelledTensor, call: Call) ->
     """Positions along dim are read; the other dims go together."""
     dim = one_dim(dim, self.rank)
     if not _same_but(dim, self, index):
-        return call.pin_all(INDEX)
+        self.pin(INDEX)
+        settled(index).pin(INDEX)
+        return call.pinned(INDEX)
+    self = settled(self)
+    if (chosen := by_choice(index, self.shape[dim])) is not None:
+        text = "l* n r*, l* m r* n -> l* m r* n"
+        before = contract(text, [self, chosen.values], (*index.shape, self.shape[dim]), {"l*": dim})
+        return LabelledTensor(self.space, index.shape, chosen=Chosen(before, chosen.at, chosen.key))
     in_order = placed(self, (dim,), INDEX)
-    return contract("l* n r*, l* m r* -> l* m r*", [in_order, index], index.shape, {"l*": dim})
+    return contract("l* n r*, l* m r* -> l* m r*", [in_order, settled(index)], index.shape, {"l*": dim})
+
+
+@op("one_hot")
+def one_hot(self: LabelledTensor, call: Call) -> LabelledTensor:
+    """A place for every value: in order, unless the values were chosen among as many."""
+    chosen = by_choice(self, call.shape[-1])
+    return chosen.values if chosen else contract("... -> ... !k", [settled(self)], call.shape)
+
+
+@op("eq")
+def equal(self: LabelledTensor, call: Call, other: LabelledTensor | None = None) -> LabelledTensor:
+    """Elementwise; an index compared with all that it may be is its one-hot form."""
+    ramp = other and other.table
+    if self.shape[-1:] == (1,) and ramp is not None and np.array_equal(ramp, np.arange(call.shape[-1])):
+        chosen = by_choice(self, call.shape[-1])
+        if chosen is not None:
+            return reshape(chosen.values, call.shape)
+    return pointwise(self, other)
 
 
 @op("take_along_dim")
@@ -127,7 +172,7 @@ def take_along(
 
 @op("scatter scatter_add scatter_reduce")
 def scatter(
-    self: LabelledTensor, dim: int, index: LabelledTensor, src: LabelledTensor | None = None
+    self: LabelledTensor, dim: int, index: LabelledTensor, call: Call, src: LabelledTensor | None = None
 ) -> LabelledTensor:
     """self with src (or a number) put in along dim: that dim is addressed by position, the others go together."""
     dim = one_dim(dim, self.rank)
@@ -135,7 +180,27 @@ def scatter(
         raise UnsupportedForm("an index smaller than what it writes to")
     if src is not None and not _same_but(dim, index, src):
         raise UnsupportedForm("an index smaller than its source")
+    self, src = settled(self), src and settled(src)
+    chosen = index.chosen
+    if chosen is not None and chosen.index and chosen.values.shape[-1] == self.shape[dim]:
+        if not chosen.ties or _zeros_into_zeros(call, index):
+            self.space.use(index)
+            parts, text = [chosen.values, *([src] if src else [])], "l* m r* n" + (", l* m r*" if src else "")
+            put = contract(f"{text} -> l* n r*", parts, self.shape, {"l*": dim, "r*": self.rank - dim - 1})
+            return pointwise(self, put)
+    index = settled(index)
     return written(self, dim, [index] if src is None else [index, src])
+
+
+def _zeros_into_zeros(call: Call, index: LabelledTensor) -> bool:
+    """Whether what is written are the very values that were selected, or zero where these are, into zeros: where
+    several are zero it does not matter which of them is written."""
+    chosen, into, source = index.chosen, call.given("self"), call.given("src")
+    if chosen is None or into is None or source is None or len(chosen.key) > 1:
+        return False
+    selection = call.nodes[str(chosen.key[0])]
+    in_place = selection.shape == index.shape and chosen.at == tuple(d for d, n in enumerate(index.shape) if n > 1)
+    return in_place and is_zeros(into) and zero_where(selection, source, call.nodes)
 
 
 @op("index_add index_copy index_reduce index_fill")

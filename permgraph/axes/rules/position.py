@@ -15,7 +15,6 @@ from permgraph.axes.rules.table import op, register
 register("stft", "... !t -> ... !f !s", "self")
 register("unfold unfold_copy", "l* !n r* -> l* !w r* !z", l="dimension")
 register("unfold_backward", "l* !w r* !z -> l* !n r*", l="dim")
-register("one_hot", "... -> ... !k")
 register("bucketize", "... -> ...", "self")
 register("segment_reduce", "l* !n r* -> l* !segments r*", "data", l="axis")
 register("grid_sampler grid_sampler_2d grid_sampler_3d", "b c !s*, b t* !p -> b c t*")

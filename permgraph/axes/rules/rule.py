@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args, get_type_hints
 
 from permgraph.axes.contraction import contract
+from permgraph.axes.equal_values import EQUAL
 from permgraph.axes.equation import Equation
 from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.workspace import Workspace
-from permgraph.ir.trace import Node, Shape
+from permgraph.ir.trace import Node, Ref, Shape
 
 Results = tuple[LabelledTensor | None, ...]
 Said = str | Equation | tuple[str | Equation, Mapping[str, int]] | LabelledTensor | Results
@@ -25,12 +26,26 @@ class Call:
 
     operands   tensors by the names of the schema; lists as tuples, None where one is absent
     read       which results something reads
+    levels     of every node, whether its coordinates may be equal
+    nodes      of the network, by name
     """
 
     space: Workspace
     node: Node
     operands: Mapping[str, Any]
     read: frozenset[int]
+    levels: Mapping[str, int] = field(default_factory=dict)
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+
+    def level(self, operand: str) -> int:
+        """Whether coordinates of an operand may be equal (`axes/equal_values.py`)."""
+        given = self.given(operand)
+        return EQUAL if given is None else self.levels[given.name]
+
+    def given(self, operand: str) -> Node | None:
+        """The node of an operand."""
+        ref = self.node.operands.get(operand)
+        return self.nodes.get(ref.node) if isinstance(ref, Ref) else None
 
     @property
     def shape(self) -> Shape:

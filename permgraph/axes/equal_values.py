@@ -1,0 +1,122 @@
+"""Equal values: whether coordinates of an activation may hold one value, so that a selection has to break ties.
+
+What argmax, topk and sort return does not depend on the order of coordinates, unless some are equal: then the first
+one wins. Values that come out of weights in general position differ; those behind a ReLU may all be zero, and those
+behind a comparison, a rounding or a mask are equal as a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from permgraph.ir.trace import Node, Ref, Trace
+
+DISTINCT, ZEROS, EQUAL = 0, 1, 2  # in general different; equal only where they are zero; equal anywhere
+
+_PRODUCTS = frozenset(
+    """linear conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d mm bmm matmul addmm
+    baddbmm addbmm addmv mv einsum bilinear cdist _cdist_forward inner outer dot scaled_dot_product_attention embedding
+    lstm gru rnn_tanh batch_norm native_batch_norm _native_batch_norm_legit_no_training""".split()
+)
+_NORMS = frozenset("layer_norm native_layer_norm rms_norm _fused_rms_norm group_norm native_group_norm".split())
+_SUMS = frozenset("add sub rsub addcmul addcdiv lerp".split())
+_KEEP = frozenset(
+    """sum mean amax amin max min var std norm linalg_vector_norm topk sort view _unsafe_view reshape flatten unflatten
+    squeeze unsqueeze transpose t permute movedim slice narrow select split chunk split_with_sizes unbind expand
+    broadcast_to alias clone contiguous detach _to_copy to flip roll cat stack index index_select gather dropout
+    copy mul div true_divide neg""".split()
+)
+_ZERO_AT_ZERO = frozenset("abs sqrt tanh square pow sin asinh atan elu leaky_relu silu gelu mish softsign".split())
+_SMOOTH = frozenset(
+    """exp sigmoid log log1p expm1 cos softplus logsigmoid log_sigmoid reciprocal rsqrt erf selu celu softmax _softmax
+    log_softmax _log_softmax cumsum logsumexp cosh sinh""".split()
+)
+_RECTIFIED = frozenset("relu hardswish softshrink hardshrink".split())
+_RANDOM = frozenset("rand randn rand_like randn_like".split())
+
+
+def equal_values(trace: Trace) -> dict[str, int]:
+    """DISTINCT, ZEROS or EQUAL for every node (of several results: for the first)."""
+    levels: dict[str, int] = {}
+    widened: set[str] = set()  # holds coordinates twice, along dims of their own
+    for node in trace.nodes:
+        refs = [ref for ref in node.refs() if ref in levels]
+        level = _level(node, trace, levels)
+        if widened.intersection(refs) and base(node.op) not in _PRODUCTS:
+            merged = base(node.op) in ("view", "reshape", "flatten", "_unsafe_view") and _merges(node, trace)
+            level = EQUAL if merged else level
+            widened.add(node.name)
+        if base(node.op) in ("expand", "broadcast_to"):
+            widened.add(node.name)
+        levels[node.name] = level
+    return levels
+
+
+def base(op: str) -> str:
+    """aten.topk.default → topk"""
+    return op.split(".")[1] if op.count(".") > 1 else op
+
+
+def _merges(node: Node, trace: Trace) -> bool:
+    source = node.operands.get("self")
+    return isinstance(source, Ref) and len(trace.by_name[source.node].shape) > len(node.shape)
+
+
+def _level(node: Node, trace: Trace, levels: dict[str, int]) -> int:
+    if node.op in ("state", "input"):
+        return DISTINCT if _is_float(node) else EQUAL
+    if node.op == "getitem":
+        return levels[node.operands["source"].node]
+    name = base(node.op)
+    if name in _RANDOM:
+        return DISTINCT
+    given = [levels[ref] for ref in node.refs() if ref in levels and _varies(trace.by_name[ref])]
+    if not _is_float(node) or not given:
+        return EQUAL
+    if name in _PRODUCTS or (name in _NORMS and node.operands.get("weight") is not None):
+        return min(given)
+    return _of_elements(name, given)
+
+
+def _of_elements(name: str, given: list[int]) -> int:
+    """Of an op that works element by element, from the levels of what varies among its operands."""
+    if name in _SUMS:
+        return min(given) if len(given) > 1 or given[0] != ZEROS else EQUAL
+    if name in ("mul", "div", "true_divide") and len(given) > 1:
+        return DISTINCT if max(given) == DISTINCT else ZEROS if min(given) < EQUAL else EQUAL
+    if name in _KEEP or name in _ZERO_AT_ZERO:
+        return max(given)
+    if name in _SMOOTH or name in _NORMS:
+        return DISTINCT if max(given) == DISTINCT else EQUAL
+    if name in _RECTIFIED:
+        return max(ZEROS, *given)
+    return EQUAL
+
+
+def is_zeros(node: Node) -> bool:
+    """Whether a tensor is made of zeros."""
+    value = node.options.get("fill_value", node.options.get("value"))
+    return base(node.op) in ("zeros", "zeros_like", "new_zeros") or (
+        base(node.op) in ("full", "full_like", "new_full") and value == 0
+    )
+
+
+def zero_where(selection: Node, node: Node, nodes: Mapping[str, Node]) -> bool:
+    """Whether a tensor is zero wherever the values selected are: it comes of them by ops that keep zero."""
+    if node.op == "getitem":
+        return node.operands["source"].node == selection.name and node.options["index"] == 0
+    name, sources = base(node.op), [nodes[ref] for ref in node.refs()]
+    if name == "mul":
+        return any(zero_where(selection, source, nodes) for source in sources)
+    keeps = name in _ZERO_AT_ZERO or name in ("relu", "clone", "contiguous", "_to_copy", "neg", "detach", "alias")
+    return keeps and len(sources) == 1 and zero_where(selection, sources[0], nodes)
+
+
+def _is_float(node: Node) -> bool:
+    meta = node.results[0] if node.results else None
+    return meta is not None and meta.dtype.startswith(("float", "bfloat"))
+
+
+def _varies(node: Node) -> bool:
+    """Whether a tensor has more than one element; of an index, which is none of the values, nothing is asked."""
+    return _is_float(node) and any(n > 1 for n in node.shape)

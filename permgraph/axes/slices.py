@@ -1,0 +1,127 @@
+"""Slices: which axes of the state are ordered separately in each slice along another axis.
+
+A weight (expert, in, out) whose experts are only ever a batch axis has an order of its units in each expert. It shows
+in a first pass, in which every axis has labels of its own: whatever is labelled as the units are is labelled as the
+experts are, too. A weight that is only read slice by slice is several weights in one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from permgraph.axes.contraction import Contraction
+from permgraph.axes.equal_values import base
+from permgraph.axes.label_array import LabelArray
+from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.points import Labels, Points
+from permgraph.ir.trace import Node, Ref, Trace
+
+_LARGEST = 2**22  # labels of one axis in all its slices
+
+Slices = dict[str, dict[int, int]]  # state node → {axis: the axis along which its slices lie}
+
+
+@dataclass(frozen=True)
+class _Kinds:
+    """Runs of points, those that are tied taken together: what sort of axis each point belongs to."""
+
+    of: Labels
+    pinned: set[int]
+
+    @classmethod
+    def of_points(cls, points: Points) -> _Kinds:
+        starts = np.zeros(points.count + 1, dtype=np.int64)
+        starts[[o.start for o in points.origins if o.stop > o.start]] = 1
+        run = np.cumsum(starts[:-1]) - 1
+        a, b = points.ties()
+        size = int(run.max(initial=-1)) + 1
+        graph = coo_matrix((np.ones(a.size, dtype=np.int8), (run[a], run[b])), shape=(size, size))
+        of = connected_components(graph, directed=False)[1].astype(np.int64)[run]
+        return cls(of, set(of[points.pins()[0]].tolist()))
+
+    def of_array(self, array: LabelArray) -> set[int]:
+        return set(np.unique(self.of[array.labels]).tolist())
+
+
+def slices_of(
+    trace: Trace, points: Points, record: Iterable[Contraction], states: dict[str, LabelledTensor]
+) -> Slices:
+    """Found in one pass: from every contraction, and the labelled tensors of the state by node."""
+    found = {name: _read_by_slices(trace, name, tensor) for name, tensor in states.items()}
+    kinds = _Kinds.of_points(points)
+    beside = _always_beside(kinds, record, states.values())
+    chosen: dict[int, int] = {}
+    for outer, inner in sorted(_pairs(kinds, beside, states.values())):
+        if inner not in chosen and inner not in chosen.values() and outer not in chosen:
+            chosen[inner] = outer
+    for name, tensor in states.items():
+        axes = {a.dims[0]: int(kinds.of[a.labels.flat[0]]) for a in tensor.arrays if len(a.dims) == 1}
+        for axis, kind in axes.items():
+            rows = next((r for r, k in axes.items() if r != axis and k == chosen.get(kind)), None)
+            if rows is not None and axis not in found[name] and rows not in found[name]:
+                found[name][axis] = rows
+    return {name: axes for name, axes in found.items() if axes}
+
+
+def _always_beside(
+    kinds: _Kinds, record: Iterable[Contraction], states: Iterable[LabelledTensor]
+) -> dict[int, set[int]]:
+    """For every kind of axis, the kinds that stand beside it in every tensor where it occurs.
+
+    In a contraction names say what is the same axis in two tensors.
+    """
+    beside: dict[int, set[int]] = {}
+
+    def met(kind: int, others: set[int]) -> None:
+        beside[kind] = beside[kind] & others if kind in beside else others
+
+    for tensor in states:
+        for array in tensor.arrays:
+            others = {k for a in tensor.arrays if a is not array for k in kinds.of_array(a)}
+            for kind in kinds.of_array(array):
+                met(kind, others)
+    for step in record:
+        of_name: dict[str, set[int]] = {}
+        for names, array in (pair for tensor in step.names for pair in tensor if len(pair[0]) == 1):
+            of_name.setdefault(names[0], set()).update(kinds.of_array(array))
+        for touched in {frozenset(x for names, _ in tensor for x in names) for tensor in step.names}:
+            for name in touched:
+                others = {k for x in touched if x != name for k in of_name.get(x, ())}
+                for kind in of_name.get(name, ()):
+                    met(kind, others)
+    return beside
+
+
+def _pairs(
+    kinds: _Kinds, beside: dict[int, set[int]], states: Iterable[LabelledTensor]
+) -> Iterator[tuple[int, int]]:
+    """(kind of the slices, kind of what is ordered in each), where both are axes of one tensor of the state."""
+    for tensor in states:
+        axes = [(a.dims[0], int(kinds.of[a.labels.flat[0]]), a.labels.size) for a in tensor.arrays if len(a.dims) == 1]
+        for rows, outer, n in axes:
+            for axis, inner, m in axes:
+                if rows != axis and outer != inner and outer in beside[inner] and n * m <= _LARGEST:
+                    if inner not in kinds.pinned:
+                        yield outer, inner
+
+
+def _read_by_slices(trace: Trace, name: str, tensor: LabelledTensor) -> dict[int, int]:
+    """Every axis in each slice of another, when the state is read slice by slice and in no other way."""
+    along = {_sliced(trace, node, name) for node in trace.nodes if name in node.refs()}
+    rows = along.pop() if len(along) == 1 else None
+    if rows is None or tensor.rank < 2 or tensor.shape[rows] < 2:
+        return {}
+    return {a.dims[0]: rows for a in tensor.arrays if len(a.dims) == 1 and a.dims != (rows,)}
+
+
+def _sliced(trace: Trace, node: Node, name: str) -> int | None:
+    """The dim along which a node takes single slices of a tensor; None where it reads it in another way."""
+    if node.operands.get("self") != Ref(name) or base(node.op) not in ("select", "unbind"):
+        return None
+    dim, index = node.options["dim"], node.options.get("index", 0)
+    return dim % len(trace.by_name[name].shape) if isinstance(index, int) else None
