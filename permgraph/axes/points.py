@@ -21,6 +21,14 @@ from numpy.typing import NDArray
 Labels = NDArray[np.int64]
 
 
+class View(NamedTuple):
+    """A run of a flat axis seen as a tensor: where it begins, the shape, and which of its dims are labelled."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dims: tuple[int, ...]
+
+
 class Origin(NamedTuple):
     """Where a run of points was created: one axis of a state tensor, or inside the graph."""
 
@@ -30,6 +38,7 @@ class Origin(NamedTuple):
     axis: int
     node: str
     rows: int = 0  # of an axis with an order in each slice: the axis along which the slices lie
+    view: View | None = None
 
 
 class Step(NamedTuple):
@@ -64,12 +73,14 @@ class Points:
         self.pinned: list[tuple[Labels, Reason]] = []
         self._starts: Labels = np.zeros(0, dtype=np.int64)
 
-    def fresh(self, shape: tuple[int, ...], tensor: str = "", axis: int = -1, rows: int = 0) -> Labels:
+    def fresh(
+        self, shape: tuple[int, ...], tensor: str = "", axis: int = -1, rows: int = 0, view: View | None = None
+    ) -> Labels:
         """New points, in the given shape. Points of one call look alike until something tells them apart."""
         size = int(np.prod(shape, dtype=np.int64))
         start = self.count
         self.count += size
-        self.origins.append(Origin(start, self.count, tensor, axis, self.at.node, rows))
+        self.origins.append(Origin(start, self.count, tensor, axis, self.at.node, rows, view))
         return np.arange(start, self.count, dtype=np.int64).reshape(shape)
 
     def tie(self, a: Labels, b: Labels) -> None:

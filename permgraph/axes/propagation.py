@@ -9,12 +9,13 @@ import numpy as np
 
 from permgraph.axes.contraction import settled
 from permgraph.axes.equal_values import base, equal_values
+from permgraph.axes.flat_state import Region, flat_state, label_region
 from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
 from permgraph.axes.points import Points, without_rule
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules import Call, Results, results_of, rule_of
 from permgraph.axes.slices import Slices, slices_of
-from permgraph.axes.state_labels import channel_blocks, label_state
+from permgraph.axes.state_labels import channel_blocks, equal_slices, label_state
 from permgraph.axes.usage import Usage, usage
 from permgraph.axes.workspace import Workspace
 from permgraph.errors import RuleError
@@ -74,6 +75,8 @@ class _Pass:
         self.unknown: list[tuple[Node, str]] = []
         self.blocks = channel_blocks(trace)
         self.levels = equal_values(trace)
+        self.flat = flat_state(trace)
+        self.shown: dict[Region, LabelledTensor] = {}
         self.read: dict[str, set[int]] = {}  # which results of a node with several are read
         for node in trace.nodes:
             if node.op == "getitem":
@@ -102,6 +105,13 @@ class _Pass:
         return slices_of(self.trace, self.space.points, self.space.record, states)
 
     def visit(self, node: Node) -> Results:
+        if node.name in self.flat.hidden:  # read through views alone, which are labelled instead
+            return (LabelledTensor(self.space, node.shape, weight=True),)
+        if node.name in self.flat.regions:
+            region = self.flat.regions[node.name]
+            if region not in self.shown:
+                self.shown[region] = label_region(self.space, region)
+            return (self.shown[region],)
         if node.op == "state":
             tensor = self.trace.state[node.options["tensor"]]
             constant = not tensor.dtype.startswith(("float", "bfloat", "complex"))
@@ -122,6 +132,10 @@ class _Pass:
         table = None if node.value is None else np.asarray(node.value)
         if table is not None and (table.ndim == 0 or (table.size and bool((table == table.flat[0]).all()))):
             return LabelledTensor(self.space, node.shape, (), True, np.broadcast_to(table, node.shape))
+        meta = node.results[0] if node.results else None
+        if table is not None and meta is not None and meta.dtype.startswith("float"):
+            arrays = tuple(equal_slices(self.space, table, axis) for axis, n in enumerate(node.shape) if n > 1)
+            return LabelledTensor(self.space, node.shape, arrays, True, table)
         return replace(pinned_tensor(self.space, node.shape, "constant", weight=True), table=table)
 
     def output(self, node: Node) -> Results:

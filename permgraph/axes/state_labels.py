@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor
@@ -31,6 +32,19 @@ def label_state(
             outer = next((a for a in arrays if a.dims == (0,)), None)
             arrays.append(_in_blocks(space, tensor, axis, groups, outer))
     return LabelledTensor(space, tensor.shape, tuple(arrays), weight=True)
+
+
+def equal_slices(space: Workspace, table: NDArray[np.generic], axis: int) -> LabelArray:
+    """The labels of one axis of a constant: coordinates whose slices are equal may change places, others may not."""
+    slices = np.moveaxis(table, axis, 0).reshape(table.shape[axis], -1)
+    _, which, count = np.unique(slices, axis=0, return_inverse=True, return_counts=True)
+    if count.max() == 1:
+        return LabelArray((axis,), space.fresh_pinned((table.shape[axis],), "constant"), pinned=True)
+    labels = space.points.fresh((table.shape[axis],))
+    space.points.pin(labels[count[which.reshape(-1)] == 1], "constant")
+    for value in np.flatnonzero(count > 1):
+        space.tell_apart(labels[which.reshape(-1) == value])
+    return LabelArray((axis,), labels)
 
 
 def _in_slices(

@@ -17,6 +17,7 @@ from permgraph.ir.trace import Node, Ref, TensorMeta
 
 DATA = 12  # stands for a count that only the data tells
 MAX_CONSTANT = 2**16  # elements of an integer table whose values are kept in the trace
+_SHORT = 256  # elements of a vector of real numbers whose values are kept
 _INLINE = (
     "wrap_with_set_grad_enabled",
     "wrap_with_autocast",
@@ -74,7 +75,7 @@ class Walk:
             return seen[first]
         if spec.kind == InputKind.USER_INPUT:
             return self.add(node.name, "input", (), meta)
-        return self.add(node.name, "constant", (), meta, value=self.table(spec.target))
+        return self.add(node.name, "constant", (), meta, value=self.table(spec.target, True))
 
     def add(self, name: str, op: str, args: tuple[Any, ...], results: Any, **rest: Any) -> Ref:
         name = self.prefix + name
@@ -99,7 +100,7 @@ class Walk:
     def attribute(self, graph: fx.GraphModule, node: fx.Node) -> Any:
         value = operator.attrgetter(str(node.target))(graph)
         if isinstance(value, torch.Tensor):
-            return self.add(node.name, "constant", (), metas_of(value), value=table_of(value))
+            return self.add(node.name, "constant", (), metas_of(value), value=table_of(value, True))
         return value
 
     def call(self, node: fx.Node, env: dict[fx.Node, Any]) -> Any:
@@ -155,13 +156,16 @@ class Walk:
         rest = {"multiple": several, "pointwise": pointwise, **_where(node)}
         return self.add(f"{node.name}.{name}", op, args, metas_of(value), **rest)
 
-    def table(self, target: str | None) -> Any:
+    def table(self, target: str | None, constant: bool = False) -> Any:
         value = self.values.get(target or "")
-        return table_of(value) if isinstance(value, torch.Tensor) else None
+        return table_of(value, constant) if isinstance(value, torch.Tensor) else None
 
 
-def table_of(value: torch.Tensor) -> Any:
-    """Contents of an integer or boolean table; a bare number when a constant has one value throughout."""
+def table_of(value: torch.Tensor, constant: bool = False) -> Any:
+    """Contents of an integer or boolean table; a bare number when a constant has one value throughout.
+
+    Of real numbers, those of a short constant vector in which some are equal.
+    """
     if (
         value.is_meta
         or value.layout != torch.strided
@@ -171,6 +175,10 @@ def table_of(value: torch.Tensor) -> Any:
         return None
     if value.is_floating_point() or value.is_complex():
         value = value.detach()
+        if constant and value.dim() == 1 and value.numel() <= _SHORT and not value.is_complex():
+            numbers = value.tolist()
+            if 1 < len(set(numbers)) < len(numbers) and bool(torch.isfinite(value).all()):
+                return numbers
         first = value.flatten()[0]
         uniform = value.numel() > 1 and bool((value == first).all()) and bool(torch.isfinite(first).all())
         return float(first) if uniform and not value.is_complex() else None

@@ -15,6 +15,7 @@ from permgraph.ir.check_trace import check_trace
 from permgraph.ir.spec import Group, PermSpec, Pin, Place, Positions, Probe, UnknownOp
 from permgraph.ir.trace import Trace
 from permgraph.symmetry.coloured_graph import Classes, classify, refine
+from permgraph.symmetry.flat_places import flat_layouts
 from permgraph.symmetry.layout import Addresses, Block, Unreadable
 from permgraph.symmetry.names import name_blocks
 from permgraph.symmetry.values import followed_values
@@ -103,7 +104,11 @@ def _places(trace: Trace, context: Propagation, classes: Classes, addresses: Add
     order = {node.name: i for i, node in enumerate(trace.nodes)}
     reader = {ref: node.name for node in reversed(trace.nodes) for ref in node.refs()}
     found: list[tuple[int, int, Found]] = []
+    viewed: dict[tuple[str, int], list[Origin]] = {}
     for run in context.points.origins:
+        if run.tensor and run.view is not None:
+            viewed.setdefault((run.tensor, run.view.offset), []).append(run)
+            continue
         use = context.usage.uses.get((run.tensor, run.axis)) if run.tensor else None
         if not run.tensor:
             continue
@@ -114,6 +119,13 @@ def _places(trace: Trace, context: Propagation, classes: Classes, addresses: Add
         for layout, at in addresses.layouts(classes.of[labels]):
             for place in _placed(run, side, at, tensor.shape, node):
                 found.append((order[node], run.axis, (layout, place)))
+    for runs in viewed.values():
+        use = context.usage.uses.get((runs[0].tensor, runs[0].axis))
+        node = use.node if use else reader.get(runs[0].node, runs[0].node)
+        side = "un-permute" if use and use.consumed else "permute"
+        for layout, at in flat_layouts(runs, classes, addresses):
+            place = Place(runs[0].tensor, runs[0].axis, side, (), Positions.of(at), node=node)
+            found.append((order[node], runs[0].axis, (layout, place)))
     for name, value in context.outputs:
         for array in value.arrays:
             if len(array.dims) == 1 and not array.pinned:
