@@ -16,12 +16,10 @@ from permgraph.axes.binding import Axes, bind_term
 from permgraph.axes.equation import Equation, in_family, parse
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor
-from permgraph.axes.points import Labels
+from permgraph.axes.pool import NamedArray, Names, Pool
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.workspace import ORDERED, Workspace
 from permgraph.ir.trace import Node, Shape
-
-Names = tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,73 +36,6 @@ class Contraction:
     result: LabelledTensor
     summed: bool
     names: tuple[tuple[tuple[Names, LabelArray], ...], ...]
-
-
-@dataclass(eq=False)
-class NamedArray:
-    """A label array over names (sorted), and the operands it came from."""
-
-    names: Names
-    labels: Labels
-    pinned: bool
-    repeats: bool
-    owners: set[int]
-
-
-class Pool:
-    """Arrays of all operands, at most one per set of names."""
-
-    def __init__(self, space: Workspace) -> None:
-        self.space = space
-        self.arrays: dict[Names, NamedArray] = {}
-
-    def add(self, array: NamedArray) -> None:
-        """Tie to what is there over the same names."""
-        known = self.arrays.setdefault(array.names, array)
-        if known is array:
-            return
-        known.owners |= array.owners
-        if not (known.pinned and array.pinned):
-            self.space.points.tie(known.labels, array.labels)
-
-    def agree(self) -> None:
-        """Arrays of different operands that share some of their names get common blocks over those."""
-        arrays = list(self.arrays.values())
-        for i, a in enumerate(arrays):
-            for b in arrays[i + 1 :]:
-                shared = tuple(name for name in a.names if name in b.names)
-                if shared and not (a.owners & b.owners) and not (a.pinned and b.pinned):
-                    self.space.points.tie(self.over(a, shared), self.over(b, shared))
-
-    def over(self, array: NamedArray, keep: Names) -> Labels:
-        """The array's blocks over some of its names (the array itself over all of them)."""
-        if keep == array.names:
-            return array.labels
-        axes = tuple(array.names.index(name) for name in keep)
-        return self.space.block(array.labels, axes, array.pinned, array.repeats)
-
-    def order(self, names: set[str], sizes: Mapping[str, int]) -> None:
-        """Coordinates of these names keep their places."""
-        for name in sorted(x for x in names if sizes[x] > 1):
-            touched = [a for key, a in self.arrays.items() if name in key]
-            if touched and not all(a.pinned for a in touched):
-                labels = self.space.fresh_pinned((sizes[name],), ORDERED)
-                self.add(NamedArray((name,), labels, True, False, {-1}))
-
-    def mix(self, names: set[str]) -> None:
-        """Names normalised over: what they are joined with moves as blocks."""
-        for array in self.arrays.values():
-            keep = tuple(x for x in array.names if x not in names)
-            if keep and len(keep) < len(array.names):
-                self.over(array, keep)
-
-    def contract(self, names: set[str]) -> None:
-        """Names summed over: arrays shrink to their blocks over the rest."""
-        for key in [key for key in self.arrays if names & set(key)]:
-            array = self.arrays.pop(key)
-            keep = tuple(x for x in array.names if x not in names)
-            if keep:
-                self.add(replace(array, names=keep, labels=self.over(array, keep), repeats=False))
 
 
 def contract(
@@ -138,6 +69,7 @@ def contract(
     kept = {x for axis in out for x in axis}
     pool.order({x for x in inputs if in_family(x, equation.ordered)}, known)
     pool.agree()
+    pool.compare({x for x in inputs - kept if in_family(x, equation.ordered)})
     pool.mix({x for x in inputs if in_family(x, equation.mixed)})
     pool.contract(inputs - kept)
     pool.agree()
@@ -265,7 +197,8 @@ def _recorded(
     )
     all_tensors = [(i, tensor) for i, tensor in given.items()] + [(max(terms), result)]
     names = tuple(
-        tuple((tuple(x for d in a.dims for x in terms[i][d]), a) for a in tensor.arrays) for i, tensor in all_tensors
+        tuple((tuple(x for d in a.dims for x in terms[i][d]), a) for a in tensor.arrays)
+        for i, tensor in all_tensors
     )
     return Contraction(node, operands, result, bool(summed), names)
 

@@ -14,25 +14,145 @@ from permgraph.ir.trace import Node, Ref, Trace
 DISTINCT, ZEROS, EQUAL = 0, 1, 2  # in general different; equal only where they are zero; equal anywhere
 
 _PRODUCTS = frozenset(
-    """linear conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d mm bmm matmul addmm
-    baddbmm addbmm addmv mv einsum bilinear cdist _cdist_forward inner outer dot scaled_dot_product_attention embedding
-    lstm gru rnn_tanh batch_norm native_batch_norm _native_batch_norm_legit_no_training""".split()
+    [
+        "linear",
+        "conv1d",
+        "conv2d",
+        "conv3d",
+        "convolution",
+        "conv_transpose1d",
+        "conv_transpose2d",
+        "conv_transpose3d",
+        "mm",
+        "bmm",
+        "matmul",
+        "addmm",
+        "baddbmm",
+        "addbmm",
+        "addmv",
+        "mv",
+        "einsum",
+        "bilinear",
+        "cdist",
+        "_cdist_forward",
+        "inner",
+        "outer",
+        "dot",
+        "scaled_dot_product_attention",
+        "embedding",
+        "lstm",
+        "gru",
+        "rnn_tanh",
+        "batch_norm",
+        "native_batch_norm",
+        "_native_batch_norm_legit_no_training",
+    ]
 )
-_NORMS = frozenset("layer_norm native_layer_norm rms_norm _fused_rms_norm group_norm native_group_norm".split())
-_SUMS = frozenset("add sub rsub addcmul addcdiv lerp".split())
+_NORMS = frozenset(
+    ["layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm", "group_norm", "native_group_norm"]
+)
+_SUMS = frozenset(["add", "sub", "rsub", "addcmul", "addcdiv", "lerp"])
 _KEEP = frozenset(
-    """sum mean amax amin max min var std norm linalg_vector_norm topk sort view _unsafe_view reshape flatten unflatten
-    squeeze unsqueeze transpose t permute movedim slice narrow select split chunk split_with_sizes unbind expand
-    broadcast_to alias clone contiguous detach _to_copy to flip roll cat stack index index_select gather dropout
-    copy mul div true_divide neg""".split()
+    [
+        "sum",
+        "mean",
+        "amax",
+        "amin",
+        "max",
+        "min",
+        "var",
+        "std",
+        "norm",
+        "linalg_vector_norm",
+        "topk",
+        "sort",
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "flatten",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "transpose",
+        "t",
+        "permute",
+        "movedim",
+        "slice",
+        "narrow",
+        "select",
+        "split",
+        "chunk",
+        "split_with_sizes",
+        "unbind",
+        "expand",
+        "broadcast_to",
+        "alias",
+        "clone",
+        "contiguous",
+        "detach",
+        "_to_copy",
+        "to",
+        "flip",
+        "roll",
+        "cat",
+        "stack",
+        "index",
+        "index_select",
+        "gather",
+        "dropout",
+        "copy",
+        "mul",
+        "div",
+        "true_divide",
+        "neg",
+    ]
 )
-_ZERO_AT_ZERO = frozenset("abs sqrt tanh square pow sin asinh atan elu leaky_relu silu gelu mish softsign".split())
+_ZERO_AT_ZERO = frozenset(
+    [
+        "abs",
+        "sqrt",
+        "tanh",
+        "square",
+        "pow",
+        "sin",
+        "asinh",
+        "atan",
+        "elu",
+        "leaky_relu",
+        "silu",
+        "gelu",
+        "mish",
+        "softsign",
+    ]
+)
 _SMOOTH = frozenset(
-    """exp sigmoid log log1p expm1 cos softplus logsigmoid log_sigmoid reciprocal rsqrt erf selu celu softmax _softmax
-    log_softmax _log_softmax cumsum logsumexp cosh sinh""".split()
+    [
+        "exp",
+        "sigmoid",
+        "log",
+        "log1p",
+        "expm1",
+        "cos",
+        "softplus",
+        "logsigmoid",
+        "log_sigmoid",
+        "reciprocal",
+        "rsqrt",
+        "erf",
+        "selu",
+        "celu",
+        "softmax",
+        "_softmax",
+        "log_softmax",
+        "_log_softmax",
+        "cumsum",
+        "logsumexp",
+        "cosh",
+        "sinh",
+    ]
 )
-_RECTIFIED = frozenset("relu hardswish softshrink hardshrink".split())
-_RANDOM = frozenset("rand randn rand_like randn_like".split())
+_RECTIFIED = frozenset(["relu", "hardswish", "softshrink", "hardshrink"])
+_RANDOM = frozenset(["rand", "randn", "rand_like", "randn_like"])
 
 
 def equal_values(trace: Trace) -> dict[str, int]:
@@ -95,20 +215,27 @@ def _of_elements(name: str, given: list[int]) -> int:
 
 def is_zeros(node: Node) -> bool:
     """Whether a tensor is made of zeros."""
-    value = node.options.get("fill_value", node.options.get("value"))
-    return base(node.op) in ("zeros", "zeros_like", "new_zeros") or (
-        base(node.op) in ("full", "full_like", "new_full") and value == 0
-    )
+    if base(node.op) in ("full", "full_like", "new_full"):
+        return bool(node.options.get("fill_value") == 0)
+    return base(node.op) in ("zeros", "zeros_like", "new_zeros")
 
 
 def zero_where(selection: Node, node: Node, nodes: Mapping[str, Node]) -> bool:
     """Whether a tensor is zero wherever the values selected are: it comes of them by ops that keep zero."""
     if node.op == "getitem":
-        return node.operands["source"].node == selection.name and node.options["index"] == 0
+        return bool(node.operands["source"].node == selection.name and node.options["index"] == 0)
     name, sources = base(node.op), [nodes[ref] for ref in node.refs()]
     if name == "mul":
         return any(zero_where(selection, source, nodes) for source in sources)
-    keeps = name in _ZERO_AT_ZERO or name in ("relu", "clone", "contiguous", "_to_copy", "neg", "detach", "alias")
+    keeps = name in _ZERO_AT_ZERO or name in (
+        "relu",
+        "clone",
+        "contiguous",
+        "_to_copy",
+        "neg",
+        "detach",
+        "alias",
+    )
     return keeps and len(sources) == 1 and zero_where(selection, sources[0], nodes)
 
 

@@ -7,6 +7,7 @@ seen as: one set of labels for each of its axes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from permgraph.axes.equal_values import base
@@ -60,7 +61,11 @@ def flat_state(trace: Trace) -> FlatState:
 
 
 def _is_float(node: Node) -> bool:
-    return bool(node.results) and node.results[0] is not None and node.results[0].dtype.startswith(("float", "bfloat"))
+    return (
+        bool(node.results)
+        and node.results[0] is not None
+        and node.results[0].dtype.startswith(("float", "bfloat"))
+    )
 
 
 def _followed(
@@ -102,7 +107,7 @@ def _part(reader: Node, node: Node, region: Region) -> Region | None:
 def _apart(regions: list[Region]) -> bool:
     """Whether no two regions overlap (two views of one region are one weight read twice, of one shape)."""
     spans = sorted({(r.offset, r.offset + prod(r.shape), r.shape) for r in regions})
-    return all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+    return all(a[1] <= b[0] for a, b in pairwise(spans))
 
 
 def label_region(space: Workspace, region: Region) -> LabelledTensor:

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from permgraph.axes.contraction import NamedArray, Pool, settled
+from permgraph.axes.contraction import settled
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.movement import expand, moved, narrow, resized, span, take
 from permgraph.axes.points import Labels
+from permgraph.axes.pool import NamedArray, Pool
 from permgraph.axes.workspace import ORDERED, Workspace
 
 

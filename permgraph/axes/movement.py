@@ -21,7 +21,6 @@ from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.workspace import Workspace
 from permgraph.ir.trace import Shape
 
-
 Segment = tuple[tuple[int, ...], tuple[int, ...]]  # a run of dims before, and after
 
 
@@ -37,7 +36,10 @@ def permute(tensor: LabelledTensor, order: Sequence[int]) -> LabelledTensor:
     """New dim i is old dim order[i]."""
     order = [o % tensor.rank for o in order]
     if tensor.chosen is not None:
-        at, values = [order.index(d) for d in tensor.chosen.at], permute(tensor.chosen.values, [*order, tensor.rank])
+        at, values = (
+            [order.index(d) for d in tensor.chosen.at],
+            permute(tensor.chosen.values, [*order, tensor.rank]),
+        )
         return moved_choice(tensor, tuple(tensor.shape[o] for o in order), values, at)
     arrays = [
         a if a.part is None else replace(a, part=a.part.after("permute", tuple(order))) for a in tensor.arrays
@@ -81,9 +83,10 @@ def reshape(tensor: LabelledTensor, shape: Shape) -> LabelledTensor:
 
 def _reshaped_choice(tensor: LabelledTensor, shape: Shape, segments: list[Segment]) -> LabelledTensor:
     assert tensor.chosen is not None
-    at, marks = places_after(tensor.chosen.at, segments), ()
+    at: tuple[int, ...] | None = places_after(tensor.chosen.at, segments)
+    marks: list[object] = []
     if at is None and (merged := places_merged(tensor.chosen.at, segments)) is not None:
-        at, marks = merged[0], merged[1:]
+        at, *marks = merged
     if at is None:
         return reshape(settled(tensor), shape)
     values = tensor.chosen.values

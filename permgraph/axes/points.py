@@ -74,7 +74,12 @@ class Points:
         self._starts: Labels = np.zeros(0, dtype=np.int64)
 
     def fresh(
-        self, shape: tuple[int, ...], tensor: str = "", axis: int = -1, rows: int = 0, view: View | None = None
+        self,
+        shape: tuple[int, ...],
+        tensor: str = "",
+        axis: int = -1,
+        rows: int = 0,
+        view: View | None = None,
     ) -> Labels:
         """New points, in the given shape. Points of one call look alike until something tells them apart."""
         size = int(np.prod(shape, dtype=np.int64))

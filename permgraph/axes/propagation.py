@@ -23,11 +23,62 @@ from permgraph.ir.trace import Node, Ref, Trace
 
 # Ops whose rules are movements and equations: these follow what was chosen by value.
 BY_CHOICE = frozenset(
-    """view _unsafe_view reshape flatten unflatten squeeze unsqueeze transpose t permute movedim slice select narrow
-    split chunk split_with_sizes unbind expand alias clone contiguous detach _to_copy to
-    embedding index index_select gather take_along_dim scatter one_hot linear mm bmm matmul addmm baddbmm einsum
-    layer_norm rms_norm native_layer_norm softmax _softmax silu gelu glu relu6 leaky_relu hardtanh hardswish elu mish
-    softplus""".split()
+    [
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "flatten",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "transpose",
+        "t",
+        "permute",
+        "movedim",
+        "slice",
+        "select",
+        "narrow",
+        "split",
+        "chunk",
+        "split_with_sizes",
+        "unbind",
+        "expand",
+        "alias",
+        "clone",
+        "contiguous",
+        "detach",
+        "_to_copy",
+        "to",
+        "embedding",
+        "index",
+        "index_select",
+        "gather",
+        "take_along_dim",
+        "scatter",
+        "one_hot",
+        "linear",
+        "mm",
+        "bmm",
+        "matmul",
+        "addmm",
+        "baddbmm",
+        "einsum",
+        "layer_norm",
+        "rms_norm",
+        "native_layer_norm",
+        "softmax",
+        "_softmax",
+        "silu",
+        "gelu",
+        "glu",
+        "relu6",
+        "leaky_relu",
+        "hardtanh",
+        "hardswish",
+        "elu",
+        "mish",
+        "softplus",
+    ]
 )
 _SILENT = ("aten._assert", "aten.sym_", "<", "aten._local_scalar", "aten.item")
 
@@ -134,7 +185,9 @@ class _Pass:
             return LabelledTensor(self.space, node.shape, (), True, np.broadcast_to(table, node.shape))
         meta = node.results[0] if node.results else None
         if table is not None and meta is not None and meta.dtype.startswith("float"):
-            arrays = tuple(equal_slices(self.space, table, axis) for axis, n in enumerate(node.shape) if n > 1)
+            arrays = tuple(
+                equal_slices(self.space, table, axis) for axis, n in enumerate(node.shape) if n > 1
+            )
             return LabelledTensor(self.space, node.shape, arrays, True, table)
         return replace(pinned_tensor(self.space, node.shape, "constant", weight=True), table=table)
 

@@ -102,12 +102,16 @@ def _pairs(
 ) -> Iterator[tuple[int, int]]:
     """(kind of the slices, kind of what is ordered in each), where both are axes of one tensor of the state."""
     for tensor in states:
-        axes = [(a.dims[0], int(kinds.of[a.labels.flat[0]]), a.labels.size) for a in tensor.arrays if len(a.dims) == 1]
+        axes = [
+            (a.dims[0], int(kinds.of[a.labels.flat[0]]), a.labels.size)
+            for a in tensor.arrays
+            if len(a.dims) == 1
+        ]
         for rows, outer, n in axes:
             for axis, inner, m in axes:
-                if rows != axis and outer != inner and outer in beside[inner] and n * m <= _LARGEST:
-                    if inner not in kinds.pinned:
-                        yield outer, inner
+                apart = rows != axis and outer != inner and inner not in kinds.pinned
+                if apart and outer in beside[inner] and n * m <= _LARGEST:
+                    yield outer, inner
 
 
 def _read_by_slices(trace: Trace, name: str, tensor: LabelledTensor) -> dict[int, int]:

@@ -47,9 +47,7 @@ def equal_slices(space: Workspace, table: NDArray[np.generic], axis: int) -> Lab
     return LabelArray((axis,), labels)
 
 
-def _in_slices(
-    space: Workspace, tensor: StateTensor, axis: int, rows: int, outer: LabelArray
-) -> LabelArray:
+def _in_slices(space: Workspace, tensor: StateTensor, axis: int, rows: int, outer: LabelArray) -> LabelArray:
     """An order of this axis in each slice along `rows`. What is in a slice stays together."""
     labels = space.points.fresh((tensor.shape[rows], tensor.shape[axis]), tensor.name, axis, rows)
     space.points.tie(space.block(labels, (0,), False, False), outer.labels)

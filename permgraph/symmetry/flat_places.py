@@ -29,7 +29,9 @@ def flat_layouts(runs: list[Origin], classes: Classes, addresses: Addresses) -> 
         vertices = classes.of[np.arange(run.start, run.stop)]
         stride = strides[run.view.dims[-1]]
         moved = [(keys, at * stride) for keys, at in addresses.layouts(vertices)]
-        covered = np.concatenate([at.ravel() // stride for _, at in moved]) if moved else np.zeros(0, dtype=int)
+        covered = (
+            np.concatenate([at.ravel() // stride for _, at in moved]) if moved else np.zeros(0, dtype=int)
+        )
         rest = np.setdiff1d(np.arange(vertices.size), covered) * stride
         by_axis.append([*moved, *([((), rest)] if rest.size else [])])
     for parts in product(*by_axis):

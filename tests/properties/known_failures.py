@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -21,11 +20,6 @@ class Between(nn.Module):
 
 
 KNOWN: dict[str, tuple[nn.Module, str]] = {
-    "pooling over channels": (
-        Between(lambda x: F.max_pool1d(x[:, None], 2)[:, 0], 6, 3),
-        "axes/rules/pooling.py pins the pooled axis; windows that tile it (stride = kernel) are blocks that may "
-        "change places, and inside a window the order does not matter",
-    ),
     "halves joined again": (
         Between(lambda x: torch.cat([x[:, :3].sin(), x[:, 3:].sin()], 1), 6, 6),
         "parts of an axis are told apart by where they were cut, although the same is done to both",

@@ -36,12 +36,15 @@ def pick(tensor: LabelledTensor, dim: int, index: LabelledTensor) -> LabelledTen
     if (chosen := by_choice(index, tensor.shape[dim])) is not None:
         sizes = {"l*": dim, "i*": index.rank}
         before = contract(
-            "l* n r*, i* n -> l* i* r* n", [settled(tensor), chosen.values], (*shape, tensor.shape[dim]), sizes
+            "l* n r*, i* n -> l* i* r* n",
+            [settled(tensor), chosen.values],
+            (*shape, tensor.shape[dim]),
+            sizes,
         )
         before = replace(before, weight=tensor.weight)
         at = tuple(dim + d for d in chosen.at)
-        picked = Chosen(before, at, chosen.key)
-        return LabelledTensor(tensor.space, shape, weight=tensor.weight, chosen=picked)
+        weights = Chosen(before, at, chosen.key)
+        return LabelledTensor(tensor.space, shape, weight=tensor.weight, chosen=weights)
     index = settled(index)
     if index.table is not None:
         table = np.asarray(index.table).reshape(-1).astype(np.int64) % tensor.shape[dim]
@@ -151,14 +154,15 @@ def one_hot(self: LabelledTensor, call: Call) -> LabelledTensor:
 
 
 @op("eq")
-def equal(self: LabelledTensor, call: Call, other: LabelledTensor | None = None) -> LabelledTensor:
+def equal(self: LabelledTensor, call: Call) -> LabelledTensor:
     """Elementwise; an index compared with all that it may be is its one-hot form."""
-    ramp = other and other.table
+    other = call.operands.get("other")
+    ramp = other.table if isinstance(other, LabelledTensor) else None
     if self.shape[-1:] == (1,) and ramp is not None and np.array_equal(ramp, np.arange(call.shape[-1])):
         chosen = by_choice(self, call.shape[-1])
         if chosen is not None:
             return reshape(chosen.values, call.shape)
-    return pointwise(self, other)
+    return pointwise(*call.tensors)
 
 
 @op("take_along_dim")
@@ -182,12 +186,12 @@ def scatter(
         raise UnsupportedForm("an index smaller than its source")
     self, src = settled(self), src and settled(src)
     chosen = index.chosen
-    if chosen is not None and chosen.index and chosen.values.shape[-1] == self.shape[dim]:
-        if not chosen.ties or _zeros_into_zeros(call, index):
-            self.space.use(index)
-            parts, text = [chosen.values, *([src] if src else [])], "l* m r* n" + (", l* m r*" if src else "")
-            put = contract(f"{text} -> l* n r*", parts, self.shape, {"l*": dim, "r*": self.rank - dim - 1})
-            return pointwise(self, put)
+    among_all = chosen is not None and chosen.index and chosen.values.shape[-1] == self.shape[dim]
+    if chosen is not None and among_all and (not chosen.ties or _zeros_into_zeros(call, index)):
+        self.space.use(index)
+        parts, text = [chosen.values, *([src] if src else [])], "l* m r* n" + (", l* m r*" if src else "")
+        put = contract(f"{text} -> l* n r*", parts, self.shape, {"l*": dim, "r*": self.rank - dim - 1})
+        return pointwise(self, put)
     index = settled(index)
     return written(self, dim, [index] if src is None else [index, src])
 
@@ -199,7 +203,9 @@ def _zeros_into_zeros(call: Call, index: LabelledTensor) -> bool:
     if chosen is None or into is None or source is None or len(chosen.key) > 1:
         return False
     selection = call.nodes[str(chosen.key[0])]
-    in_place = selection.shape == index.shape and chosen.at == tuple(d for d, n in enumerate(index.shape) if n > 1)
+    in_place = selection.shape == index.shape and chosen.at == tuple(
+        d for d, n in enumerate(index.shape) if n > 1
+    )
     return in_place and is_zeros(into) and zero_where(selection, source, call.nodes)
 
 

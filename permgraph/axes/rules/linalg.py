@@ -33,7 +33,10 @@ def log_determinant(A: LabelledTensor, call: Call) -> Results:
     """(sign, logarithm, …): the logarithm alone does not see a re-ordering of rows, the sign does."""
     if call.read & {2, 3}:
         raise UnsupportedForm("the factors of a determinant")
-    result = determinant(A) if 0 in call.read else contract("... i j -> ...", [A], A.shape[:-2])
+    rows, columns = _sides(A)
+    result = (
+        determinant(A) if 0 in call.read else contract("... i, ... j -> ...", [rows, columns], A.shape[:-2])
+    )
     return (result, result, *call.pinned("factors", 2))
 
 
@@ -95,7 +98,7 @@ def singular_values(A: LabelledTensor, call: Call) -> Results:
     """(U, S, Vh): the singular values alone do not see an order, and come sorted."""
     if call.read & {0, 2}:
         return tuple(_in_order(A, shape) for shape in call.shapes)
-    lead = contract("... i j -> ...", [A], A.shape[:-2])
+    lead = contract("... i, ... j -> ...", [*_sides(A)], A.shape[:-2])
     values = positions_only(lead, call.shapes[1], lead.rank, "sorted")
     first, *_, last = call.pinned("not read")
     return first, values, last

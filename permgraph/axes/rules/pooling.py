@@ -7,6 +7,7 @@ from typing import Any
 
 from permgraph.axes.contraction import contract
 from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.movement import reshape
 from permgraph.axes.rules.builders import per_dim, positions_of
 from permgraph.axes.rules.rule import Call, Results
 from permgraph.axes.rules.table import op, register
@@ -26,8 +27,13 @@ def _pooled(tensor: LabelledTensor, call: Call, still: list[bool], whole: list[b
 
 
 def _windows(rank: int) -> Callable[..., Results]:
-    def pool(self: LabelledTensor, kernel_size: Any, stride: Any, padding: Any, call: Call) -> Results:
-        """... !s* -> ... !t*"""
+    def pool(
+        self: LabelledTensor, kernel_size: Any, stride: Any, padding: Any, call: Call, dilation: Any = 1
+    ) -> Results:
+        """... !s* -> ... !t*; windows that lie side by side are blocks, read alike inside"""
+        windows = per_dim(kernel_size, rank, 1)
+        if call.read <= {0} and _tiled(self, call, windows, stride, padding, dilation):
+            return call.every(_of_blocks(self, call, windows))
         kernel, around = per_dim(kernel_size, rank, 1), per_dim(padding, rank, 0)
         steps, sizes = per_dim(stride, rank, None), self.shape[-rank:]
         still = [k == 1 and p == 0 and s in (1, None) for k, s, p in zip(kernel, steps, around, strict=True)]
@@ -35,6 +41,29 @@ def _windows(rank: int) -> Callable[..., Results]:
         return _pooled(self, call, still, whole)
 
     return pool
+
+
+def _tiled(
+    tensor: LabelledTensor, call: Call, kernel: list[int], stride: Any, padding: Any, dilation: Any
+) -> bool:
+    """Whether windows lie side by side and cover every dim."""
+    rank = len(kernel)
+    steps, around, apart = per_dim(stride, rank, None), per_dim(padding, rank, 0), per_dim(dilation, rank, 1)
+    return all(
+        s in (k, None) and p == 0 and a == 1 and n == k * out
+        for s, k, p, a, n, out in zip(
+            steps, kernel, around, apart, tensor.shape[-rank:], call.shape[-rank:], strict=True
+        )
+    )
+
+
+def _of_blocks(tensor: LabelledTensor, call: Call, kernel: list[int]) -> LabelledTensor:
+    lead, out = tensor.shape[: -len(kernel)], call.shape[-len(kernel) :]
+    blocks = [n for pair in zip(out, kernel, strict=True) for n in pair]
+    wide = reshape(tensor, (*lead, *blocks))
+    before = " ".join(f"x{d} k{d}" for d in range(len(kernel)))
+    after = " ".join(f"x{d}" for d in range(len(kernel)))
+    return contract(f"... {before} -> ... {after}", [wide], call.shape)
 
 
 def _adaptive(rank: int) -> Callable[..., Results]:

@@ -84,4 +84,5 @@ def cross(self: LabelledTensor, other: LabelledTensor, dim: Any) -> LabelledTens
     """Vector product: the three coordinates are ordered."""
     product = pointwise(self, other)
     at = product.shape.index(3) if dim is None else dim % product.rank
+    contract("l* !n r* -> l* r*", [product], resized(product.shape, at), {"l*": at})  # all three in one order
     return placed(product, (at,))

@@ -29,9 +29,7 @@ def reduced(tensor: LabelledTensor, dim: Any, keep: bool, ordered: bool = False)
     return contract(f"{left} -> {right}", [tensor], shape)
 
 
-def choice(
-    tensor: LabelledTensor, dim: int, shape: Shape, kept: str, call: Call
-) -> LabelledTensor | None:
+def choice(tensor: LabelledTensor, dim: int, shape: Shape, kept: str, call: Call) -> LabelledTensor | None:
     """The index of what is selected by value along a dim: it follows the order of coordinates there.
 
     `kept` names what stands at the dim in the result, "" for nothing. None where equal coordinates may be met, of
