@@ -153,7 +153,8 @@ class _Pass:
             for node in self.trace.nodes
             if node.op == "state" and (tensor := self.results[node.name][0]) and tensor.table is None
         }
-        return slices_of(self.trace, self.space.points, self.space.record, states)
+        moving = [tensor for _, tensor in self.outputs] if self.free_output else []
+        return slices_of(self.trace, self.space.points, self.space.record, states, moving)
 
     def visit(self, node: Node) -> Results:
         if node.name in self.flat.hidden:  # read through views alone, which are labelled instead

@@ -49,11 +49,19 @@ class _Kinds:
 
 
 def slices_of(
-    trace: Trace, points: Points, record: Iterable[Contraction], states: dict[str, LabelledTensor]
+    trace: Trace,
+    points: Points,
+    record: Iterable[Contraction],
+    states: dict[str, LabelledTensor],
+    moving: Iterable[LabelledTensor],
 ) -> Slices:
-    """Found in one pass: from every contraction, and the labelled tensors of the state by node."""
+    """Found in one pass: from every contraction, and the labelled tensors of the state by node.
+
+    `moving` are outputs that are free: a caller can put an axis of theirs back in order as a whole only.
+    """
     found = {name: _read_by_slices(trace, name, tensor) for name, tensor in states.items()}
     kinds = _Kinds.of_points(points)
+    kinds.pinned.update(*(kinds.of_array(array) for tensor in moving for array in tensor.arrays))
     beside = _always_beside(kinds, record, states.values())
     chosen: dict[int, int] = {}
     for outer, inner in sorted(_pairs(kinds, beside, states.values())):

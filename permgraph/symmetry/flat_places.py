@@ -12,6 +12,8 @@ from permgraph.axes.points import Labels, Origin
 from permgraph.symmetry.coloured_graph import Classes
 from permgraph.symmetry.layout import Addresses
 
+_SINGLY = 64  # coordinates that stay, each of which gets places of its own
+
 Found = tuple[tuple[int, ...], Labels]  # keys of groups, and coordinates of shape (*sizes, m)
 
 
@@ -34,10 +36,23 @@ def flat_layouts(runs: list[Origin], classes: Classes, addresses: Addresses) -> 
         )
         rest = np.setdiff1d(np.arange(vertices.size), covered) * stride
         by_axis.append([*moved, *([((), rest)] if rest.size else [])])
-    for parts in product(*by_axis):
+    for parts in product(*_split(by_axis)):
         keys = tuple(key for layout, _ in parts for key in layout)
         if keys:
             yield keys, view.offset + _combined([at for _, at in parts])
+
+
+def _split(by_axis: list[list[Found]]) -> list[list[Found]]:
+    """Coordinates that stay, before an axis that moves, one by one: positions are then in steps, and short to write."""
+    last = max((i for i, found in enumerate(by_axis) if any(keys for keys, _ in found)), default=-1)
+    return [
+        [
+            (keys, part)
+            for keys, at in found
+            for part in (at[:, None] if not keys and i < last and at.size <= _SINGLY else [at])
+        ]
+        for i, found in enumerate(by_axis)
+    ]
 
 
 def _combined(parts: list[Labels]) -> Labels:

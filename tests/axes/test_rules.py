@@ -12,6 +12,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 import torch
+from oracles.bound import contained, generators_of
 from torch import Tensor
 
 from permgraph.axes import movement
@@ -192,15 +193,16 @@ def inferred_exchanges(found: PermSpec) -> Iterator[frozenset[tuple[int, int, tu
 def missing(example: Example) -> list[Exchange]:
     """True exchanges that the inferred group lacks."""
     call = Call(example)
-    found = set(inferred_exchanges(infer(traced(call))))
-    lacking = []
+    spec = infer(traced(call))
+    found, generators, lacking = set(inferred_exchanges(spec)), generators_of(spec), []
     for axes, i, j in true_exchanges(call):
         wanted = set()
         for operand, axis in axes:
             order = list(range(call.params[operand].shape[axis]))
             order[i], order[j] = j, i
             wanted.add((operand, axis, tuple(order)))
-        if frozenset(wanted) not in found:
+        move = frozenset((f"params.{operand}", axis, order) for operand, axis, order in wanted)
+        if frozenset(wanted) not in found and not contained(move, generators):  # alone, or several at once
             lacking.append((axes, i, j))
     return lacking
 

@@ -35,7 +35,7 @@ def above(module: nn.Module, inputs: tuple[Any, ...], spec: pg.PermSpec, pairs: 
     A unit is a coordinate, or a block of neighbours, or every n-th coordinate. `pairs` units are exchanged of
     each number of units.
     """
-    numbers, generators = OnNumbers(module, inputs), _generators(spec)
+    numbers, generators = OnNumbers(module, inputs), generators_of(spec)
     sizes = {n for t in numbers.state.values() if t.is_floating_point() for n in t.shape if n > 1}
     counts = {u for n in sizes for u in range(2, n + 1) if n % u == 0}
     missing: list[Move] = []
@@ -50,7 +50,7 @@ def above(module: nn.Module, inputs: tuple[Any, ...], spec: pg.PermSpec, pairs: 
                     if n % count == 0 and n > 1
                 }
                 for move in _kept(numbers, orders):
-                    if move not in missing and not _contained(move, generators):
+                    if move not in missing and not contained(move, generators):
                         missing.append(move)
     return missing
 
@@ -100,7 +100,7 @@ def _same(gradient: Tensor | None, axis: int, order: tuple[int, ...]) -> bool:
     return bool((gradient - other).abs().max() <= 1e-7 * gradient.abs().max().clamp_min(1e-12))
 
 
-def _generators(spec: pg.PermSpec) -> list[list[Gather]]:
+def generators_of(spec: pg.PermSpec) -> list[list[Gather]]:
     """What the exchange of two neighbours of one group does, in any slot of the groups around it."""
     if not spec.groups:
         return []
@@ -115,7 +115,7 @@ def _generators(spec: pg.PermSpec) -> list[list[Gather]]:
     return found
 
 
-def _contained(move: Move, generators: list[list[Gather]]) -> bool:
+def contained(move: Move, generators: list[list[Gather]]) -> bool:
     """Whether some element of the group does the same on these axes. (Elsewhere it may do what is not seen.)
 
     The group acts on the coordinates of the axes, one by one for every row where rows have orders of their own.

@@ -1,0 +1,93 @@
+"""What is selected by value follows its coordinates, unless equal ones may be met: then the first one wins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import permgraph as pg
+
+UNITS = 6
+
+
+class Chooses(nn.Module):
+    """`choose` reads the activations of `up`, a table of rows, weights per unit, and a reader of all units."""
+
+    def __init__(self, choose: Callable[[Chooses, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.choose = choose
+        self.up, self.down, self.rows = nn.Linear(5, UNITS), nn.Linear(UNITS, 3), nn.Embedding(UNITS, 4)
+        self.first = nn.Parameter(torch.randn(UNITS, 5, 3))
+        self.second = nn.Parameter(torch.randn(UNITS, 3, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.choose(self, x)
+
+
+def expert(s: Chooses, x: Tensor, shift: int) -> Tensor:
+    """The best expert of each token; with a shift, its second matrix is another token's."""
+    best = s.up(x).argmax(-1)
+    hidden = torch.einsum("bti,btio->bto", x, s.first[best]).relu()
+    return torch.einsum("bto,btod->btd", hidden, s.second[best.roll(shift, 1) if shift else best])
+
+
+def put(s: Chooses, h: Tensor, base: Tensor) -> Tensor:
+    top = h.topk(3)
+    return s.down(base.scatter(-1, top.indices, top.values))
+
+
+FREE: dict[str, Callable[[Chooses, Tensor], Tensor]] = {
+    "nearest row": lambda s, x: s.rows(s.up(x).argmax(-1)),
+    "one-hot": lambda s, x: s.down(F.one_hot(s.up(x).argmax(-1), UNITS).to(x.dtype)),
+    "compared with all": lambda s, x: s.down(
+        (s.up(x).argmax(-1)[..., None] == torch.arange(UNITS)).to(x.dtype)
+    ),
+    "threshold": lambda s, x: s.down((lambda h: h * (h >= h.topk(2).values[..., -1:]))(s.up(x))),
+    "rectified, into zeros": lambda s, x: (lambda h: put(s, h, torch.zeros_like(h)))(s.up(x).relu()),
+    "sorted": lambda s, x: s.down(s.up(x).sort(-1).values),
+    "other values at the same units": lambda s, x: s.up(x).tanh().gather(-1, s.up(-x).topk(2).indices),
+    "expert of a token": lambda s, x: expert(s, x, 0),
+    "experts of two tokens": lambda s, x: expert(s, x, 1),
+    "quantile": lambda s, x: s.down(s.up(x) - torch.quantile(s.up(x), 0.6, dim=-1, keepdim=True)),
+}
+HELD: dict[str, Callable[[Chooses, Tensor], Tensor]] = {
+    "equal where rectified": lambda s, x: s.rows(s.up(x).relu().argmax(-1)),
+    "equal where compared": lambda s, x: s.rows((s.up(x) > 0).to(x.dtype).argmax(-1)),
+    "rectified, into ones": lambda s, x: (lambda h: put(s, h, torch.ones_like(h)))(s.up(x).relu()),
+    "an index that is added to": lambda s, x: s.rows((s.up(x).argmax(-1) + 1) % UNITS),
+    "an index that is returned": lambda s, x: s.up(x).argmax(-1),
+    "running maximum": lambda s, x: s.down(s.up(x).cummax(-1).values),
+}
+
+
+def free(choose: Callable[[Chooses, Tensor], Tensor]) -> tuple[pg.PermSpec, set[int]]:
+    torch.manual_seed(0)
+    module, inputs = Chooses(choose).eval(), (torch.randn(2, 4, 5),)
+    spec = pg.infer(pg.trace(module, inputs))
+    if spec.groups:
+        assert pg.verify(module, inputs, spec) <= 1e-9
+    return spec, {group.size for group in spec.groups if any(p.tensor == "up.weight" for p in group.places)}
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_the_units_chosen_among_are_free(name: str) -> None:
+    spec, sizes = free(FREE[name])
+    assert sizes == {UNITS} and not spec.frozen
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_where_the_first_of_equals_or_the_number_counts_units_are_held(name: str) -> None:
+    assert free(HELD[name])[1] == set()
+
+
+def test_units_of_a_chosen_expert_have_an_order_in_each_unless_two_are_mixed() -> None:
+    def inner(name: str) -> list[tuple[int, int]]:
+        spec, _ = free(FREE[name])
+        return [(g.size, g.copies) for g in spec.groups if any(p.tensor == "second" for p in g.places)]
+
+    assert inner("expert of a token") == [(UNITS, 1), (3, UNITS)]
+    assert sorted(inner("experts of two tokens")) == [(3, 1), (UNITS, 1)]
