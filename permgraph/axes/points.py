@@ -117,6 +117,10 @@ class Points:
         which = [np.full(p.size, i, dtype=np.int64) for i, (p, _) in enumerate(self.pinned)]
         return _join([p for p, _ in self.pinned]), _join(which)
 
+    def pinned_for(self, text: str) -> Labels:
+        """The points that are pinned for this reason."""
+        return _join([labels for labels, reason in self.pinned if reason.text == text])
+
     def origin_of(self, labels: Labels) -> Origin:
         """Where the first of these points was created."""
         if len(self._starts) != len(self.origins):

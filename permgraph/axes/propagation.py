@@ -24,6 +24,8 @@ from permgraph.ir.trace import Node, Ref, Trace
 # Ops whose rules are movements and equations: these follow what was chosen by value.
 BY_CHOICE = frozenset(
     [
+        "roll",
+        "flip",
         "view",
         "_unsafe_view",
         "reshape",

@@ -19,6 +19,7 @@ from permgraph.axes.equal_values import base
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.points import Labels, Points
+from permgraph.axes.workspace import UNREAD
 from permgraph.ir.trace import Node, Ref, Trace
 
 _LARGEST = 2**22  # labels of one axis in all its slices
@@ -59,12 +60,20 @@ def slices_of(
 
     `moving` are outputs that are free: a caller can put an axis of theirs back in order as a whole only.
     """
-    found = {name: _read_by_slices(trace, name, tensor) for name, tensor in states.items()}
     kinds = _Kinds.of_points(points)
+    unread = set(kinds.of[points.pinned_for(UNREAD)].tolist())  # slices there would not follow the others
     kinds.pinned.update(*(kinds.of_array(array) for tensor in moving for array in tensor.arrays))
+    found = {
+        name: {}
+        if any(kinds.of_array(a) & unread for a in tensor.arrays)
+        else _read_by_slices(trace, name, tensor)
+        for name, tensor in states.items()
+    }
     beside = _always_beside(kinds, record, states.values())
     chosen: dict[int, int] = {}
     for outer, inner in sorted(_pairs(kinds, beside, states.values())):
+        if outer in unread:
+            continue
         if inner not in chosen and inner not in chosen.values() and outer not in chosen:
             chosen[inner] = outer
     for name, tensor in states.items():

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from permgraph.axes.contraction import Contraction
 
 ORDERED = "ordered axis"
+UNREAD = "not reached by the example input"
 
 
 class Workspace:
@@ -95,7 +96,7 @@ class Workspace:
         """Parts of a weight that no op reads, as positions beyond the example's length, have to stay."""
         if self._left:
             unread = np.setdiff1d(np.concatenate(self._left), np.concatenate(self._taken))
-            self.points.pin(unread, "not reached by the example input")
+            self.points.pin(unread, UNREAD)
 
     # -- blocks and products -----------------------------------------------------------------------------
 

@@ -113,12 +113,12 @@ class Flat(nn.Module):
 
     def __init__(self, flat: bool) -> None:
         super().__init__()
-        made = [torch.randn(40 * 30 * 9) * 0.1, torch.randn(20 * 40 * 9) * 0.1]
+        made = [torch.randn(40 * 30 * 9) * 0.1, torch.randn(25 * 40 * 9) * 0.1]
         self.first, self.whole = nn.Conv2d(2, 30, 1), nn.Parameter(torch.cat(made)) if flat else None
         self.parts = None if flat else nn.ParameterList(map(nn.Parameter, self.shaped(*made)))
 
     def shaped(self, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
-        return one.view(40, 30, 3, 3), two.view(20, 40, 3, 3)
+        return one.view(40, 30, 3, 3), two.view(25, 40, 3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         at = 40 * 30 * 9
