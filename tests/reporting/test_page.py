@@ -126,8 +126,8 @@ def test_heat_maps_of_correlation_are_before_and_after(tmp_path: Path) -> None:
     b = np.empty_like(a)
     b[:, source] = a
     zero = np.zeros((1, 16))
-    sums = [Sums(len(x), zero, x.sum(0)[None], (x**2).sum(0)[None]) for x in (a, b)]
-    probe = ProbeMoments(Layout(("cnn.0",), (16,)), *sums, (a.T @ b)[None])
+    of_a, of_b = (Sums(len(x), zero, x.sum(0)[None], (x**2).sum(0)[None]) for x in (a, b))
+    probe = ProbeMoments(Layout(("cnn.0",), (16,)), of_a, of_b, (a.T @ b)[None])
     found = results(plan, perms, Moments({"p": probe}, plan.origin))["maps"]["cnn.0"]
     before, after = (
         np.frombuffer(base64.b64decode(m["values"]), np.uint8).reshape(16, 16) for m in found.values()
