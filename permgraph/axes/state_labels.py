@@ -15,7 +15,7 @@ from permgraph.axes.workspace import Workspace
 from permgraph.ir.trace import Node, Ref, Shape, StateTensor, Trace
 
 _INTEGERS = ("int", "uint", "bool")
-_COPIES = ("aten.clone", "aten._to_copy", "aten.to", "aten.alias", "aten.detach")
+_COPIES = ("aten.clone", "aten._to_copy", "aten.to.", "aten.alias", "aten.detach")
 
 
 def label_state(space: Workspace, tensor: StateTensor, blocks: dict[int, int]) -> LabelledTensor:
