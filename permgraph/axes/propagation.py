@@ -26,12 +26,14 @@ class Propagation:
 
     points    of every axis, with what relates them
     outputs   the outputs by name ("output:0")
+    results   node → its labelled result, the first where it has several
     unknown   nodes whose op has no rule for what it was asked, with what the rule said of it ("": no rule)
     usage     producers and consumers of weights, probes, and what structure says of points
     """
 
     points: Points
     outputs: list[tuple[str, LabelledTensor]]
+    results: dict[str, LabelledTensor]
     unknown: list[tuple[Node, str]]
     usage: Usage
 
@@ -73,7 +75,7 @@ class _Pass:
         self.space.pin_unread()
         shown = {name: results[0] for name, results in self.results.items() if results and results[0]}
         found = usage(self.space.points, self.space.record, shown)
-        return Propagation(self.space.points, self.outputs, self.unknown, found)
+        return Propagation(self.space.points, self.outputs, shown, self.unknown, found)
 
     def visit(self, node: Node) -> Results:
         if node.op == "state":
