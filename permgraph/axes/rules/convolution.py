@@ -33,20 +33,6 @@ def convolution(
     return (TRANSPOSED if transposed else CONV).format(s=s, t=t), {"g": groups, "k*": rank}
 
 
-@op("conv_transpose1d conv_transpose2d conv_transpose3d")
-def transposed_convolution(
-    input: LabelledTensor,
-    weight: LabelledTensor,
-    bias: LabelledTensor | None,
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
-    groups: int,
-) -> tuple[str, dict[str, int]]:
-    text, sizes = convolution(input, weight, bias, stride, padding, groups, True, output_padding)
-    return text, sizes
-
-
 @op("pixel_shuffle")
 def pixel_shuffle(self: LabelledTensor, upscale_factor: int) -> LabelledTensor:
     *lead, c, h, w = self.shape

@@ -116,15 +116,6 @@ def gather(self: LabelledTensor, dim: int, index: LabelledTensor, call: Call) ->
     return contract("l* n r*, l* m r* -> l* m r*", [in_order, index], index.shape, {"l*": dim})
 
 
-@op("take_along_dim")
-def take_along(
-    self: LabelledTensor, indices: LabelledTensor, dim: int | None, call: Call
-) -> LabelledTensor | Results:
-    if dim is None:
-        raise UnsupportedForm("take_along_dim over the flattened tensor")
-    return gather(self, dim, indices, call)
-
-
 @op("scatter scatter_add scatter_reduce")
 def scatter(
     self: LabelledTensor, dim: int, index: LabelledTensor, src: LabelledTensor | None = None

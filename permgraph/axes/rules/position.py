@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from permgraph.axes.contraction import contract
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.movement import reshape, resized
@@ -18,26 +16,11 @@ register("unfold_backward", "l* !w r* !z -> l* !n r*", l="dim")
 register("one_hot", "... -> ... !k")
 register("bucketize", "... -> ...", "self")
 register("segment_reduce", "l* !n r* -> l* !segments r*", "data", l="axis")
-register("grid_sampler grid_sampler_2d grid_sampler_3d", "b c !s*, b t* !p -> b c t*")
+register("grid_sampler_2d grid_sampler_3d", "b c !s*, b t* !p -> b c t*")
 
 
 @op("_fft_r2c _fft_c2c _fft_c2r")
 def fourier(self: LabelledTensor, dim: tuple[int, ...]) -> str:
-    return ordered_along(self.rank, dims_of(dim, self.rank))
-
-
-_KINDS = ("fft", "ifft", "rfft", "irfft")
-
-
-@op(" ".join([*(f"fft_{kind}" for kind in _KINDS), "fft_hfft fft_ihfft"]))
-def transform(self: LabelledTensor, dim: int) -> str:
-    return ordered_along(self.rank, dims_of(dim, self.rank))
-
-
-@op(" ".join(f"fft_{kind}{n}" for kind in _KINDS for n in "2n"))
-def transforms(self: LabelledTensor, s: tuple[int, ...] | None, dim: tuple[int, ...] | None) -> str:
-    if dim is None and s is not None:  # the last dims, one per size
-        dim = tuple(range(-len(s), 0))
     return ordered_along(self.rank, dims_of(dim, self.rank))
 
 
@@ -80,9 +63,8 @@ def fold(self: LabelledTensor, call: Call) -> LabelledTensor:
     return contract("... c !k !p -> ... c !h !w", [wide], call.shape)
 
 
-@op("cross linalg_cross")
-def cross(self: LabelledTensor, other: LabelledTensor, dim: Any) -> LabelledTensor:
+@op("linalg_cross")
+def cross(self: LabelledTensor, other: LabelledTensor, dim: int) -> LabelledTensor:
     """Vector product: the three coordinates are ordered."""
     product = pointwise(self, other)
-    at = product.shape.index(3) if dim is None else dim % product.rank
-    return placed(product, (at,))
+    return placed(product, (dim % product.rank,))
