@@ -68,8 +68,7 @@ def trace(
     if isinstance(model, str):
         from permgraph.frontend.sources import load_source
 
-        source = load_source(model)
-        return capture(source.module, source.args, source.kwargs, name or source.name)
+        return load_source(model).trace(name)
     return capture(model, example_inputs, kwargs, name)
 
 
@@ -321,11 +320,9 @@ def lint(
     Raises:
         FileError, UsageError, TraceError: as reading, building or tracing do.
     """
-    from permgraph.linter.report import LintReport, lint_files, lint_trace
+    from permgraph.linter.report import lint_files
 
-    if isinstance(target, str):
-        return lint_files(specification, target, free_output, measure)
-    return LintReport(str(specification), target.model, lint_trace(specification, target, free_output))
+    return lint_files(specification, target, free_output, measure)
 
 
 __all__ = [
