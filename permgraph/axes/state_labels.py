@@ -1,4 +1,9 @@
-"""State labels: the first labels of parameters and buffers. Inner channels of grouped convolutions in blocks."""
+"""State labels: the first labels of parameters and buffers. Inner channels of grouped convolutions in blocks.
+
+Integers and booleans that only meet activations element by element (keep-masks, counts, quantised weights before they
+are scaled) move with their channels, as floating-point state does. Any other integers say where something is: orders,
+tables, indices. Their values are part of the network, and they are constants.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.workspace import Workspace
 from permgraph.ir.trace import Node, Ref, Shape, StateTensor, Trace
 
+_INTEGERS = ("int", "uint", "bool")
 _KEEPS_WEIGHT = ("aten._weight_norm", "aten.clone", "aten._to_copy", "aten.alias", "aten.detach")
 
 
@@ -38,6 +44,26 @@ def _in_blocks(
         rows = space.block(outer.labels.reshape(groups, -1), (0,), False, False)
         space.points.tie(columns, rows)
     return LabelArray((0, axis), np.repeat(labels, tensor.shape[0] // groups, axis=0), repeats=True)
+
+
+def is_integer(node: Node) -> bool:
+    """Whether the first result of a node holds integers or booleans."""
+    return bool(node.results) and node.results[0] is not None and node.results[0].dtype.startswith(_INTEGERS)
+
+
+def elementwise_integers(trace: Trace) -> frozenset[str]:
+    """The nodes of integer and boolean state whose values end in activations, one element at a time."""
+    users: dict[str, list[Node]] = {}
+    for node in trace.nodes:
+        for name in dict.fromkeys(node.refs()):
+            users.setdefault(name, []).append(node)
+
+    found: set[str] = set()
+    for node in filter(is_integer, reversed(trace.nodes)):  # users stand after what they read
+        readers = users.get(node.name, ())
+        if readers and all(u.pointwise and (not is_integer(u) or u.name in found) for u in readers):
+            found.add(node.name)
+    return frozenset(found.intersection(n.name for n in trace.nodes if n.op == "state"))
 
 
 def channel_blocks(trace: Trace) -> dict[str, dict[int, int]]:

@@ -166,7 +166,7 @@ def _spec(
         unused=trace.unused,
         tensors={t.name: t.shape for t in trace.state.values()},
         aliases={t.name: t.aliases for t in trace.state.values() if t.aliases},
-        values=followed_values(trace, places),
+        values=followed_values(trace),
         frozen=frozen,
         free_output=free_output,
         notes=trace.notes,
