@@ -8,6 +8,7 @@ the ops of `ALSO`, which torch does not compose but has a decomposition for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ instance_norm _weight_norm scaled_dot_product_attention lstm gru rnn_tanh rnn_re
 _ALSO = """
 mse_loss l1_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy nll_loss_forward
 nll_loss2d_forward multi_margin_loss multilabel_margin_loss_forward addr trace renorm rot90 take block_diag
-affine_grid_generator pdist rsub binary_cross_entropy_with_logits
+affine_grid_generator pdist rsub binary_cross_entropy_with_logits pixel_shuffle pixel_unshuffle im2col col2im
+linalg_cross diag_embed unfold_backward
 """
 
 WHOLE = frozenset(_WHOLE.split())
@@ -33,10 +35,22 @@ ALSO = frozenset(_ALSO.split())
 _ROUNDS = 12  # what an op is made of may be compound again
 
 
+@cache
+def _known() -> dict[Any, Callable[..., Any]]:
+    return default_decompositions()
+
+
+def run_in_parts(op: torch._ops.OpOverload, args: Any, kwargs: Any) -> Any:
+    """The results of an op, computed as torch composes or decomposes it; NotImplemented where it does neither."""
+    if composed(op):
+        return op.decompose(*args, **kwargs)
+    return _known()[op](*args, **kwargs) if op in _known() else NotImplemented
+
+
 def taken_apart(program: ExportedProgram) -> ExportedProgram:
     """The functional program, without the compound ops that have no rule."""
     table: dict[Any, Callable[..., Any]] = {}
-    known = default_decompositions()
+    known = _known()
     for _ in range(_ROUNDS):
         program = program.run_decompositions(table)
         table = {op: known[op] for op in set(_compound(program.graph_module)) if op in known}

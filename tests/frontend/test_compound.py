@@ -62,10 +62,18 @@ MEETINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+class Reading(Pair):
+    """The same, whose code reads a value: it is captured by running it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * 2.0 if float(x.sum()) > 0 else x)
+
+
+@pytest.mark.parametrize("network", [Pair, Reading])
 @pytest.mark.parametrize("name", MEETINGS)
-def test_the_units_of_a_compound_op_move_together(name: str) -> None:
+def test_the_units_of_a_compound_op_move_together(name: str, network: type[Pair]) -> None:
     torch.manual_seed(0)
-    net, x = Pair(MEETINGS[name]).double().eval(), (torch.randn(3, 4).double(),)
+    net, x = network(MEETINGS[name]).double().eval(), (torch.randn(3, 4).double(),)
     found = infer(capture(net, x))
     assert not found.unknown_ops
     assert [(g.size, len(g.places)) for g in found.groups] == [(6, 4)]
