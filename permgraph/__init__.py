@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from permgraph.linter.report import LintReport
-    from permgraph.symmetry.explain import Reason
+    from permgraph.reporting.explain import Reason
     from permgraph.verification.check import Check
 
 __version__ = "0.1.0"
@@ -271,7 +271,7 @@ def why(trace: Trace, axis: str, other: str | None = None, free_output: bool = F
     Raises:
         UsageError: no such tensor or axis.
     """
-    from permgraph.symmetry.explain import why as run
+    from permgraph.reporting.explain import why as run
 
     return run(trace, axis, other, free_output)
 

@@ -40,12 +40,20 @@ class Product:
     factors: Labels
     cell: Labels
 
+    def among(self, row: Labels) -> Product:
+        """The same, where vertex i is called row[i]."""
+        return Product(row[self.vertex], row[self.factors], self.cell)
+
 
 @dataclass(frozen=True)
 class Twins:
     """Vertices with the same neighbours: row i holds k of them that may be exchanged; column 0 stands for all."""
 
     vertex: Labels
+
+    def among(self, row: Labels) -> Twins:
+        """The same, where vertex i is called row[i]."""
+        return Twins(row[self.vertex])
 
 
 def informative(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[Labels, Edges]:

@@ -46,6 +46,10 @@ class Family:
     inner: list[Family] = field(default_factory=list)
     derived: list[Product | Twins] = field(default_factory=list)
 
+    def among(self, row: Labels) -> Family:
+        """The same, where vertex i is called row[i]."""
+        return Family(row[self.units], self.inner, self.derived)
+
 
 @dataclass
 class Reading:
@@ -83,19 +87,9 @@ def read(vertices: Labels, colour: Labels, edges: Edges) -> Reading:
             reading.families.append(Family(units, inside.families, inside.derived))
         else:
             row = units[0]
-            reading.families += [_relabel(f, row) for f in inside.families]
-            reading.derived += [_renumber(d, row) for d in inside.derived]
+            reading.families += [f.among(row) for f in inside.families]
+            reading.derived += [d.among(row) for d in inside.derived]
     return reading
-
-
-def _relabel(family: Family, row: Labels) -> Family:
-    return Family(row[family.units], family.inner, family.derived)
-
-
-def _renumber(derived: Product | Twins, row: Labels) -> Product | Twins:
-    if isinstance(derived, Twins):
-        return Twins(row[derived.vertex])
-    return Product(row[derived.vertex], row[derived.factors], derived.cell)
 
 
 def _families(vertices: Labels, colour: Labels, edges: Edges) -> Iterator[tuple[Labels, Edges]]:
@@ -249,6 +243,6 @@ def _stuck(cell: Labels, vertices: Labels, edges: Edges, depth: int) -> Reading:
     if pairs is None or size[v] > 2:
         reading.frozen += int(((size > 1) & (np.bincount(held)[held] == 1)).sum())
     row = np.concatenate([vertices, cell.size + np.arange(reading.sets)])
-    reading.families = [_relabel(f, row) for f in reading.families]
-    reading.derived = [_renumber(d, row) for d in reading.derived]
+    reading.families = [f.among(row) for f in reading.families]
+    reading.derived = [d.among(row) for d in reading.derived]
     return reading
