@@ -15,7 +15,7 @@ from permgraph.axes.workspace import Workspace
 from permgraph.ir.trace import Node, Ref, Shape, StateTensor, Trace
 
 _INTEGERS = ("int", "uint", "bool")
-_KEEPS_WEIGHT = ("aten._weight_norm", "aten.clone", "aten._to_copy", "aten.alias", "aten.detach")
+_COPIES = ("aten.clone", "aten._to_copy", "aten.to.", "aten.alias", "aten.detach")
 
 
 def label_state(space: Workspace, tensor: StateTensor, blocks: dict[int, int]) -> LabelledTensor:
@@ -61,9 +61,13 @@ def elementwise_integers(trace: Trace) -> frozenset[str]:
     found: set[str] = set()
     for node in filter(is_integer, reversed(trace.nodes)):  # users stand after what they read
         readers = users.get(node.name, ())
-        if readers and all(u.pointwise and (not is_integer(u) or u.name in found) for u in readers):
+        if readers and all(_elementwise(u) and (not is_integer(u) or u.name in found) for u in readers):
             found.add(node.name)
     return frozenset(found.intersection(n.name for n in trace.nodes if n.op == "state"))
+
+
+def _elementwise(node: Node) -> bool:
+    return node.pointwise or node.op.startswith(_COPIES)
 
 
 def channel_blocks(trace: Trace) -> dict[str, dict[int, int]]:
@@ -84,6 +88,6 @@ def _mark(trace: Trace, node: Node, shape: Shape, groups: int, blocks: dict[str,
         return
     if node.op == "state":
         blocks[node.name] = {1: groups}
-    elif node.pointwise or node.op.startswith(_KEEPS_WEIGHT):
+    elif _elementwise(node) or node.op.startswith("aten._weight_norm"):
         for ref in node.refs():
             _mark(trace, trace.by_name[ref], shape, groups, blocks)

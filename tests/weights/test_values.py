@@ -158,7 +158,7 @@ def test_integers_that_are_scaled_are_weights_as_others() -> None:
 
 
 class Counted(Ordered):
-    """An order that is also scaled: one use by position is enough for it to be a table."""
+    """An order that is also summed: one use by position is enough for it to be a table."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) * (1 + self.order.to(x.dtype).sum())
@@ -166,3 +166,20 @@ class Counted(Ordered):
 
 def test_a_table_stays_a_table_whatever_else_reads_it() -> None:
     assert set(plan_of(randomise(Counted(1), 1)).spec.values) == {"order"}
+
+
+class Largest(nn.Module):
+    """Which channels are read depends on where the largest integers are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(5, 8), nn.Linear(3, 3)
+        self.register_buffer("rank", torch.tensor([4, 1, 7, 0, 2, 6, 3, 5]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.leave(torch.tanh(self.enter(x))[:, self.rank.topk(3).indices])  # type: ignore[no-any-return]
+
+
+def test_integers_that_are_sorted_are_a_table() -> None:
+    spec = pg.infer(pg.trace(randomise(Largest(), 1), X))
+    assert "rank" not in {place.tensor for place in spec.places}
