@@ -1,8 +1,9 @@
-"""Compound ops: torch itself says what an op is made of; those that no rule reads better whole are taken apart.
+"""Compound ops: torch itself says what an op is made of; those that no rule reads better whole are decomposed.
 
 An op that torch composes of others (`hstack`, `cosine_similarity`, `gru_cell`) needs no rule: its parts have
-theirs. So every one is taken apart, except those in `WHOLE`, which have a rule of their own; and besides them
-the ops of `ALSO`, which torch does not compose but has a decomposition for.
+theirs. So every one is decomposed, except those in `WHOLE`, which have a rule of their own: their parts say less of
+the units or of where to observe them, or they stand in most networks, and a program in which anything is decomposed
+is traced a second time. Besides, the ops of `ALSO`, which torch does not compose but has a decomposition for.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def _compound(graph: fx.GraphModule) -> Iterator[torch._ops.OpOverload]:
 
 
 def comes_apart(op: torch._ops.OpOverload) -> bool:
-    """Whether an op is one to take apart: it makes a tensor of tensors, and is compound or listed."""
+    """Whether an op is one to decompose: it makes a tensor of tensors, and is compound or listed."""
     if op.namespace != "aten" or torch.Tag.pointwise in op.tags:
         return False
     name = str(op).split(".")[1]
