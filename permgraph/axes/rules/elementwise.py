@@ -20,12 +20,6 @@ def elementwise(call: Call) -> LabelledTensor:
     return contract(", ".join(["..."] * len(call.tensors)) + " -> ...", call.tensors, call.shape)
 
 
-@op("where")
-def where(call: Call) -> LabelledTensor | Results:
-    """A choice between two; with the condition alone, where it holds."""
-    return call.pin_all("selected by its values") if call.node.multiple else elementwise(call)
-
-
 @op("alias clone detach lift lift_fresh lift_fresh_copy _to_copy alias_copy detach_copy bernoulli _conj")
 def same(call: Call) -> LabelledTensor:
     """The input itself; a table of indices keeps its contents."""

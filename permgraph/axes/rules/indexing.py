@@ -44,7 +44,7 @@ def index_select(self: LabelledTensor, dim: int, index: LabelledTensor) -> Label
 
 
 @op("""nonzero nonzero_static masked_select bincount _unique _unique2 unique_dim unique_consecutive put
-    multinomial""")
+    multinomial repeat_interleave""")
 def by_content(call: Call) -> Results:
     """What is found where depends on all that enters: nothing of it may move."""
     return call.pin_all("selected by its values")

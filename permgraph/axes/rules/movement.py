@@ -12,7 +12,7 @@ from permgraph.axes import joining, movement
 from permgraph.axes.contraction import contract
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.movement import resized
-from permgraph.axes.rules.builders import INDEX, dims_of, one_dim, part_by_data, placed, written
+from permgraph.axes.rules.builders import dims_of, one_dim, part_by_data, placed, written
 from permgraph.axes.rules.rule import Call, Results
 from permgraph.axes.rules.table import op
 from permgraph.ir.trace import Ref
@@ -123,12 +123,6 @@ def repeat(self: LabelledTensor, repeats: tuple[Any, ...], call: Call) -> Labell
         elif count != 1:
             self = movement.tile(self, dim, count, inner=False)
     return self
-
-
-@op("repeat_interleave")
-def repeat_interleave(call: Call) -> Results:
-    """How often each element is taken: the result is an index."""
-    return call.pin_all(INDEX)
 
 
 @op("constant_pad_nd pad")
