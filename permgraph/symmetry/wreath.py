@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from permgraph.axes.points import Labels
 from permgraph.symmetry.coloured_graph import Edges, components, mix, rank, refine, scatter_sum
@@ -26,7 +25,6 @@ from permgraph.symmetry.reductions import (
     falls_apart,
     find_bicliques,
     find_twins,
-    fold_matchings,
     informative,
 )
 
@@ -173,7 +171,7 @@ def _open(colour: Labels, edges: Edges, depth: int = 0) -> Reading:
         left = np.flatnonzero(alive)
         if not len(edges):
             break
-        products, edges = _follow(cell, alive, edges)
+        products, edges = find_products(cell, alive, edges)
         for product in products:
             alive[product.vertex] = False
         derived += products
@@ -203,11 +201,6 @@ def _finish(reading: Reading, given: int, grown: int, derived: list[Product | Tw
     reading.sets += grown - given
     reading.derived = reading.derived + derived[::-1]
     return reading
-
-
-def _follow(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[list[Product], Edges]:
-    folded, edges = fold_matchings(cell, alive, edges)
-    return ([folded], edges) if folded else find_products(cell, alive, edges)
 
 
 def _alone(cell: Labels, vertices: Labels, edges: Edges) -> tuple[Labels, Edges]:
