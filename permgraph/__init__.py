@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from permgraph.linter.report import LintReport
-    from permgraph.symmetry.explain import Reason
+    from permgraph.reporting.explain import Reason
     from permgraph.verification.check import Check
 
 __version__ = "0.1.0"
@@ -68,8 +68,7 @@ def trace(
     if isinstance(model, str):
         from permgraph.frontend.sources import load_source
 
-        source = load_source(model)
-        return capture(source.module, source.args, source.kwargs, name or source.name)
+        return load_source(model).trace(name)
     return capture(model, example_inputs, kwargs, name)
 
 
@@ -272,7 +271,7 @@ def why(trace: Trace, axis: str, other: str | None = None, free_output: bool = F
     Raises:
         UsageError: no such tensor or axis.
     """
-    from permgraph.symmetry.explain import why as run
+    from permgraph.reporting.explain import why as run
 
     return run(trace, axis, other, free_output)
 
@@ -371,11 +370,9 @@ def lint(
     Raises:
         FileError, UsageError, TraceError: as reading, building or tracing do.
     """
-    from permgraph.linter.report import LintReport, lint_files, lint_trace
+    from permgraph.linter.report import lint_files
 
-    if isinstance(target, str):
-        return lint_files(specification, target, free_output, measure)
-    return LintReport(str(specification), target.model, lint_trace(specification, target, free_output))
+    return lint_files(specification, target, free_output, measure)
 
 
 __all__ = [

@@ -11,13 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from permgraph.errors import MatchError, PlanError, UsageError
+from permgraph.errors import MatchError, PlanError
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.planning.compile import compile_plan
-from permgraph.planning.selection import select
 from permgraph.symmetry.infer import infer
-from permgraph.tolerances import PAIR
 from permgraph.verification.checkpoints import SKIPPED, Checked
 
 if TYPE_CHECKING:
@@ -61,11 +59,7 @@ class Aligned:
 
 def plan_for(encoder: Encoder, groups: str, exclude: str = "", mode: str = "exact") -> Plan:
     """Trace an encoder from its configuration and plan the selected groups."""
-    from permgraph.frontend.capture import capture
-
-    source = encoder.source
-    trace = capture(source.module, source.args, source.kwargs, encoder.name)
-    return compile_plan(infer(trace), groups, exclude, mode)
+    return compile_plan(infer(encoder.source.trace(encoder.name)), groups, exclude, mode)
 
 
 def align(
@@ -193,46 +187,6 @@ def matching_of(path: Path) -> Permutations:
 
 def _applied(step: Applied | None) -> str:
     return f"permutations {step.permutations[:12]}… of the plan {step.plan[:12]}…" if step else "none"
-
-
-def parse_weights(text: str) -> list[tuple[float, float]]:
-    """`--weights`: "0.9,0.1" is one pair (A, B); "0.9" or "0.9,0.8,0.5" are weights of A, one result each.
-
-    Raises UsageError.
-    """
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UsageError(f"--weights {text}: {error}. Write 0.9,0.1 or a list of weights of A.") from error
-    if len(numbers) == 2 and abs(sum(numbers) - 1) < PAIR:
-        return [(numbers[0], numbers[1])]
-    wrong = [n for n in numbers if not 0 <= n <= 1]
-    if wrong:
-        raise UsageError(f"--weights {text}: {wrong[0]:g} is not a weight between 0 and 1.")
-    return [(n, 1 - n) for n in numbers]
-
-
-def group_weights(plan: Plan, terms: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """`--group-weights ffn=0.5`: the weight of A for every tensor that holds units of these groups.
-
-    Returns tensor name → weights (A, B). Raises UsageError, SelectionError.
-    """
-    weights: dict[str, tuple[float, float]] = {}
-    for term in terms:
-        groups, _, number = term.rpartition("=")
-        try:
-            of_a = float(number)
-        except ValueError as error:
-            raise UsageError(f"--group-weights {term}: write GROUPS=WEIGHT, for example ffn=0.5.") from error
-        if not groups or not 0 <= of_a <= 1:
-            raise UsageError(
-                f"--group-weights {term}: write GROUPS=WEIGHT with a weight of A between 0 and 1."
-            )
-        chosen = set(select(plan.spec, groups).names)
-        for place in plan.spec.places:
-            if chosen & set(place.layout):
-                weights[place.tensor] = (of_a, 1 - of_a)
-    return weights
 
 
 def merge_all(

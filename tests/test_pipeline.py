@@ -13,9 +13,10 @@ from permgraph.demo import demo_audio, demo_models, run_demo
 from permgraph.errors import UsageError, VerificationError
 from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
-from permgraph.pipeline import PERMUTATIONS, check_function, group_weights, parse_weights, plan_for
+from permgraph.pipeline import PERMUTATIONS, check_function, plan_for
 from permgraph.verification.function_check import left_out
 from permgraph.weights.encoder import Encoder, open_encoder
+from permgraph.weights.ratios import group_weights, parse_weights
 from tests.command import run
 
 

@@ -99,7 +99,7 @@ def why(
     free_output: Free = False,
 ) -> None:
     """Explain why an axis is in its group, pinned, or tied to another."""
-    from permgraph.symmetry.explain import explain_text
+    from permgraph.reporting.explain import explain_text
 
     print(visible(explain_text(trace_of(model), axis, other, free_output)))
 

@@ -125,8 +125,10 @@ def merge(
     from permgraph.ir.permutations import Permutations
     from permgraph.ir.plan import Plan
     from permgraph.reporting.card import matching_text
+    from permgraph.weights.ratios import group_weights as ratios_of
+    from permgraph.weights.ratios import parse_weights
 
-    pairs = line.parse_weights(weights)
+    pairs = parse_weights(weights)
     if perms_file is not None and plan_file is None:
         raise UsageError("--perms needs the --plan it was matched for.")
     one, other = pair_of(a, b, per_model_rate)
@@ -157,7 +159,7 @@ def merge(
         done,
         out,
         pairs,
-        tensor_weights=line.group_weights(plan, group_weights),
+        tensor_weights=ratios_of(plan, group_weights),
         other_weights=other_weights,
         integers_of_a=integers_of_a,
         command=command,

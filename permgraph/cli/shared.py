@@ -57,11 +57,9 @@ def subject_of(
 
 
 def capture_model(model: str) -> Trace:
-    from permgraph.frontend.capture import capture
     from permgraph.frontend.sources import load_source
 
-    source = load_source(model)
-    return capture(source.module, source.args, source.kwargs, source.name)
+    return load_source(model).trace()
 
 
 def infer_spec(found: Trace, free_output: bool, strict: bool) -> PermSpec:

@@ -88,21 +88,19 @@ def _checked(made: Any, model: str) -> tuple[nn.Module, tuple[Any, ...], dict[st
     import torch
     from torch import nn
 
+    from permgraph.frontend.arguments import call_of
+
     if not isinstance(made, (tuple, list)) or len(made) != 2 or not isinstance(made[0], nn.Module):
         raise TraceError(
             f"{model}: the factory returned {_kind(made)}; it must return (nn.Module, example_inputs)."
         )
     module, inputs = made
-    if isinstance(inputs, dict):
-        return module, (), dict(inputs)
-    if isinstance(inputs, torch.Tensor):
-        return module, (inputs,), {}
-    if isinstance(inputs, (tuple, list)):
-        return module, tuple(inputs), {}
-    raise TraceError(
-        f"{model}: the factory's example inputs are {_kind(inputs)}; give a tuple of arguments, one tensor,"
-        " or a dict of keyword arguments."
-    )
+    if not isinstance(inputs, (dict, torch.Tensor, tuple, list)):
+        raise TraceError(
+            f"{model}: the factory's example inputs are {_kind(inputs)}; give a tuple of arguments, one tensor,"
+            " or a dict of keyword arguments."
+        )
+    return module, *call_of(inputs)
 
 
 def _kind(value: Any) -> str:

@@ -27,7 +27,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from permgraph.errors import TraceError
 from permgraph.frontend import packed
 from permgraph.frontend.call_site import call_site
-from permgraph.frontend.decomposition import comes_apart, composed
+from permgraph.frontend.decomposition import comes_apart, composed, run_in_parts
 from permgraph.frontend.flatten import metas_of, table_of
 from permgraph.frontend.schema import node_of, plain
 from permgraph.ir.trace import Node, Ref, TensorMeta
@@ -177,11 +177,12 @@ class Functional(FunctionalTensorMode):  # type: ignore[no-untyped-call]
             )
         if func in FunctionalTensor.metadata_fns:
             return super().__torch_dispatch__(func, types, args, kwargs)
-        if composed(func):
-            if func._schema.name == f"aten::{_PAD}" or not (_writes_or_views(func) or comes_apart(func)):
-                return self._whole(func, args, kwargs)
+        apart = comes_apart(func)
+        if composed(func) and (func._schema.name == f"aten::{_PAD}" or not (apart or _writes_or_views(func))):
+            return self._whole(func, args, kwargs)
+        if apart or composed(func):
             with self:
-                parts = func.decompose(*args, **kwargs)
+                parts = run_in_parts(func, args, kwargs)
             if parts is not NotImplemented:
                 return parts
         with self.recorder:

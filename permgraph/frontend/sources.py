@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from permgraph.errors import TraceError, UsageError, nearest
 from permgraph.frontend.architectures import Architecture, aliases, is_alias
+from permgraph.ir.trace import Trace
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,6 +47,12 @@ class Source:
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
     prefix: str = ""
+
+    def trace(self, name: str | None = None) -> Trace:
+        """Captured on its example inputs (seconds), under its own name or another one. Raises TraceError."""
+        from permgraph.frontend.capture import capture
+
+        return capture(self.module, self.args, self.kwargs, name or self.name)
 
 
 def load_source(model: str, device: str = "meta") -> Source:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from permgraph.errors import PlanError
-from permgraph.ir.spec import Group, PermSpec, Place, Positions, Probe
+
+if TYPE_CHECKING:
+    from permgraph.ir.spec import Group, PermSpec, Place, Positions, Probe
 
 SIDES = ("permute", "un-permute", "output")
 WHEN = ("leaving", "normed", "entering")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from permgraph.errors import TraceError, nearest
-from permgraph.ir.trace import Node, Ref, Trace
+from permgraph.ir.ref import Ref
+
+if TYPE_CHECKING:
+    from permgraph.ir.trace import Node, Trace
 
 MAX_AXES = 64
 MAX_COORDINATES = 2**28  # inference gives each coordinate of each axis of the state a label of 8 bytes

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
+from permgraph.ir.check_plan import check_plan
 from permgraph.ir.files import Document
 from permgraph.ir.spec import Group, PermSpec, Place
 
-MODES = ("exact", "one-sided", "untied")
 Step = Place  # a step of a plan is a place whose layout holds a selected group
 
 
@@ -82,6 +82,4 @@ class Plan(Document):
         return Origin(self.digest, self.fingerprint)
 
     def check(self) -> None:
-        from permgraph.ir.check_plan import check_plan
-
         check_plan(self)

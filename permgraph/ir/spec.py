@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from permgraph.ir.check_spec import check_spec
 from permgraph.ir.codec import NOT_IN_FILE
 from permgraph.ir.files import Document
 from permgraph.ir.names import canonical
@@ -260,6 +261,4 @@ class PermSpec(Document):
         return replace(self, groups=groups)
 
     def check(self) -> None:
-        from permgraph.ir.check_spec import check_spec
-
         check_spec(self)

@@ -12,18 +12,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
-from permgraph.ir.codec import encode, literal
+from permgraph.ir.check_trace import check_trace
+from permgraph.ir.codec import encode
 from permgraph.ir.files import Document, digest_of
+from permgraph.ir.ref import Ref, refs_in
+
+__all__ = ["Node", "Ref", "Shape", "StateTensor", "TensorMeta", "Trace"]
 
 Shape = tuple[int, ...]
-
-
-@literal
-@dataclass(frozen=True)
-class Ref:
-    """An argument that is the result of another node."""
-
-    node: str
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,8 @@ class Node:
 
     def refs(self) -> Iterator[str]:
         """Names of the nodes this one reads, in argument order."""
-        yield from _refs(self.operands.values())
-        yield from _refs(self.options.values())
+        yield from refs_in(self.operands.values())
+        yield from refs_in(self.options.values())
 
 
 @dataclass(frozen=True)
@@ -125,18 +121,8 @@ class Trace(Document):
         return digest_of([nodes, [[t.name, t.shape] for t in self.state.values()]])
 
     def check(self) -> None:
-        from permgraph.ir.check_trace import check_trace
-
         check_trace(self)
 
 
 # Fields of a node that are no part of the fingerprint: where it stands in the code, dtypes, contents of constants.
 _LABELS = ("name", "module", "module_type", "source", "pointwise", "multiple", "value", "results")
-
-
-def _refs(values: Any) -> Iterator[str]:
-    for value in values:
-        if isinstance(value, Ref):
-            yield value.node
-        elif isinstance(value, (tuple, list)):
-            yield from _refs(value)

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from permgraph.errors import UsageError, nearest
-from permgraph.ir.plan import MODES, Plan
+from permgraph.ir.check_plan import MODES
+from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Group, PermSpec, Place, Positions, Probe
 
 

@@ -71,9 +71,7 @@ class Encoder:
     @cached_property
     def trace(self) -> Trace:
         """The captured network (seconds). Raises TraceError."""
-        from permgraph.frontend.capture import capture
-
-        return capture(self.source.module, self.source.args, self.source.kwargs, self.source.name)
+        return self.source.trace()
 
     def module(self, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> nn.Module:
         """A new module in eval mode with the weights, loaded strictly. Weights of 16 bits become `dtype`.

@@ -44,7 +44,7 @@ def index_select(self: LabelledTensor, dim: int, index: LabelledTensor) -> Label
 
 
 @op("""nonzero nonzero_static masked_select bincount _unique _unique2 unique_dim unique_consecutive put
-    multinomial""")
+    multinomial repeat_interleave""")
 def by_content(call: Call) -> Results:
     """What is found where depends on all that enters: nothing of it may move."""
     return call.pin_all("selected by its values")
@@ -114,15 +114,6 @@ def gather(self: LabelledTensor, dim: int, index: LabelledTensor, call: Call) ->
         return call.pin_all(INDEX)
     in_order = placed(self, (dim,), INDEX)
     return contract("l* n r*, l* m r* -> l* m r*", [in_order, index], index.shape, {"l*": dim})
-
-
-@op("take_along_dim")
-def take_along(
-    self: LabelledTensor, indices: LabelledTensor, dim: int | None, call: Call
-) -> LabelledTensor | Results:
-    if dim is None:
-        raise UnsupportedForm("take_along_dim over the flattened tensor")
-    return gather(self, dim, indices, call)
 
 
 @op("scatter scatter_add scatter_reduce")

@@ -6,7 +6,6 @@ from typing import Any
 
 from permgraph.axes.contraction import contract
 from permgraph.axes.labelled_tensor import LabelledTensor
-from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules.builders import axes, dims_of, pointwise, term
 from permgraph.axes.rules.rule import Call, Results
 from permgraph.axes.rules.table import op, register
@@ -27,7 +26,7 @@ def reduced(tensor: LabelledTensor, dim: Any, keep: bool, ordered: bool = False)
     return contract(f"{left} -> {right}", [tensor], shape)
 
 
-@op("""sum mean amax amin prod logsumexp nansum nanmean count_nonzero any all _is_all_true _is_any_true var std norm
+@op("""sum mean amax amin prod logsumexp nansum count_nonzero any all _is_all_true _is_any_true var std norm
     linalg_vector_norm""")
 def reduction(self: LabelledTensor, dim: Any = None, keepdim: bool = False) -> LabelledTensor:
     """... c -> ..."""
@@ -60,17 +59,9 @@ def position(self: LabelledTensor, dim: int | None, keepdim: bool) -> LabelledTe
     return reduced(self, dim, keepdim, ordered=True)
 
 
-@op("cummax cummin sort topk argsort")
+@op("cummax cummin sort topk")
 def scan(self: LabelledTensor, call: Call, dim: int) -> Results:
     """Ordered along a dim, which keeps positions of its own."""
     if not self.rank:
         return call.every(self)
     return call.every(contract(ALONG, [self], call.shape, {"l*": dim % self.rank}))
-
-
-@op("linalg_norm")
-def vector_norm(self: LabelledTensor, ord: Any, dim: Any, keepdim: bool) -> LabelledTensor:
-    """Norms of matrices other than Frobenius' have no rule."""
-    if ord not in (None, "fro") and len(dims_of(dim, self.rank)) > 1:
-        raise UnsupportedForm("a norm of matrices")
-    return reduced(self, dim, keepdim)
