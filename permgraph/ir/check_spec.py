@@ -11,7 +11,7 @@ from permgraph.errors import PlanError
 from permgraph.ir.spec import Group, PermSpec, Place, Positions, Probe
 
 SIDES = ("permute", "un-permute", "output")
-WHEN = ("leaving", "normed", "entering")
+WHEN = ("leaving", "normed", "entering", "state")
 MAX_CELLS = 2**28  # positions of one place
 
 

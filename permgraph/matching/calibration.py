@@ -177,7 +177,10 @@ class Observers:
             return
         found = [_results(one, args) for one, args in zip(prepared, inputs, strict=True) if one is not None]
         for key in self.wanted:
-            yield key, *_aligned(key, found[0][key], found[1][key])
+            # turn by turn, as far as both models go; none where one took a branch and the other did not
+            turns = [_aligned(key, a, b) for a, b in zip(found[0][key], found[1][key], strict=False)]
+            if turns:
+                yield key, *(torch.cat(side) for side in zip(*turns, strict=True))
 
     def _on_device(self, side: int, value: Any) -> tuple[Any, ...]:
         device = next((p.device for p in self.models[side].parameters()), torch.device("cpu"))
@@ -210,11 +213,11 @@ class Observers:
         )
 
 
-def _results(prepared: Prepared, args: tuple[Any, ...]) -> dict[str, Tensor]:
-    """Key → activations with units last: (*sample dims, units · slots)."""
+def _results(prepared: Prepared, args: tuple[Any, ...]) -> dict[str, list[Tensor]]:
+    """Key → activations with units last, (*sample dims, units · slots), for each time that they were computed."""
     runner, probes = prepared
     results = runner(args, {p.node for p in probes.values()})
-    return {key: _columns(results[p.node], p) for key, p in probes.items()}
+    return {key: [_columns(one, p) for one in results.get(p.node, ())] for key, p in probes.items()}
 
 
 def _clips(args: tuple[Any, ...]) -> list[tuple[Any, ...]]:

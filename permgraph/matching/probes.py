@@ -2,7 +2,8 @@
 
 After the paper, III-B: heads and value channels on the features entering W_O, `ffn2` entering W2, `ffn1`
 leaving W1, the front end after the norm where a convolution has one and after the convolution elsewhere, queries
-and keys before their product. Other groups are observed wherever they are consumed.
+and keys before their product. Units of a recurrent layer are observed as its hidden states at every step, layer by
+layer and direction by direction. Other groups are observed wherever they are consumed.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def _of_group(plan: Plan, group: Group) -> list[Probe]:
     wanted = plan.taps.get(group.name)
     if wanted is None and group.role == "cnn":
         return _after_convolution(own)
-    for when in (wanted, "entering", "leaving", "normed"):
+    for when in (wanted, "state", "entering", "leaving", "normed"):
         found = [p for p in own if p.when == when]
         if found:
             return found
