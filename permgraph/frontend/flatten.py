@@ -94,7 +94,8 @@ class Walk:
     def run(self, node: fx.Node, op: str, args: tuple[Any, ...], results: Any, **rest: Any) -> Ref:
         """Add what one node of the graph does."""
         ref = self.add(node.name, op, args, results, **rest)
-        self.named[(*self.path, node)] = ref.node
+        path = (*self.path, node)
+        self.named[path] = ref.node
         return ref
 
     def body(self, graph: fx.GraphModule, env: dict[fx.Node, Any]) -> Any:
@@ -166,12 +167,13 @@ class Walk:
         return made if isinstance(made, tuple) else (made,)
 
     def made(self, node: fx.Node, name: str, op: str, args: tuple[Any, ...], value: Any) -> Ref:
-        """A joint of a branch or a loop."""
+        """A φ-node of a branch or a loop."""
         several = isinstance(value, (tuple, list))
         pointwise = op == "aten.where.self"
         rest = {"multiple": several, "pointwise": pointwise, **_where(node)}
         ref = self.add(f"{node.name}.{name}", op, args, metas_of(value), **rest)
-        self.named[(*self.path, node, name)] = ref.node
+        path = (*self.path, node, name)
+        self.named[path] = ref.node
         return ref
 
     def table(self, target: str | None) -> Any:

@@ -106,14 +106,16 @@ class _Call:
         """(steps, sequences, channels); steps after the end of a packed sequence are zero."""
         if self.packed:
             sizes = self.given["batch_sizes"]
-            return torch._VF._pad_packed_sequence(x, sizes, False, 0.0, len(sizes))[0]  # type: ignore[attr-defined,no-any-return]
+            x = torch._VF._pad_packed_sequence(x, sizes, False, 0.0, len(sizes))[0]
+            return x
         return x.transpose(0, 1) if self.given["batch_first"] else x
 
     def running(self, steps: int, sequences: int) -> Tensor:
         """(steps, sequences): which sequences have a step here."""
         if not self.packed:
             return torch.ones(steps, sequences, dtype=torch.bool)
-        return torch.arange(sequences) < self.given["batch_sizes"].cpu()[:, None]
+        sizes: Tensor = self.given["batch_sizes"]
+        return torch.arange(sequences) < sizes.cpu()[:, None]
 
     def like_input(self, padded: Tensor) -> Tensor:
         """Back from (steps, sequences, channels) to the layout of the input."""

@@ -6,7 +6,7 @@ permuted while it runs: every model is seen as it was trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -158,4 +158,4 @@ def _while(run: _Observer, condition: Any, body: Any, init: Any, operands: Any) 
     return states
 
 
-_RUNS = {"cond": _cond, "scan": _scan, "map_impl": _map, "while_loop": _while}
+_RUNS: dict[str, Callable[..., Any]] = {"cond": _cond, "scan": _scan, "map_impl": _map, "while_loop": _while}

@@ -31,7 +31,7 @@ class Recurrent(nn.Module):
         if self.last:
             states = states[0] if isinstance(states, tuple) else states
             steps = states.transpose(0, 1).flatten(1)
-        return self.out(steps)  # type: ignore[no-any-return]
+        return self.out(steps)
 
 
 class Layers(nn.Module):
@@ -41,7 +41,7 @@ class Layers(nn.Module):
         self.last = nn.Linear(6, 3)
 
     def turn(self, h: Tensor) -> Tensor:
-        return self.two(self.one(h).tanh()).tanh()  # type: ignore[no-any-return]
+        return self.two(self.one(h).tanh()).tanh()
 
 
 class Scan(Layers):
@@ -52,14 +52,14 @@ class Scan(Layers):
             state = torch.tanh(self.first(row) + self.turn(state))
             return state, 2 * state
 
-        return self.last(scan(step, x.new_zeros(len(x), 6), x.transpose(0, 1), dim=0)[1])  # type: ignore[no-any-return]
+        return self.last(scan(step, x.new_zeros(len(x), 6), x.transpose(0, 1), dim=0)[1])
 
 
 class While(Layers):
     def forward(self, x: Tensor) -> Tensor:
         start = torch.tensor(0), self.first(x).tanh()
         _, h = while_loop(lambda i, h: i < 3, lambda i, h: (i + 1, self.turn(h)), start)
-        return self.last(h)  # type: ignore[no-any-return]
+        return self.last(h)
 
 
 class Branch(Layers):
@@ -68,24 +68,27 @@ class Branch(Layers):
     def forward(self, x: Tensor) -> Tensor:
         h = self.first(x).tanh()
         h = torch.cond(h.sum() > -1e6, lambda h: self.turn(h), lambda h: 2 * h, (h,))
-        return self.last(h.tanh())  # type: ignore[no-any-return]
+        return self.last(h.tanh())
 
 
 class Map(Layers):
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(map_rows(lambda row: self.turn(self.first(row).tanh()), x))  # type: ignore[no-any-return]
+        return self.last(map_rows(lambda row: self.turn(self.first(row).tanh()), x))
 
 
 class Nested(Layers):
     """A loop inside a branch."""
 
     def forward(self, x: Tensor) -> Tensor:
+        def turn(i: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+            return i + 1, self.turn(h)
+
         def loop(h: Tensor) -> Tensor:
             start = h.new_zeros((), dtype=torch.int64), h
-            return while_loop(lambda i, h: i < 2, lambda i, h: (i + 1, self.turn(h)), start)[1]  # type: ignore[no-any-return]
+            return while_loop(lambda i, h: i < 2, turn, start)[1]
 
         h = self.first(x).tanh()
-        return self.last(torch.cond(h.sum() > -1e6, loop, lambda h: 2 * h, (h,)))  # type: ignore[no-any-return]
+        return self.last(torch.cond(h.sum() > -1e6, loop, lambda h: 2 * h, (h,)))
 
 
 class Unrolled(Layers):
@@ -102,7 +105,7 @@ class Unrolled(Layers):
             return i + 1, torch.gru(h, start, weights, True, 2, 0.0, False, False, True)[0].contiguous()
 
         _, h = while_loop(lambda i, h: i < 2, turn, (torch.tensor(0), self.first(x).tanh()))
-        return self.last(h)  # type: ignore[no-any-return]
+        return self.last(h)
 
 
 def recurrent(kind: type[nn.RNNBase], layers: int, **options: Any) -> Callable[[], Made]:
