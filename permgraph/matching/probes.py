@@ -68,7 +68,7 @@ def _of_group(plan: Plan, group: Group) -> list[Probe]:
     carrying = [p for g in plan.spec.groups for p in g.probes if group.name in p.layout]
     own = [p for p in carrying if p.layout[-1] == group.name] or deciding_probes(plan.spec, group, carrying)
     wanted = plan.taps.get(group.name)
-    if wanted is None and group.role == "cnn":
+    if wanted is None and group.role.partition("/")[0] == "cnn":
         return _after_convolution(own)
     for when in (wanted, "state", "entering", "leaving", "normed"):
         found = [p for p in own if p.when == when]

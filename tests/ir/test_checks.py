@@ -17,7 +17,7 @@ from permgraph.ir.check_plan import check_permutations, check_plan
 from permgraph.ir.check_spec import check_spec
 from permgraph.ir.check_trace import MAX_COORDINATES, check_trace
 from permgraph.ir.permutations import Permutations, random_permutations
-from permgraph.ir.plan import Plan
+from permgraph.ir.plan import MODES, Plan
 from permgraph.ir.spec import PermSpec, Pin, Positions
 from permgraph.ir.trace import Node, Ref, StateTensor, TensorMeta, Trace
 from permgraph.planning.compile import compile_plan
@@ -112,7 +112,7 @@ def test_what_permgraph_makes_itself_passes_every_check(name: str) -> None:
     for free in (False, True):
         found = spec(name, free)
         check_spec(found)
-        for mode in ("exact", "one-sided", "untied"):
+        for mode in MODES:
             if found.groups:
                 check_plan(compile_plan(found, "all", mode=mode))
 
@@ -241,7 +241,7 @@ def test_a_spec_that_contradicts_itself_is_refused(name: str) -> None:
 WRONG_PLANS: dict[str, tuple[dict[str, Any], str]] = {
     "selected": ({"selected": ("ffn.9",)}, "group 'ffn.9' is selected and not defined. Did you mean ffn."),
     "twice": ({"selected": ("ffn.0", "ffn.0")}, "selected: a group is selected twice."),
-    "mode": ({"mode": "evil"}, "mode 'evil': one of exact, one-sided, untied can be."),
+    "mode": ({"mode": "evil"}, "mode 'evil': one of exact, one-sided, untied, untied-qkv can be."),
     "tap": ({"taps": {"ffn.0": "sideways"}}, "taps: 'ffn.0' is observed 'sideways'"),
     "tap of another": ({"taps": {"heads.0": "entering"}}, "it is not selected"),
     "exact, broken": ({"broken": ("x",)}, "mode 'exact' keeps the function"),

