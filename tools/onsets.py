@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from networks import pretrained as p
+from real_pairs import table
 from torch import Tensor, nn
 
 import permgraph as pg
 from permgraph.matching.calibration import calibrate
 from permgraph.matching.matchers import match
-from tools.real_pairs import table
 
 NAMES = [f"onsets_brnn_{i}" for i in range(1, 9)]
 HEARD, JUDGED = 30, 20

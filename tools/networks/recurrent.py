@@ -73,7 +73,10 @@ class Branch(Layers):
 
 class Map(Layers):
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(map_rows(lambda row: self.turn(self.first(row).tanh()), x))
+        def row(x: Tensor) -> Tensor:
+            return self.turn(self.first(x).tanh())
+
+        return self.last(map_rows(row, x))
 
 
 class Nested(Layers):
