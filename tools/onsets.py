@@ -2,7 +2,7 @@
 
     python tools/onsets.py > docs/onsets.md
 
-Reads the pretrained networks and the music of ../shared/data; about a minute on one core. The same run gives the same
+Reads the pretrained networks and the music of ../shared/data; a few minutes on one core. The same run gives the same
 numbers every time. No clip that is judged was matched on, and none is of the same recording as one that was.
 """
 
@@ -32,7 +32,8 @@ TEXT = """# Onset detectors
 Eight recurrent networks of one architecture, trained apart on the same music (madmom; three bidirectional layers of 25
 `tanh` units), aligned to the first and averaged. Written by `python tools/onsets.py > docs/onsets.md`. Matched on {heard}
 clips of music, judged on {judged} of other recordings: the correlation, over all frames, of what the averaged network says with
-the mean of what the eight networks say. In brackets its 95 % interval, by drawing the judged clips anew {draws:,} times.
+the mean of what the eight networks say. In brackets its 95 % interval, by drawing the judged clips anew {draws:,} times (clips of one recording are alike, so the
+true interval is wider).
 
 {agreement}
 Every layer and direction is matched by its own hidden states, which `nn.RNN` does not return: calibration runs it layer
@@ -49,12 +50,12 @@ def states() -> list[dict[str, Tensor]]:
     return [p.state_of(name) for name in NAMES]
 
 
-def aligned(clips: Clips) -> tuple[list[dict[str, Tensor]], list[dict[str, Any]]]:
-    """All eight states, the others brought to the first; and the groups of each matching's report."""
+def aligned(clips: Clips, count: int = 8) -> tuple[list[dict[str, Tensor]], list[dict[str, Any]]]:
+    """The states of `count` networks, the others brought to the first; and the groups of each matching's report."""
     first = p.load(NAMES[0])
     plan = pg.plan(pg.infer(pg.trace(first, p.example(NAMES[0]))))
     found, reports = [p.state_of(NAMES[0])], []
-    for name in NAMES[1:]:
+    for name in NAMES[1:count]:
         perms = match(plan, calibrate(plan, first, p.load(name), [torch.cat(clips)]))
         found.append(pg.apply(plan, perms, p.state_of(name)))
         reports.append(perms.report["groups"])

@@ -79,21 +79,6 @@ class Map(Layers):
         return self.last(map_rows(row, x))
 
 
-class Nested(Layers):
-    """A loop inside a branch."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        def turn(i: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-            return i + 1, self.turn(h)
-
-        def loop(h: Tensor) -> Tensor:
-            start = h.new_zeros((), dtype=torch.int64), h
-            return while_loop(lambda i, h: i < 2, turn, start)[1]
-
-        h = self.first(x).tanh()
-        return self.last(torch.cond(h.sum() > -1e6, loop, lambda h: 2 * h, (h,)))
-
-
 class Unrolled(Layers):
     """A recurrent layer inside a loop."""
 
@@ -127,6 +112,5 @@ RECURRENT = {
     "while_loop": made(While, *SEQUENCE),
     "branch": made(Branch, *SEQUENCE),
     "map": made(Map, *SEQUENCE),
-    "loop_in_branch": made(Nested, *SEQUENCE),
     "gru_in_loop": made(Unrolled, *SEQUENCE),
 }
