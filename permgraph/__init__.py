@@ -97,7 +97,7 @@ def plan(spec: PermSpec, groups: str = "all", exclude: str = "", mode: str = "ex
         groups: words (cnn, heads, qk, ffn1, ffn2, all), roles, names, globs, ranges (ffn.0-5) and presets,
             separated by commas.
         exclude: the same notation, taken out again.
-        mode: "exact" keeps the function. "one-sided" and "untied" are those of the literature and do not.
+        mode: "exact" keeps the function. "one-sided", "untied" and "untied-qkv" are of the literature and do not.
 
     Raises:
         SelectionError: a selection that matches nothing or cannot be moved.

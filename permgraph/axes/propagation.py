@@ -74,7 +74,7 @@ class _Pass:
             )
         self.space.pin_unread()
         shown = {name: results[0] for name, results in self.results.items() if results and results[0]}
-        found = usage(self.space.points, self.space.record, shown)
+        found = usage(self.space.points, self.space.record, shown, self.space.inside)
         return Propagation(self.space.points, self.outputs, shown, self.unknown, found)
 
     def visit(self, node: Node) -> Results:

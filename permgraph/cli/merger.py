@@ -179,13 +179,13 @@ def report(
         list[Path], typer.Argument(metavar="PERMS…", help="Permutation files, or folders made by merge.")
     ],
     groups: Annotated[
-        bool, typer.Option("--groups", help="One row per group instead of one per role.")
+        bool, typer.Option("--groups", help="One row per group instead of one per section of the network.")
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Print how well units matched and what share of them moved (the paper's Table II)."""
+    """Print what moved, what a random order would leave in place, dead units and correlations (the paper's Table II)."""
     from permgraph.pipeline import matching_of
-    from permgraph.reporting.card import matching_text
+    from permgraph.reporting.sections import sections_text
 
     loaded = {str(path): matching_of(path).report for path in perms_files}
     if json_:
@@ -193,7 +193,7 @@ def report(
         return
     for path, row in loaded.items():
         print(
-            f"{path}: {row.get('selection', '')} ({row.get('matcher', '')})\n{matching_text(row, not groups)}\n"
+            f"{path}: {row.get('selection', '')} ({row.get('matcher', '')})\n{sections_text(row, not groups)}\n"
         )
 
 

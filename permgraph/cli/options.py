@@ -31,7 +31,9 @@ Groups = Annotated[
     ),
 ]
 Exclude = Annotated[str, typer.Option("--exclude", "-x", help="The same notation, taken out again.")]
-Mode = Annotated[str, typer.Option("--mode", help="exact (keeps the function), one-sided, untied.")]
+Mode = Annotated[
+    str, typer.Option("--mode", help="exact (keeps the function), one-sided, untied, untied-qkv.")
+]
 Free = Annotated[bool, typer.Option("--free-output", help="Let the channels of the outputs move too.")]
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
 Strict = Annotated[bool, typer.Option("--strict", help="An op without a rule is an error.")]

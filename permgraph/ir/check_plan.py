@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from permgraph.ir.plan import Plan
     from permgraph.ir.spec import IntArray
 
-MODES = ("exact", "one-sided", "untied")
+MODES = ("exact", "one-sided", "untied", "untied-qkv")
 TAPS = ("entering", "leaving", "normed")
 
 

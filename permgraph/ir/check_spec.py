@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from permgraph.ir.spec import Group, PermSpec, Place, Positions, Probe
 
 SIDES = ("permute", "un-permute", "output")
-WHEN = ("leaving", "normed", "entering")
+WHEN = ("leaving", "normed", "entering", "state")
 MAX_CELLS = 2**28  # positions of one place
 
 

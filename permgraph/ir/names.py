@@ -20,3 +20,8 @@ def canonical(key: str) -> str:
     if head and last in _LAYER_NORM:
         return f"{head}LayerNorm.{_LAYER_NORM[last]}"
     return _WEIGHT_NORM.sub(lambda m: f"{m[1]}{m[2]}_{'gv'[int(m[3])]}", key)
+
+
+def hidden_states_name(node: str, layer: int, reverse: bool, inner: bool = False) -> str:
+    """What a probe calls the hidden states of one layer and direction; `inner`: before an LSTM projects them."""
+    return f"{node}:l{layer}{'_reverse' if reverse else ''}{'.hidden' if inner else ''}"

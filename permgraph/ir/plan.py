@@ -37,7 +37,7 @@ class Plan(Document):
 
     spec       the groups it was made from (whole: a plan file stands alone)
     selected   names of the groups that move; the others stay in order
-    mode       "exact" keeps the function; "one-sided" and "untied" do not
+    mode       "exact" keeps the function; all others do not
     selection  what was typed
     taps       group → "entering" or "leaving", where the words of the selection say where to observe it
     broken     ties that a mode other than "exact" breaks, in words

@@ -112,7 +112,8 @@ class Probe:
     """Where a group's units can be observed while the network runs.
 
     node       graph node whose result carries the units
-    when       "leaving" (just produced), "normed" (after a norm) or "entering" (about to be consumed)
+    when       "leaving" (just produced), "normed" (after a norm) or "entering" (about to be consumed);
+                "state": hidden states of one layer and direction of a recurrent op, at every step
     dims       dims of that result on which the units lie; all other dims are samples
     layout, positions   as in a Place, positions counted on the flattened `dims`
     module     module that consumes (entering) or produced (leaving) the activation

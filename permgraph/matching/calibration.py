@@ -22,7 +22,7 @@ from permgraph.ir.spec import PermSpec, Probe
 from permgraph.ir.values import refuse_other_values
 from permgraph.matching.accumulation import MomentsBuilder
 from permgraph.matching.observation import Runner
-from permgraph.matching.probes import choose_probes, layout_of
+from permgraph.matching.probes import choose_probes, layout_of, refuse_unobserved, refuse_unvisited
 from permgraph.planning.modes import with_mode
 from permgraph.symmetry.infer import infer
 
@@ -54,10 +54,11 @@ def calibrate(
 
     Raises:
         PlanError: a model holds other integers than the plan follows.
-        MatchError: a model takes another path at an input's length, A and B give different frames, or the
-            checkpoint is of another calibration.
+        MatchError: no activation holds the units of a selected group, a model takes another path at an input's
+            length, A and B give different frames, or the checkpoint is of another calibration.
         KeyboardInterrupt: interrupted; the checkpoint holds all that was done.
     """
+    refuse_unobserved(plan)
     for whose, model in (("model A", model_a), ("model B", model_b)):
         refuse_other_values(plan.spec, model.state_dict(), whose)
     both = Observers(plan, model_a, model_b)
@@ -91,6 +92,8 @@ def calibrate(
         total = (
             _joined(total, builder, done) if checkpoint is None else _save(checkpoint, total, builder, done)
         )
+    if seen:
+        refuse_unvisited(plan, total.probes if total else ())
     if total is None:
         raise MatchError("no batch to calibrate on: the list of inputs is empty.")
     total.refuse_excluded()
@@ -177,7 +180,10 @@ class Observers:
             return
         found = [_results(one, args) for one, args in zip(prepared, inputs, strict=True) if one is not None]
         for key in self.wanted:
-            yield key, *_aligned(key, found[0][key], found[1][key])
+            # turn by turn, as far as both models go; none where one took a branch and the other did not
+            turns = [_aligned(key, a, b) for a, b in zip(found[0][key], found[1][key], strict=False)]
+            if turns:
+                yield key, torch.cat([a for a, _ in turns]), torch.cat([b for _, b in turns])
 
     def _on_device(self, side: int, value: Any) -> tuple[Any, ...]:
         device = next((p.device for p in self.models[side].parameters()), torch.device("cpu"))
@@ -210,11 +216,11 @@ class Observers:
         )
 
 
-def _results(prepared: Prepared, args: tuple[Any, ...]) -> dict[str, Tensor]:
-    """Key → activations with units last: (*sample dims, units · slots)."""
+def _results(prepared: Prepared, args: tuple[Any, ...]) -> dict[str, list[Tensor]]:
+    """Key → activations with units last, (*sample dims, units · slots), for each time that they were computed."""
     runner, probes = prepared
     results = runner(args, {p.node for p in probes.values()})
-    return {key: _columns(results[p.node], p) for key, p in probes.items()}
+    return {key: [_columns(one, p) for one in results.get(p.node, ())] for key, p in probes.items()}
 
 
 def _clips(args: tuple[Any, ...]) -> list[tuple[Any, ...]]:

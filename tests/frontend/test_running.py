@@ -280,7 +280,7 @@ def test_calibration_sees_the_activations_of_a_recorded_network() -> None:
         h = net.one(other).tanh()
         h[0] += 1
         expected = net.two(h.relu())
-    assert torch.allclose(runner((other,), {probe})[probe], expected)
+    assert torch.allclose(runner((other,), {probe})[probe][0], expected)
 
 
 def test_every_hand_out_is_recorded() -> None:

@@ -304,8 +304,8 @@ def test_nodes_inside_sub_graphs_are_found_by_their_names_in_the_trace() -> None
     runner = Runner(model, (x,))
     ops = [n for n in runner.trace.nodes if n.op.startswith("aten.")]
     seen = runner((x,), [n.name for n in ops])
-    assert [tuple(seen[n.name].shape) for n in ops] == [n.shape for n in ops]
-    relus = [seen[n.name] for n in ops if n.op.startswith("aten.relu")]
+    assert [tuple(seen[n.name][0].shape) for n in ops] == [n.shape for n in ops]
+    relus = [seen[n.name][0] for n in ops if n.op.startswith("aten.relu")]
     with torch.no_grad():
         first = torch.relu(model.a(x))
         with torch.autocast("cpu", dtype=torch.bfloat16):
