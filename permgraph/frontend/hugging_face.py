@@ -57,6 +57,44 @@ def read_config(file: Path) -> tuple[Any, type[nn.Module]]:
     return config, model_class[0] if isinstance(model_class, (tuple, list)) else model_class
 
 
+def saved_model(file: Path) -> Any:
+    """The model that a folder's weights were saved from, on the meta device: the class that its config.json names when
+    transformers has it, else the base model. Raises TraceError like `read_config`, or when it cannot be built."""
+    import torch
+
+    config, base = read_config(file)
+    kind = _declared_class(_read(file), config) or base
+    try:
+        with torch.device("meta"):
+            return kind(config)
+    except Exception as error:  # whatever a wrong configuration does inside transformers
+        raise TraceError(f"{file}: {kind.__name__} cannot be built from it: {_last_line(error)}") from error
+
+
+def base_model(file: Path, config: Any, base: type[nn.Module]) -> nn.Module:
+    """The base model as it is inside the class that config.json names, which may leave a pooler out; else a `base` alone."""
+    declared = _declared_class(_read(file), config)
+    if declared is not None and not issubclass(declared, base):
+        inner = declared(config).base_model
+        if isinstance(inner, base):
+            return inner
+    return base(config)
+
+
+def _declared_class(data: dict[str, Any], config: Any) -> Any:
+    """The first of `architectures` that transformers itself has, for this configuration."""
+    import transformers
+
+    names = data.get("architectures")
+    for name in names if isinstance(names, list) else ():
+        kind = getattr(transformers, name, None) if isinstance(name, str) else None
+        if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel):
+            wanted = getattr(kind, "config_class", None)
+            if isinstance(wanted, type) and isinstance(config, wanted):
+                return kind
+    return None
+
+
 def example_shape(module: nn.Module, config: Any, name: str) -> tuple[tuple[int, ...], torch.dtype]:
     """Shape and dtype of a short input, batch 1, for the first argument of the module's forward.
 

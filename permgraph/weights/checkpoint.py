@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ import torch
 
 from permgraph.errors import FileError
 from permgraph.ir.files import read_bounded, strict_json
+from permgraph.weights.conversion import Conversion, Read
 from permgraph.weights.names import first
 from permgraph.weights.pickles import PickleFile
 from permgraph.weights.record import RECORD, Record, read_record
@@ -47,12 +48,15 @@ class Checkpoint:
     shards    its files of weights; keys are unique over all of them
     left_out  keys of pre-training heads in a checkpoint of another library, which are not read
     renames   the table through which such a checkpoint's keys became transformers'
+    conversion  how the keys of a folder become the tensors of transformers' module, where these differ; tensors are
+                then named and shaped as the module's, and written as they were stored
     """
 
     path: Path
     shards: tuple[Shard, ...]
     left_out: tuple[str, ...] = ()
     renames: Renames | None = None
+    conversion: Conversion | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -61,13 +65,18 @@ class Checkpoint:
 
     @cached_property
     def home(self) -> dict[str, Shard]:
-        """Key → the shard it lives in."""
+        """Stored key → the shard it lives in."""
         return {key: shard for shard in self.shards for key in shard.infos}
+
+    @cached_property
+    def stored(self) -> dict[str, Info]:
+        """Stored key → shape and dtype."""
+        return {key: shard.infos[key] for key, shard in self.home.items()}
 
     @cached_property
     def infos(self) -> dict[str, Info]:
         """Key → shape and dtype."""
-        return {key: shard.infos[key] for key, shard in self.home.items()}
+        return self.conversion.infos(self.stored) if self.conversion else self.stored
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -98,14 +107,27 @@ class Checkpoint:
         return None if text is None else read_record(text, self.path)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.home)
+        return iter(self.infos)
 
     def __len__(self) -> int:
-        return len(self.home)
+        return len(self.infos)
 
     def read(self, key: str) -> torch.Tensor:
-        """One tensor, as stored. Raises KeyError for an unknown key, FileError for a damaged file."""
+        """One tensor. Raises KeyError for an unknown key, FileError for a damaged file."""
+        return self._read(key)
+
+    @cached_property
+    def _read(self) -> Read:
+        return self.conversion.reader(self._read_stored) if self.conversion else self._read_stored
+
+    def _read_stored(self, key: str) -> torch.Tensor:
         return self.home[key].read(key)
+
+    def as_stored(self, infos: Mapping[str, Info], read: Read) -> tuple[Mapping[str, Info], Read]:
+        """Tensors like these as they are stored: shapes and dtypes, and how to read one by its stored key."""
+        if self.conversion is None:
+            return infos, read
+        return self.conversion.stored_infos(self.stored, infos), self.conversion.writer(read)
 
     def verify(self) -> None:
         """Compare every shard with the SHA-256 noted in it, if any. Raises FileError."""
@@ -121,12 +143,20 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if path.is_dir():
-        return _open_folder(path)
+        return _converted(_open_folder(path))
     if not path.exists():
         raise FileError(f"{path}: no such file or folder.")
     if not path.is_file():
         raise FileError(f"{path}: not a regular file or folder.")
     return _renamed(path, _open_file(path))
+
+
+def _converted(folder: Checkpoint) -> Checkpoint:
+    """A folder under the names of transformers' module, where its stored keys are others."""
+    from permgraph.weights.transformers_names import conversion_of
+
+    conversion = conversion_of(folder.path, folder.config, folder.stored)
+    return folder if conversion is None else replace(folder, conversion=conversion)
 
 
 class RenamedFile:

@@ -68,6 +68,7 @@ def _write_folder(
     record: Record,
     extra: Mapping[str, bytes],
 ) -> None:
+    infos, read = source.as_stored(infos, read)
     names = [_shard_name(shard) for shard in source.shards]
     for shard, name in zip(source.shards, names, strict=True):
         held = {key: infos[key] for key in shard.infos}
