@@ -62,9 +62,7 @@ class Conversion:
         """Reads by the model's names, given how to read a stored key."""
 
         def run(unit: Unit, movement: Movement) -> dict[str, torch.Tensor]:
-            return dict(
-                zip(unit.names, movement.forward([read(key) for key in unit.stored]), strict=True)
-            )
+            return dict(zip(unit.names, movement.forward([read(key) for key in unit.stored]), strict=True))
 
         return _once(self._of_name, run, lambda unit: read(unit.stored[0]))
 
@@ -72,9 +70,7 @@ class Conversion:
         """Gives what to store under a key, given the model's tensors; each of those is asked for once."""
 
         def run(unit: Unit, movement: Movement) -> dict[str, torch.Tensor]:
-            return dict(
-                zip(unit.stored, movement.backward([read(name) for name in unit.names]), strict=True)
-            )
+            return dict(zip(unit.stored, movement.backward([read(name) for name in unit.names]), strict=True))
 
         return _once(self._of_key, run, lambda unit: read(unit.names[0]))
 

@@ -107,7 +107,9 @@ class _Fused:
 
     def unit(self, infos: Mapping[str, Info]) -> Unit:
         if len({infos[key].dtype for key in self.keys}) > 1:
-            raise FileError(f"{self.where}: {', '.join(self.keys[:3])}, … are parts of {self.name} in different dtypes.")
+            raise FileError(
+                f"{self.where}: {', '.join(self.keys[:3])}, … are parts of {self.name} in different dtypes."
+            )
         empty = [torch.empty(infos[k].shape, dtype=infos[k].dtype, device="meta") for k in self.keys]
         self.names = list(self._convert(empty))
         return Unit(tuple(self.keys), tuple(map(self._as_filed, self.names)), self)
@@ -170,7 +172,9 @@ class _Fused:
         self.checked = True
 
     def _failed(self, what: str) -> FileError:
-        return FileError(f"{self.where}: transformers' conversion of {', '.join(self.keys[:3])} into {self.name} {what}.")
+        return FileError(
+            f"{self.where}: transformers' conversion of {', '.join(self.keys[:3])} into {self.name} {what}."
+        )
 
 
 def _single(made: Mapping[str, Any]) -> dict[str, torch.Tensor]:
