@@ -24,9 +24,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from zoo import _late, _reason, guarded
+from zoo import _late, _reason, guarded, versions
 from zoo import _warm as warm
-from zoo import versions
 from zoo_models import Entry, entries
 from zoo_table import ROOT, Record, Records, load, save
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,10 +17,10 @@ from permgraph.weights.conversion import Conversion, Read
 from permgraph.weights.names import first
 from permgraph.weights.pickles import PickleFile
 from permgraph.weights.record import RECORD, Record, read_record
-from permgraph.weights.renames import Renames, table_for
+from permgraph.weights.renames import Renames, renamed
 from permgraph.weights.safetensors_io import Info, SafetensorsFile
 
-PICKLES = (".bin", ".pt", ".pth")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".th", ".pkl")
 WEIGHT_FILES = (  # in the order in which transformers looks for them
     "model.safetensors",
     "model.safetensors.index.json",
@@ -135,20 +136,24 @@ class Checkpoint:
             shard.verify()
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Open a .safetensors, .bin, .pt or .pth file, or a Hugging Face folder holding such weights.
+def open_checkpoint(path: str | Path, state: str = "") -> Checkpoint:
+    """Open a file of weights (safetensors or torch.save, whatever its suffix), or a Hugging Face folder of such.
+
+    state   which weights of a file that holds several: "ema" for the running average, or a key of the file
 
     A file with the names of another library (fairseq's HuBERT) is read under those of transformers.
     No code is run, whatever the folder or the pickle holds. Raises FileError.
     """
     path = Path(path)
     if path.is_dir():
+        if state:
+            raise FileError(f"{path}: a folder holds one state; there is no {state!r} to choose.")
         return _converted(_open_folder(path))
     if not path.exists():
         raise FileError(f"{path}: no such file or folder.")
     if not path.is_file():
         raise FileError(f"{path}: not a regular file or folder.")
-    return _renamed(path, _open_file(path))
+    return _renamed(path, _open_file(path, state))
 
 
 def _converted(folder: Checkpoint) -> Checkpoint:
@@ -178,26 +183,45 @@ class RenamedFile:
 
 def _renamed(path: Path, shard: Shard) -> Checkpoint:
     """A file as it is, or under transformers' names when a table knows its own."""
-    table = table_for(shard.infos)
-    if table is None:
+    found = renamed(shard.infos)
+    if found is None:
         return Checkpoint(path, (shard,))
     names: dict[str, str] = {}
-    left_out = []
-    for old in shard.infos:
-        new = table.key(old)
-        if new is None:
-            left_out.append(old)
-        elif names.setdefault(new, old) != old:
+    for old, new in found[1].items():
+        if new is not None and names.setdefault(new, old) != old:
             raise FileError(f"{path}: {names[new]!r} and {old!r} are both {new!r} in transformers' names.")
-    return Checkpoint(path, (RenamedFile(shard, names),), tuple(left_out), table)
+    left_out = tuple(old for old, new in found[1].items() if new is None)
+    return Checkpoint(path, (RenamedFile(shard, names),), left_out, found[0])
 
 
-def _open_file(path: Path) -> Shard:
-    if path.suffix == ".safetensors":
+def _open_file(path: Path, state: str = "") -> Shard:
+    """A file of weights by what it holds, not by its name."""
+    if _is_safetensors(path):
+        if state:
+            raise FileError(f"{path}: a safetensors file holds one state; there is no {state!r} to choose.")
         return SafetensorsFile(path)
-    if path.suffix in PICKLES:
-        return PickleFile(path)
-    raise FileError(f"{path}: expected a .safetensors, {', '.join(PICKLES)} file or a model folder.")
+    if _is_pickle(path):
+        return PickleFile(path, state)
+    raise FileError(f"{path}: expected a .safetensors file, one that torch.save wrote, or a model folder.")
+
+
+def _is_safetensors(path: Path) -> bool:
+    start, size = _start(path), path.stat().st_size
+    announced = len(start) == 9 and start.endswith(b"{") and struct.unpack("<Q", start[:8])[0] <= size - 8
+    return announced or (path.suffix == ".safetensors" and not start.startswith((b"PK\x03\x04", b"\x80\x02")))
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether it begins as a pickle or a zip archive does; a name as torch's gives a reason why it does not."""
+    return _start(path).startswith((b"PK", b"\x80")) or path.suffix in PICKLES
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(9)
+    except OSError as error:
+        raise FileError(f"{path}: cannot read: {error.strerror or error}.") from error
 
 
 def _open_folder(folder: Path) -> Checkpoint:

@@ -39,7 +39,7 @@ def match_names(
     the messages for what `spec` lists.
     """
     names = spec.names
-    keys = {key: canonical(key) for key in shapes}
+    keys = _spelt(shapes, names, where)
     if prefix is None:
         prefix = _find_prefix(spec, shapes, names, keys, where)
     stored = {}
@@ -68,6 +68,26 @@ def match_names(
             f"{where}: {len(unexpected)} tensors unknown to the {whole}: {first(unexpected)}. {hint}"
         )
     return stored
+
+
+def _spelt(shapes: Shapes, names: Mapping[str, str], where: str) -> dict[str, str]:
+    """Stored key → its spelling among the names of the plan. Raises FileError when two keys have one spelling.
+
+    A model in `DataParallel` has a `module` in its keys, perhaps in their middle; it counts when the plan has one too.
+    """
+    keys = {key: canonical(key) for key in shapes}
+    if not any("module" in name.split(".") for name in names):
+        plain = {
+            k: ".".join(part for part in name.split(".") if part != "module") for k, name in keys.items()
+        }
+        keys = plain if len(set(plain.values())) == len(set(keys.values())) else keys
+    twice = [name for name, count in Counter(keys.values()).items() if count > 1 and name in names]
+    if twice:
+        both = [key for key, name in keys.items() if name == twice[0]]
+        raise FileError(
+            f"{where}: {first(both)} are the same tensor under several names: which one counts is not known."
+        )
+    return keys
 
 
 def first(items: Sequence[str], count: int = 20) -> str:
