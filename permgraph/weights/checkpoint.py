@@ -284,21 +284,23 @@ def _json_object(path: Path) -> dict[str, Any]:
     return found
 
 
-QUANTISED = (".qweight", ".qzeros", ".g_idx", ".SCB", ".absmax", ".quant_map", ".weight_packed")
-
-
-def refuse_quantised(infos: Mapping[str, Info], where: str) -> None:
-    """Refuse packed weights, and scales along an axis: no gather re-orders them. Raises FileError."""
+def refuse_quantised(infos: Mapping[str, Info], where: str, config: Mapping[str, Any] | None = None) -> None:
+    """Refuse packed weights: told by the configuration of a folder, or a matrix of 8-bit integers. Raises FileError."""
+    refuse_quantised_config(config or {}, where)
     for key, info in infos.items():
-        scale = key.endswith((".weight_scale", ".weight_scale_inv", ".scales")) and sum(info.shape) > 1
-        packed = key.endswith(QUANTISED) or ".quant_state." in key
-        if scale or packed:
-            axes = [i for i, n in enumerate(info.shape) if n > 1]
-            along = f" along axis {', '.join(map(str, axes))}" if axes else ""
-            raise FileError(
-                f"{where}: quantised{along} ({key!r}); re-ordering channels would tear scales and "
-                "packed values apart. Permute the unquantised checkpoint, then quantise."
-            )
-    narrow = [k for k, i in infos.items() if k.endswith(".weight") and i.dtype in (torch.int8, torch.uint8)]
-    if narrow:
-        raise FileError(f"{where}: {narrow[0]!r} is {infos[narrow[0]].dtype}: quantised. Use the original.")
+        if info.dtype in (torch.int8, torch.uint8) and len(info.shape) == 2 and min(info.shape) > 1:
+            raise _quantised(where, f"{key!r} is a matrix of {info.dtype}")
+
+
+def refuse_quantised_config(config: Mapping[str, Any], where: str) -> None:
+    """Refuse a folder whose config.json says that its weights are packed. Raises FileError."""
+    for name in ("quantization_config", "compression_config"):
+        if config.get(name):
+            raise _quantised(where, f"its config.json has {name}")
+
+
+def _quantised(where: str, what: str) -> FileError:
+    return FileError(
+        f"{where}: quantised ({what}); re-ordering channels would tear scales and packed values apart. "
+        "Permute the unquantised checkpoint, then quantise."
+    )

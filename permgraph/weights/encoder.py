@@ -91,7 +91,7 @@ class Encoder:
 
     def load_into(self, module: nn.Module) -> None:
         """Write the weights into a module of this architecture, cast to its dtypes. Raises like `module`."""
-        refuse_quantised(self.checkpoint.infos, str(self.path))
+        refuse_quantised(self.checkpoint.infos, str(self.path), self.checkpoint.config)
         state = module.state_dict()
         with torch.no_grad():
             for key, name in self.stored.items():

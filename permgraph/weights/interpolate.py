@@ -24,6 +24,7 @@ from permgraph.planning.gather import Gather, apply_gathers
 from permgraph.weights.apply import (
     applied_step,
     find_moves,
+    refuse_nonfinite,
     refuse_other_stored,
     refuse_other_weights,
     refuse_twice,
@@ -105,7 +106,7 @@ def merge_checkpoints(
         raise UsageError("a plan needs its permutations, and permutations their plan: pass both or neither.")
     a, b = open_checkpoint(path_a), open_checkpoint(path_b)
     for checkpoint in (a, b):
-        refuse_quantised(checkpoint.infos, str(checkpoint.path))
+        refuse_quantised(checkpoint.infos, str(checkpoint.path), checkpoint.config)
     aligned = None
     if plan is not None and perms is not None:
         aligned = _Aligned.of(plan, perms, a, b, ignore_unexpected)
@@ -207,13 +208,13 @@ def interpolate(
     if not _is_inexact(b.dtype):
         raise FileError(f"{key}: {a.dtype} in A and {b.dtype} in B cannot be averaged.")
     if not allow_nonfinite:
-        _refuse_nonfinite(key, a, "A")
-        _refuse_nonfinite(key, b, "B")
+        refuse_nonfinite(key, a, "A")
+        refuse_nonfinite(key, b, "B")
     wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     merged = (a.to(wide) * weights[0]).add_(b.to(a.device, wide), alpha=weights[1])
     merged = merged.to(_result_dtype(a.dtype, dtype))
     if not allow_nonfinite:
-        _refuse_nonfinite(key, merged, f"the result ({merged.dtype} is too narrow)")
+        refuse_nonfinite(key, merged, f"the result ({merged.dtype} is too narrow)")
     return merged
 
 
@@ -234,12 +235,6 @@ def _refuse_other_integers(key: str, a: torch.Tensor, b: torch.Tensor) -> None:
             "other weights mean, so these cannot be averaged. If A's are right for both, pass integers_of_a=True "
             "(--integers-of-a)."
         )
-
-
-def _refuse_nonfinite(key: str, tensor: torch.Tensor, whose: str) -> None:
-    count = tensor.numel() - int(torch.isfinite(tensor).sum())
-    if count:
-        raise FileError(f"{key}: {count:,} of {tensor.numel():,} values are NaN or inf in {whose}.")
 
 
 def _weights_of(

@@ -62,15 +62,15 @@ def _states(path: Path, content: dict[Any, Any], state: str) -> Iterator[State]:
     model = _model(content)
     extra = content.get("extra_state")
     for place in (content, model, *([extra] if isinstance(extra, dict) else [])):
-        for name in names:
+        for wanted in names:
             inner: Any = place
-            for part in [name] if name in place else name.split("."):
+            for part in [wanted] if wanted in place else wanted.split("."):
                 inner = inner.get(part) if isinstance(inner, dict) else None
             if isinstance(inner, dict):
                 yield _plain(path, _model(inner))
     if state == "ema":
         found = _plain(path, model)
-        yield {name: v for k, v in found.items() if (name := _average_of(k)) is not None}
+        yield {name: tensor for key, tensor in found.items() if (name := _average_of(key)) is not None}
 
 
 def _average_of(key: str) -> str | None:

@@ -14,7 +14,7 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import torch
 
@@ -50,6 +50,7 @@ _HOLDERS = (
     "copyreg._reconstructor",
     "copy_reg._reconstructor",
 )
+_OF_TORCH = ("torch._utils", "torch._tensor", "torch.nn", "torch.optim", "torch.distributed")
 _MOST = 2**28  # bytes of a tensor beyond those of its file: a number that is expanded
 
 
@@ -123,7 +124,7 @@ class Inert:
         self.append((key, value))
 
 
-class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]  # in C, one opcode can ask for a huge memo
+class Unpickler(pickle._Unpickler):  # in C, one opcode can ask for a huge memo
     """Reads one pickle of torch.save; `refused` decides nothing but the words of the message."""
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -136,27 +137,23 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]  # in C,
         found = _PLAIN.get(path) or _TENSORS.get(path) or _dtype(module, name)
         if found is not None:
             return found
-        root = module.partition(".")[0]
-        if (
-            path not in _HOLDERS
-            and root not in INERT
-            and (root in sys.stdlib_module_names or root in ("torch", "builtins"))
-        ):
-            if not module.startswith(
-                ("torch._utils", "torch._tensor", "torch.nn", "torch.optim", "torch.distributed")
-            ):
-                raise Refused(path)
+        if _is_refused(module, path):
+            raise Refused(path)
         return type("Inert", (Inert,), {"name": path})
 
     def load_build(self) -> None:
         """State is given to inert objects only: what it would do to others is change them."""
-        state = self.stack.pop()
-        if isinstance(self.stack[-1], Inert):
-            self.stack[-1].__setstate__(state)
-        elif not isinstance(self.stack[-1], (dict, Stored)):
-            raise ValueError(f"state for a {type(self.stack[-1]).__name__}")
+        stack: list[Any] = self.stack  # type: ignore[attr-defined]
+        state, instance = stack.pop(), stack[-1]
+        if isinstance(instance, Inert):
+            instance.__setstate__(state)
+        elif not isinstance(instance, (dict, Stored)):
+            raise ValueError(f"state for a {type(instance).__name__}")
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict[int, Callable[..., Any]]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BUILD[0]: load_build,
+    }
 
     def get_extension(self, code: int) -> None:
         raise Refused(f"copyreg extension {code}")
@@ -170,6 +167,14 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]  # in C,
         if len(pid) > 5 and pid[5] is not None:
             raise ValueError("storages that are views of others, as torch wrote them before 0.4")
         return self.storages.setdefault(key, Storage(key, kind, count))
+
+
+def _is_refused(module: str, path: str) -> bool:
+    """Whether a name is of Python's library or of torch, and none that checkpoints hold."""
+    root = module.partition(".")[0]
+    if path in _HOLDERS or root in INERT or module.startswith(_OF_TORCH):
+        return False
+    return root in sys.stdlib_module_names or root in ("torch", "builtins")
 
 
 def _dtype(module: str, name: str) -> torch.dtype | None:
