@@ -212,6 +212,7 @@ def merge(
     dtype: torch.dtype | None = None,
     tensor_weights: Mapping[str, tuple[float, float]] | None = None,
     allow_nonfinite: bool = False,
+    parametrized: str = "weight",
 ) -> dict[str, torch.Tensor]:
     """`w_A · A + w_B · B` of two state dicts with the same tensors, computed in float32.
 
@@ -220,6 +221,9 @@ def merge(
         dtype: of the floating-point results; A's, tensor by tensor, when not given.
         tensor_weights: glob on A's keys → weights of the tensors it matches; the last match wins.
         allow_nonfinite: merge NaN and infinity instead of refusing them.
+        parametrized: of weights that are computed from stored parts (weight norm, spectral norm): "weight" averages what
+            is computed; "direction" does so and interpolates its norm, which an average shrinks; "parts" averages each
+            stored tensor, so that B's share depends on how long its parts happen to be.
 
     Raises:
         FileError: keys or shapes differ, or a value is not finite.
@@ -228,7 +232,13 @@ def merge(
     from permgraph.weights.interpolate import merge as run
 
     return run(
-        state_a, state_b, weights, dtype=dtype, tensor_weights=tensor_weights, allow_nonfinite=allow_nonfinite
+        state_a,
+        state_b,
+        weights,
+        dtype=dtype,
+        tensor_weights=tensor_weights,
+        allow_nonfinite=allow_nonfinite,
+        parametrized=parametrized,
     )
 
 

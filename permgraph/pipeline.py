@@ -209,6 +209,9 @@ def parse_weights(text: str) -> list[tuple[float, float]]:
     wrong = [n for n in numbers if not 0 <= n <= 1]
     if wrong:
         raise UsageError(f"--weights {text}: {wrong[0]:g} is not a weight between 0 and 1.")
+    twice = [n for n in numbers if numbers.count(n) > 1]
+    if twice:
+        raise UsageError(f"--weights {text}: {twice[0]:g} is given twice, and each weight has one result.")
     return [(n, 1 - n) for n in numbers]
 
 
@@ -245,20 +248,23 @@ def merge_all(
     tensor_weights: Mapping[str, tuple[float, float]] | None = None,
     other_weights: bool = False,
     integers_of_a: bool = False,
+    parametrized: str = "direction",
     command: str = "",
     force: bool = False,
     repair: Calibration | None = None,
     bar: Bar | None = None,
 ) -> tuple[list[Path], list[str]]:
-    """Write one merged model per pair of weights: OUT, or OUT-0.90, OUT-0.80 … for several.
+    """Write one merged model per pair of weights: OUT, or OUT-0.90, OUT-0.801 … for several.
 
     tensor_weights  the plan's name of a tensor → its weights, where they are others.
     other_weights   accept weights other than those that were matched.
     integers_of_a   take A's integers where B holds others.
+    parametrized    how weights that are computed from parts are averaged: "direction", "weight" or "parts".
 
     With `repair`, activation statistics are mended on that calibration audio. Returns the paths and notes.
     """
     from permgraph.reporting.card import model_card
+    from permgraph.weights.computed import SAID, layers_in
     from permgraph.weights.interpolate import merge_checkpoints
     from permgraph.weights.names import match_names
 
@@ -268,7 +274,7 @@ def merge_all(
     written: list[Path] = []
     notes: list[str] = []
     for pair in weights:
-        target = out if len(weights) == 1 else out.with_name(f"{out.name}-{pair[0]:.2f}")
+        target = out if len(weights) == 1 else out.with_name(f"{out.name}-{_written(pair[0])}")
         card = model_card(a.name, b.name, aligned.plan, aligned.perms, pair, command, aligned.notes)
         extra = _small_files(a, card, aligned) if target.suffix != ".safetensors" else None
         options: dict[str, Any] = {
@@ -277,6 +283,8 @@ def merge_all(
             "tensor_weights": of_key or None,
             "other_weights": other_weights,
             "integers_of_a": integers_of_a,
+            "parametrized": parametrized,
+            "state": b.state or a.state,
             "checked": aligned.checked.record() if aligned.checked else None,
         }
         if repair is None:
@@ -287,7 +295,18 @@ def merge_all(
                 merge_checkpoints(a.path, b.path, raw, pair, extra=extra, **options)
                 notes.append(repair_merged(raw, a, b, aligned, repair, pair, target, force=force, bar=bar))
         written.append(target)
+    computed = layers_in(a.checkpoint, parametrized)
+    if computed:
+        count = len({layer.keys[layer.main] for layer in computed.values()})
+        notes.append(
+            f"{count} weights computed from parts (weight norm, spectral norm): {SAID[parametrized]}"
+        )
     return written, notes
+
+
+def _written(weight: float) -> str:
+    """With two decimals, or as many as it has: two weights never share a name."""
+    return f"{weight:.2f}" if float(f"{weight:.2f}") == weight else repr(weight)
 
 
 def repair_merged(
@@ -331,12 +350,8 @@ def repair_merged(
 
 
 def _small_files(a: Encoder, card: str, aligned: Aligned) -> dict[str, bytes]:
-    """The model card and the permutations; for a folder that needed code of its own (MERT), a configuration
-    that needs none."""
-    files = {"README.md": card.encode(), PERMUTATIONS: aligned.perms.to_bytes()}
-    if "auto_map" in a.checkpoint.config:
-        files["config.json"] = json.dumps(a.config, indent=2).encode()
-    return files
+    """The model card and the permutations."""
+    return {"README.md": card.encode(), PERMUTATIONS: aligned.perms.to_bytes()}
 
 
 def _silent(title: str) -> AbstractContextManager[Callable[[int, int], None]]:

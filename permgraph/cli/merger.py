@@ -23,7 +23,9 @@ from permgraph.cli.options import (
     Mode,
     NoCheck,
     OtherWeights,
+    Parametrized,
     Seconds,
+    State,
     Where,
 )
 from permgraph.cli.shared import (
@@ -53,8 +55,9 @@ def match(
     seed: Annotated[int, typer.Option(help="Of the random matcher and the shuffled baseline.")] = 0,
     checkpoint: Checkpoint = None,
     per_model_rate: Annotated[
-        bool, typer.Option("--per-model-rate", help="Let A and B hear different sampling rates.")
+        bool, typer.Option("--per-model-rate", help="Let A and B have different sampling rates.")
     ] = False,
+    state: State = "",
 ) -> None:
     """Match B's units to A's on calibration audio; write the permutations."""
     from permgraph.cli.progress import progress_bar
@@ -62,7 +65,7 @@ def match(
     from permgraph.pipeline import align
     from permgraph.reporting.card import matching_text
 
-    one, other = pair_of(a, b, per_model_rate)
+    one, other = pair_of(a, b, per_model_rate, state)
     calibration = calibration_of(audio, seconds, clips, batch, max_bad, where)
     done = align(
         one,
@@ -114,10 +117,12 @@ def merge(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
     per_model_rate: Annotated[
-        bool, typer.Option("--per-model-rate", help="Let A and B hear different sampling rates.")
+        bool, typer.Option("--per-model-rate", help="Let A and B have different sampling rates.")
     ] = False,
+    state: State = "",
     other_weights: OtherWeights = False,
     integers_of_a: IntegersOfA = False,
+    parametrized: Parametrized = "direction",
 ) -> None:
     """Align B to A and average: the whole line in one command."""
     from permgraph import pipeline as line
@@ -129,7 +134,7 @@ def merge(
     pairs = line.parse_weights(weights)
     if perms_file is not None and plan_file is None:
         raise UsageError("--perms needs the --plan it was matched for.")
-    one, other = pair_of(a, b, per_model_rate)
+    one, other = pair_of(a, b, per_model_rate, state)
     plan = Plan.load(plan_file) if plan_file else line.plan_for(one, groups, exclude, mode)
     calibration = calibration_of(audio, seconds, clips, batch, max_bad, where)
     if perms_file is not None:
@@ -160,6 +165,7 @@ def merge(
         tensor_weights=line.group_weights(plan, group_weights),
         other_weights=other_weights,
         integers_of_a=integers_of_a,
+        parametrized=parametrized,
         command=command,
         force=force,
         repair=calibration if repair else None,

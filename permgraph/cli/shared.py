@@ -71,10 +71,11 @@ def measured(made: Plan, found: Trace, target: str | None) -> Plan:
     return measured_change(made, found, target)
 
 
-def pair_of(a: Path, b: Path, per_model_rate: bool) -> tuple[Encoder, Encoder]:
+def pair_of(a: Path, b: Path, per_model_rate: bool, state: str = "") -> tuple[Encoder, Encoder]:
+    """Both models; `state` says which weights of single files that hold several."""
     from permgraph.weights.encoder import compare, open_encoder
 
-    one, other = open_encoder(a), open_encoder(b)
+    one, other = (open_encoder(p, state="" if p.is_dir() else state) for p in (a, b))
     compare(one, other, per_model_rate=per_model_rate)
     return one, other
 

@@ -120,6 +120,14 @@ def example_shape(module: nn.Module, config: Any, name: str) -> tuple[tuple[int,
     return shape, torch.float32
 
 
+def plain_config(data: dict[str, Any]) -> bytes:
+    """The config.json of a result without remote code: MERT's as that of the HuBERT it is; empty when it needs no change."""
+    if not _is_mert(data):
+        return b""
+    plain = {k: v for k, v in data.items() if k != "auto_map"}
+    return json.dumps({**plain, "model_type": "hubert", "architectures": ["HubertModel"]}, indent=2).encode()
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))

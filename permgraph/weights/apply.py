@@ -19,9 +19,10 @@ from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.values import refuse_other_values
 from permgraph.planning.gather import Gather, apply_gathers, gathers
-from permgraph.weights.checkpoint import Checkpoint, open_checkpoint, refuse_quantised_config
+from permgraph.weights.checkpoint import Checkpoint, open_checkpoint
 from permgraph.weights.names import first, match_names
 from permgraph.weights.output import write_like
+from permgraph.weights.quantised import refuse_quantised_config
 from permgraph.weights.record import Applied, Record
 
 T = TypeVar("T", torch.Tensor, NDArray[Any])

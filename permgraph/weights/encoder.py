@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,9 @@ from permgraph.errors import FileError, TraceError, UsageError
 from permgraph.frontend.architectures import aliases, is_alias
 from permgraph.ir.names import canonical
 from permgraph.ir.spec import PermSpec
-from permgraph.weights.checkpoint import Checkpoint, open_checkpoint, refuse_quantised
+from permgraph.weights.checkpoint import Checkpoint, open_checkpoint
 from permgraph.weights.names import match_names
+from permgraph.weights.quantised import refuse_quantised
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,6 +48,7 @@ class Encoder:
     sampling_rate  Hz, for a model that hears raw audio; None for others
     do_normalize   whether each clip is brought to zero mean and unit variance first
     architecture   what `source` is built from: an alias or a folder
+    state          which weights of a file that holds several, as for `open_checkpoint`
     """
 
     path: Path
@@ -57,6 +59,7 @@ class Encoder:
     sampling_rate: int | None
     do_normalize: bool
     architecture: str
+    state: str = ""
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -101,8 +104,8 @@ class Encoder:
                     state[name].zero_()  # not stored, not read: the same in every run
 
 
-def open_encoder(path: str | Path, architecture: str | Path | None = None) -> Encoder:
-    """Open a Hugging Face folder or a single file of weights.
+def open_encoder(path: str | Path, architecture: str | Path | None = None, state: str = "") -> Encoder:
+    """Open a Hugging Face folder or a single file of weights; `state` is for a file, as for `open_checkpoint`.
 
     architecture   for a file: the alias or the folder whose configuration it has; found by its shapes
                    among the published HuBERT sizes when not given
@@ -111,7 +114,7 @@ def open_encoder(path: str | Path, architecture: str | Path | None = None) -> En
     """
     path = Path(path).expanduser()
     if not path.is_dir():
-        return _from_file(path, architecture)
+        return replace(_from_file(path, architecture, state), state=state)
     if architecture is not None:
         raise UsageError(
             f"{path}: a folder has its own config.json; architecture= ({architecture}) is for a file."
@@ -119,8 +122,8 @@ def open_encoder(path: str | Path, architecture: str | Path | None = None) -> En
     return _open(path, path.resolve().name, open_checkpoint(path), str(path.resolve()))
 
 
-def _from_file(path: Path, architecture: str | Path | None) -> Encoder:
-    checkpoint = open_checkpoint(path)
+def _from_file(path: Path, architecture: str | Path | None, state: str) -> Encoder:
+    checkpoint = open_checkpoint(path, state)
     refuse_quantised(checkpoint.infos, str(path))
     for setting, reason in (checkpoint.renames.refused if checkpoint.renames else {}).items():
         if checkpoint.settings.get(setting):
@@ -131,8 +134,8 @@ def _from_file(path: Path, architecture: str | Path | None) -> Encoder:
         built = _find_architecture(path, checkpoint)
     else:
         built = str(architecture)
-        if not is_alias(built):
-            folder = Path(built).expanduser()
+        folder = Path(built).expanduser()
+        if not is_alias(built) or (folder / "config.json").is_file():
             if not (folder / "config.json").is_file():
                 raise UsageError(
                     f"architecture={built!r}: give an alias ({', '.join(aliases())}) or a folder with config.json."
