@@ -124,7 +124,8 @@ def listen(
     with (bar or _silent)("calibrating") as step:
         pairs.progress = step
         moments = calibrate(plan, a.module(), b.module(), pairs, checkpoint=checkpoint, data=data)
-    return moments, tuple(pairs.report.notes())
+    assumed = [f"{e.name}: {e.audio.assumed}" for e in (a, b) if e.audio.assumed]
+    return moments, (*dict.fromkeys(assumed), *pairs.report.notes())
 
 
 def aligned(

@@ -13,7 +13,7 @@ from permgraph.demo import demo_audio, demo_models, run_demo
 from permgraph.errors import UsageError, VerificationError
 from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
-from permgraph.pipeline import PERMUTATIONS, check_function, group_weights, parse_weights, plan_for
+from permgraph.pipeline import PERMUTATIONS, _written, check_function, group_weights, parse_weights, plan_for
 from permgraph.verification.function_check import left_out
 from permgraph.weights.encoder import Encoder, open_encoder
 from tests.command import run
@@ -218,3 +218,11 @@ def test_a_merged_folder_with_permutations_of_another_run_is_not_reported(
     run("report", tmp_path / "m", code=3)
     said = capsys.readouterr().err
     assert mine.digest[:12] in said and other.digest[:12] in said
+
+
+def test_the_models_of_a_sweep_have_names_of_their_own() -> None:
+    numbers = [0.9, 0.901, 0.902, 0.903, 1 / 3, 0.0, 1.0]
+    names = [_written(n) for n in numbers]
+    assert len(set(names)) == len(numbers) and names[:2] == ["0.90", "0.901"]
+    with pytest.raises(UsageError, match=r"--weights 0\.9,0\.5,0\.9: 0\.9 is given twice"):
+        parse_weights("0.9,0.5,0.9")

@@ -122,7 +122,7 @@ def example_shape(module: nn.Module, config: Any, name: str) -> tuple[tuple[int,
 
 def plain_config(data: dict[str, Any]) -> bytes:
     """The config.json of a result without remote code: MERT's as that of the HuBERT it is; empty when it needs no change."""
-    if not _is_mert(data):
+    if not _is_mert(data) or any(data.get(key) for key in _MERT_DIFFERENCES):
         return b""
     plain = {k: v for k, v in data.items() if k != "auto_map"}
     return json.dumps({**plain, "model_type": "hubert", "architectures": ["HubertModel"]}, indent=2).encode()
@@ -137,7 +137,19 @@ def _read(file: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(data, dict):
         raise TraceError(f"{file}: expected a JSON object, found a {type(data).__name__}.")
-    return data
+    return {key: _numbers(value) for key, value in data.items()}
+
+
+def _numbers(value: Any) -> Any:
+    """Infinity and NaN as numbers: transformers writes `{"__float__": "Infinity"}`."""
+    if isinstance(value, list):
+        return [_numbers(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    special = value.get("__float__") if len(value) == 1 else None
+    if special in ("Infinity", "-Infinity", "NaN"):
+        return float(special)
+    return {key: _numbers(part) for key, part in value.items()}
 
 
 def _is_mert(data: dict[str, Any]) -> bool:
