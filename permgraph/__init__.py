@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from permgraph.errors import PermgraphError
+from permgraph.frontend.batches import Pair
 from permgraph.ir import Group, Moments, PermSpec, Permutations, Place, Plan, Probe, Trace
 
 if TYPE_CHECKING:
@@ -132,21 +133,24 @@ def calibrate(
     data: str = "",
     save_every: float = 60.0,
     progress: Callable[[int], None] | None = None,
+    inputs: Callable[[Any], Any] | str | int | None = None,
 ) -> Moments:
     """Moments of both models' activations over the batches: sums, squares and products of the units of every
     group of the plan. Batch and time positions are samples. Activations are not stored.
 
     Args:
-        batches: each one a tensor given to both models, or a pair (for A, for B) of tensors or of argument
-            tuples. Every batch holds inputs of one length: padding would change a GroupNorm front end.
+        batches: what the forward takes: a tensor, a tuple of arguments, a dict of keywords, the list that a DataLoader
+            yields (inputs first, labels are left out), or `Pair(for A, for B)` of these. Every batch holds inputs of
+            one length: padding would change a GroupNorm front end.
         checkpoint: a file to save to now and then, and when the run is interrupted. When it exists, the
             batches it holds are passed over.
         data: what identifies the data, so that a checkpoint is not resumed with others.
         save_every: seconds between checkpoints.
         progress: called with the number of batches done.
+        inputs: picks the inputs of a batch that holds more: a function of the batch, a key or an index.
 
     Raises:
-        MatchError: a model takes another path at an input's length, A and B give different frames, or the
+        MatchError: what of a batch is input cannot be told, a model takes another path at an input's length, A and B give different frames, or the
             checkpoint is of another calibration.
         KeyboardInterrupt: interrupted; the checkpoint holds all that was done.
     """
@@ -161,6 +165,7 @@ def calibrate(
         data=data,
         save_every=save_every,
         progress=progress,
+        inputs=inputs,
     )
 
 
@@ -341,6 +346,7 @@ def lint(
 __all__ = [
     "Group",
     "Moments",
+    "Pair",
     "PermSpec",
     "PermgraphError",
     "Permutations",

@@ -28,7 +28,18 @@ VERBS = [
     "draw",
     "lint",
 ]
-TYPES = ["Group", "Moments", "PermSpec", "PermgraphError", "Permutations", "Place", "Plan", "Probe", "Trace"]
+TYPES = [
+    "Group",
+    "Moments",
+    "Pair",
+    "PermSpec",
+    "PermgraphError",
+    "Permutations",
+    "Place",
+    "Plan",
+    "Probe",
+    "Trace",
+]
 
 FORMS = {
     "attribute": "import permgraph.weights.apply\nassert callable(permgraph.apply) and permgraph.weights.apply.apply",
