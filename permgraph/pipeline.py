@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from permgraph.errors import MatchError, PlanError, UsageError
+from permgraph.inputs.batches import Batches, text_batches, user_batches
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.planning.compile import compile_plan
@@ -38,14 +39,26 @@ class Calibration:
     audio     folders, globs, files, manifests
     seconds   length of every clip; clips: at most so many, evenly spread; batch: clips at a time
     where     manifest rows to keep, {"split": "train"}
+    data      instead of audio: a function file.py:batches that yields what the models take; clips: at most so many
+    text      instead of audio: text files, one sample a line, read with A's tokenizer; clips: at most so many lines
     """
 
-    audio: tuple[str, ...]
+    audio: tuple[str, ...] = ()
     seconds: float = 5.0
     clips: int | None = 200
     batch: int = 4
     max_bad: float = 0.01
     where: Mapping[str, str] = field(default_factory=dict)
+    data: str = ""
+    text: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> bool:
+        """Whether there is anything to calibrate on. Raises UsageError when there is more than one kind."""
+        kinds = [name for name in ("audio", "data", "text") if getattr(self, name)]
+        if len(kinds) > 1:
+            raise UsageError(f"--{kinds[0]} and --{kinds[1]}: calibrate on one kind of data.")
+        return bool(kinds)
 
 
 @dataclass(frozen=True)
@@ -91,10 +104,12 @@ def align(
         return Aligned(plan, Permutations({}, {"matcher": matcher, "seed": seed, "groups": {}}, plan.origin))
     moments: Moments | None = None
     notes: tuple[str, ...] = ()
-    if calibration is not None and calibration.audio:
+    if calibration is not None and calibration.given:
         moments, notes = listen(a, b, plan, calibration, checkpoint, bar)
     elif find_matcher(matcher).score is not None:
-        raise MatchError(f"--matcher {matcher} matches activations: give calibration audio with --audio.")
+        raise MatchError(
+            f"--matcher {matcher} matches activations: give data with --audio, --text or --data."
+        )
     with (bar or _silent)("matching") as step:
         step(0, 1)
         perms = match(plan, moments, matcher, seed)
@@ -103,7 +118,7 @@ def align(
     report = {**perms.report, "selection": plan.selection, "a": a.name, "b": b.name}
     if calibration is not None:
         report["calibration"] = {
-            "audio": [Path(p).name for p in calibration.audio],
+            "audio": [Path(p).name for p in (*calibration.audio, *calibration.text, calibration.data) if p],
             "seconds": calibration.seconds,
         }
     return Aligned(plan, replace(perms, report=report), (*notes, checked.text()), checked)
@@ -112,20 +127,31 @@ def align(
 def listen(
     a: Encoder, b: Encoder, plan: Plan, calibration: Calibration, checkpoint: Path | None, bar: Bar | None
 ) -> tuple[Moments, tuple[str, ...]]:
-    """One pass of both models over the audio; the moments, and what is to be said of the audio."""
+    """One pass of both models over the data; the moments, and what is to be said of the data."""
     from permgraph.matching.calibration import calibrate
 
-    pairs = audio_pairs(a, b, calibration)
-    data = hashlib.sha256(
-        json.dumps(
-            [[str(c.source.path), c.start, c.frames] for c in pairs.clips] + [str(a.path), str(b.path)]
-        ).encode()
-    ).hexdigest()[:16]
+    pairs = batches_for(a, b, calibration)
+    if isinstance(pairs, Batches):
+        told: Any = pairs.identity
+    else:
+        told = [[str(c.source.path), c.start, c.frames] for c in pairs.clips]
+    data = hashlib.sha256(json.dumps([told, str(a.path), str(b.path)]).encode()).hexdigest()[:16]
     with (bar or _silent)("calibrating") as step:
         pairs.progress = step
         moments = calibrate(plan, a.module(), b.module(), pairs, checkpoint=checkpoint, data=data)
+    if isinstance(pairs, Batches):
+        return moments, pairs.notes
     assumed = [f"{e.name}: {e.audio.assumed}" for e in (a, b) if e.audio.assumed]
     return moments, (*dict.fromkeys(assumed), *pairs.report.notes())
+
+
+def batches_for(a: Encoder, b: Encoder, calibration: Calibration) -> AudioPairs | Batches:
+    """What both models receive, of whatever kind was given."""
+    if calibration.data:
+        return user_batches(calibration.data, calibration.clips)
+    if calibration.text:
+        return text_batches(a.path, list(calibration.text), calibration.batch, calibration.clips)
+    return audio_pairs(a, b, calibration)
 
 
 def aligned(
@@ -166,8 +192,8 @@ def audio_pairs(a: Encoder, b: Encoder, calibration: Calibration) -> AudioPairs:
 def _rate(encoder: Encoder) -> int:
     if encoder.sampling_rate is None:
         raise MatchError(
-            f"{encoder.name}: this model does not hear raw audio. Calibrate it from Python with batches of its own: "
-            "permgraph.calibrate(plan, model_a, model_b, batches)."
+            f"{encoder.name}: this model does not take raw audio. Give what it takes with --text, or with --data file.py:batches, a "
+            "function that yields batches (permgraph.calibrate in Python)."
         )
     return encoder.sampling_rate
 
@@ -333,7 +359,7 @@ def repair_merged(
     subject, model_b = open_encoder(merged), b.module()
     model_b.load_state_dict(apply(aligned.plan, aligned.perms, model_b.state_dict()))
     module = subject.module()
-    pairs = audio_pairs(a, b, calibration)
+    pairs = batches_for(a, b, calibration)
     with (bar or _silent)("repairing") as step:
         pairs.progress = step
         report = repair(aligned.plan, module, a.module(), model_b, pairs, weights)

@@ -14,6 +14,7 @@ from permgraph.cli.options import (
     Batch,
     Checkpoint,
     Clips,
+    Data,
     Exclude,
     Groups,
     IntegersOfA,
@@ -26,6 +27,7 @@ from permgraph.cli.options import (
     Parametrized,
     Seconds,
     State,
+    Text,
     Where,
 )
 from permgraph.cli.shared import (
@@ -43,6 +45,8 @@ def match(
     a: Annotated[Path, typer.Option("--a", help="Model A, the reference.")],
     b: Annotated[Path, typer.Option("--b", help="Model B, to be aligned to A.")],
     audio: AudioArg = [],  # noqa: B006
+    data: Data = "",
+    text: Text = [],  # noqa: B006
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the permutations.")] = Path(
         "perms.safetensors"
     ),
@@ -66,7 +70,7 @@ def match(
     from permgraph.reporting.card import matching_text
 
     one, other = pair_of(a, b, per_model_rate, state)
-    calibration = calibration_of(audio, seconds, clips, batch, max_bad, where)
+    calibration = calibration_of(audio, seconds, clips, batch, max_bad, where, data, text)
     done = align(
         one,
         other,
@@ -95,6 +99,8 @@ def merge(
     exclude: Exclude = "",
     mode: Mode = "exact",
     audio: AudioArg = [],  # noqa: B006
+    data: Data = "",
+    text: Text = [],  # noqa: B006
     weights: Annotated[
         str, typer.Option(help="A,B as in 0.9,0.1; or weights of A for a sweep: 0.9,0.8,0.5.")
     ] = "0.9,0.1",
@@ -136,7 +142,7 @@ def merge(
         raise UsageError("--perms needs the --plan it was matched for.")
     one, other = pair_of(a, b, per_model_rate, state)
     plan = Plan.load(plan_file) if plan_file else line.plan_for(one, groups, exclude, mode)
-    calibration = calibration_of(audio, seconds, clips, batch, max_bad, where)
+    calibration = calibration_of(audio, seconds, clips, batch, max_bad, where, data, text)
     if perms_file is not None:
         done = line.aligned(other, plan, Permutations.load(perms_file), bar=progress_bar, check=not no_check)
     else:
@@ -154,8 +160,10 @@ def merge(
     if done.perms.report.get("groups"):
         print(matching_text(done.perms.report))
     command = "permgraph " + " ".join(sys.argv[1:])
-    if repair and not audio:
-        raise UsageError("--repair mends statistics measured on audio: give some with --audio.")
+    if repair and not calibration.given:
+        raise UsageError(
+            "--repair corrects statistics measured on data: give some with --audio, --text or --data."
+        )
     written, notes = line.merge_all(
         one,
         other,

@@ -78,3 +78,11 @@ Parametrized = Annotated[
         "norm), weight (the average itself, whose norm is smaller) or parts (each stored tensor for itself)."
     ),
 ]
+Data = Annotated[
+    str,
+    typer.Option(help="Instead of audio: file.py:batches, your function that yields what the models take."),
+]
+Text = Annotated[
+    list[str],
+    typer.Option(help="Instead of audio: a text file, one sample a line; A's folder has the tokenizer."),
+]

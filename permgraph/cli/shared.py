@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,12 +82,19 @@ def pair_of(a: Path, b: Path, per_model_rate: bool, state: str = "") -> tuple[En
 
 
 def calibration_of(
-    audio: list[str], seconds: float, clips: int | None, batch: int, max_bad: float, where: list[str]
+    audio: list[str],
+    seconds: float,
+    clips: int | None,
+    batch: int,
+    max_bad: float,
+    where: list[str],
+    data: str = "",
+    text: Sequence[str] = (),
 ) -> Calibration:
     from permgraph.pipeline import Calibration
 
     rows = dict(_column(text) for text in where)
-    return Calibration(tuple(audio), seconds, clips, batch, max_bad, rows)
+    return Calibration(tuple(audio), seconds, clips, batch, max_bad, rows, data, tuple(text))
 
 
 def _column(text: str) -> tuple[str, str]:

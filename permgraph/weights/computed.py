@@ -86,8 +86,9 @@ def average(layer: Layer, a: Parts, b: Parts, weights: tuple[float, float], way:
     way   "weight": exactly that; "direction": its direction, with `w_A · |W_A| + w_B · |W_B|` as its norm, which an
           average alone would shrink. The length of v is A's. Weights (1, 0) and (0, 1) give back the parts as they are.
     """
-    if weights in ((1.0, 0.0), (0.0, 1.0)):
-        return {part: t.detach().clone() for part, t in (a if weights[0] else b).items()}
+    same = sum(weights) == 1 and all(torch.equal(a[part], b[part]) for part in a)
+    if same or weights in ((1.0, 0.0), (0.0, 1.0)):
+        return {part: t.detach().clone() for part, t in (a if same or weights[0] else b).items()}
     wide = _wide([*a.values(), *b.values()])
     a, b = ({part: t.detach().to(wide) for part, t in parts.items()} for parts in (a, b))
     return (_weight_norm if layer.kind == "weight norm" else _spectral)(a, b, weights, way)
