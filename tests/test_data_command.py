@@ -47,7 +47,8 @@ def tokens():
 
 def images():
     g = torch.Generator().manual_seed(0)
-    return [[torch.randn(8, 3, 16, 16, generator=g), torch.zeros(8)] for _ in range(3)]
+    pictures = [torch.randn(8, 3, 16, 16, generator=g) for _ in range(3)]
+    return [{"pixel_values": x, "labels": torch.zeros(8)} for x in pictures]
 
 def number():
     return 3
@@ -103,8 +104,7 @@ def test_planted_units_are_found_and_merged_back(tmp_path: Path, kind: str, word
         tmp_path / "m",
     )
     merged, of_a = (load_file(tmp_path / name / "model.safetensors") for name in ("m", "a"))
-    moved = {g for g in wrong}
-    if not moved:
+    if not wrong:  # channels of q and k that few words tell apart change nothing that is matched
         for key, tensor in of_a.items():
             torch.testing.assert_close(merged[key], tensor, rtol=1e-5, atol=1e-6)
 
