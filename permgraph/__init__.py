@@ -297,30 +297,80 @@ def draw(
     path: str | Path,
     plan: Plan | None = None,
     *,
+    format: str | None = None,
+    direction: str = "TB",
     unfold: bool = False,
+    groups: str = "",
+    layer: str = "",
     free_output: bool = False,
 ) -> Path:
-    """Draw the permutation graph to a file, .svg or .dot. Returns its path.
+    """Draw the permutation graph to a file. Returns its path.
 
     Args:
         plan: the groups it selects are drawn strong, all others pale.
+        format: "svg", "png", "pdf" or "dot"; by the suffix of `path` when not given.
+        direction: "TB", from the top down in columns, or "LR", from the left to the right.
         unfold: draw every copy of repeated layers instead of one, "× 12".
+        groups: draw only where these groups are (the notation of `plan`); everything when empty.
+        layer: draw only the module of this path, and what it is connected to.
         free_output: as in `infer`.
 
     Raises:
         FileError: the file cannot be written or the layout failed.
         PlanError: the plan is of another network.
+        UsageError: no such format, direction, group or layer.
     """
     from permgraph.errors import PlanError
-    from permgraph.reporting.drawing.dot import draw as run
-    from permgraph.reporting.drawing.svg import render
+    from permgraph.planning.selection import select
+    from permgraph.reporting.drawing.picture import Options, picture
+    from permgraph.reporting.drawing.render import render
 
     if plan is not None and plan.fingerprint != trace.fingerprint:
         raise PlanError(
             f"the plan was made for {plan.spec.model}, another network than the trace of {trace.model}."
         )
     spec = plan.spec if plan is not None else infer(trace, free_output)
-    return render(run(trace, spec, plan, unfold), path)
+    names = select(spec, groups).names if groups else ()
+    return render(picture(trace, spec, plan, Options(direction, unfold, names, layer)), path, format)
+
+
+def view(
+    trace: Trace,
+    path: str | Path,
+    plan: Plan | None = None,
+    *,
+    perms: Permutations | None = None,
+    moments: Moments | None = None,
+    free_output: bool = False,
+) -> Path:
+    """Write a page to explore the groups in a browser: one HTML file that fetches nothing. Returns its path.
+
+    Args:
+        plan: the groups it selects are drawn strong, all others pale.
+        perms: of this plan; the page then shows what moved and how well units match.
+        moments: what `perms` was matched by; adds heat maps of correlation.
+        free_output: as in `infer`.
+
+    Raises:
+        FileError: the file cannot be written.
+        PlanError: the plan is of another network, or the permutations of another plan.
+        UsageError: permutations without a plan.
+    """
+    from permgraph.errors import PlanError, UsageError
+    from permgraph.reporting.explorer.model import model
+    from permgraph.reporting.explorer.page import write
+    from permgraph.reporting.explorer.results import results
+
+    if plan is not None and plan.fingerprint != trace.fingerprint:
+        raise PlanError(
+            f"the plan was made for {plan.spec.model}, another network than the trace of {trace.model}."
+        )
+    if perms is not None and plan is None:
+        raise UsageError("view: permutations need their plan, as plan=….")
+    data = model(trace, plan.spec if plan else infer(trace, free_output), plan)
+    if plan is not None and perms is not None:
+        data["results"] = results(plan, perms, moments)
+    return write(data, path)
 
 
 def lint(
@@ -366,5 +416,6 @@ __all__ = [
     "trace",
     "unapply",
     "verify",
+    "view",
     "why",
 ]

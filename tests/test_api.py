@@ -26,6 +26,7 @@ VERBS = [
     "verify",
     "why",
     "draw",
+    "view",
     "lint",
 ]
 TYPES = [

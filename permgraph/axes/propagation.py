@@ -11,7 +11,7 @@ from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
 from permgraph.axes.points import Points, without_rule
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules import Call, Results, results_of, rule_of
-from permgraph.axes.state_labels import channel_blocks, label_state
+from permgraph.axes.state_labels import channel_blocks, elementwise_integers, label_state
 from permgraph.axes.usage import Usage, usage
 from permgraph.axes.workspace import Workspace
 from permgraph.errors import RuleError
@@ -26,12 +26,14 @@ class Propagation:
 
     points    of every axis, with what relates them
     outputs   the outputs by name ("output:0")
+    results   node → its labelled result, the first where it has several
     unknown   nodes whose op has no rule for what it was asked, with what the rule said of it ("": no rule)
     usage     producers and consumers of weights, probes, and what structure says of points
     """
 
     points: Points
     outputs: list[tuple[str, LabelledTensor]]
+    results: dict[str, LabelledTensor]
     unknown: list[tuple[Node, str]]
     usage: Usage
 
@@ -56,6 +58,7 @@ class _Pass:
         self.outputs: list[tuple[str, LabelledTensor]] = []
         self.unknown: list[tuple[Node, str]] = []
         self.blocks = channel_blocks(trace)
+        self.elementwise = elementwise_integers(trace)
         self.read: dict[str, set[int]] = {}  # which results of a node with several are read
         for node in trace.nodes:
             if node.op == "getitem":
@@ -72,14 +75,14 @@ class _Pass:
         self.space.pin_unread()
         shown = {name: results[0] for name, results in self.results.items() if results and results[0]}
         found = usage(self.space.points, self.space.record, shown)
-        return Propagation(self.space.points, self.outputs, self.unknown, found)
+        return Propagation(self.space.points, self.outputs, shown, self.unknown, found)
 
     def visit(self, node: Node) -> Results:
         if node.op == "state":
             tensor = self.trace.state[node.options["tensor"]]
-            constant = not tensor.dtype.startswith(("float", "bfloat", "complex"))
-            blocks = self.blocks.get(node.name, {})
-            return (self.constant(node) if constant else label_state(self.space, tensor, blocks),)
+            if tensor.dtype.startswith(("float", "bfloat", "complex")) or node.name in self.elementwise:
+                return (label_state(self.space, tensor, self.blocks.get(node.name, {})),)
+            return (self.constant(node),)
         if node.op == "input":
             return (pinned_tensor(self.space, node.shape, "input"),)
         if node.op == "constant":

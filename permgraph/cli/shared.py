@@ -34,6 +34,29 @@ def is_trace_file(target: str) -> bool:
     return path.suffix == ".json" and path.name != "config.json"
 
 
+def subject_of(
+    target: str | None, plan_file: Path | None, free_output: bool
+) -> tuple[Trace, PermSpec, Plan | None]:
+    """What a picture shows: the trace, its groups, and the plan when TARGET or --plan names one."""
+    from permgraph.ir.plan import Plan
+
+    if target is not None and plan_file is None and kind_of(Path(target)) == "plan":
+        plan_file, target = Path(target), None
+    if plan_file is not None and target is None and not Path(DEFAULT_TRACE).exists():
+        raise UsageError(
+            f"{plan_file}: a picture needs the trace too, and {DEFAULT_TRACE} is not here. "
+            f"Give both: TRACE --plan {plan_file}."
+        )
+    chosen = Plan.load(plan_file) if plan_file else None
+    found = trace_of(target)
+    if chosen is not None and chosen.fingerprint != found.fingerprint:
+        raise UsageError(
+            f"{plan_file}: the plan was made for {chosen.spec.model}, another architecture than the trace of "
+            f"{found.model}. Give both: permgraph draw TRACE --plan PLAN."
+        )
+    return found, chosen.spec if chosen else infer_spec(found, free_output, False), chosen
+
+
 def capture_model(model: str) -> Trace:
     from permgraph.frontend.capture import capture
     from permgraph.frontend.sources import load_source

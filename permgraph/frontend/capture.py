@@ -25,6 +25,7 @@ from permgraph.frontend.flatten import Walk
 from permgraph.frontend.functional import made_functional
 from permgraph.frontend.modules import for_capture, network_of, unwrapped
 from permgraph.frontend.outputs import plain_outputs
+from permgraph.frontend.random_ops import draws_values
 from permgraph.frontend.refusals import refusal, without_values
 from permgraph.frontend.running import record
 from permgraph.frontend.state import state_names, state_of
@@ -136,7 +137,8 @@ def _trace(title: str, nodes: list[Node], network: nn.Module, notes: tuple[str, 
     state = state_of(network, state_names(network))
     nodes = _live(nodes)
     read = {node.options["tensor"] for node in nodes if node.op == "state"}
-    return Trace(title, tuple(nodes), state, tuple(s for s in state if s not in read), notes=notes)
+    random = tuple(node.name for node in nodes if draws_values(node))
+    return Trace(title, tuple(nodes), state, tuple(s for s in state if s not in read), random, notes)
 
 
 def _live(nodes: list[Node]) -> list[Node]:

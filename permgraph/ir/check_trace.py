@@ -35,6 +35,8 @@ def check_trace(trace: Trace) -> None:
     if not trace.nodes or trace.nodes[-1].op != "output":
         raise TraceError("nodes: the last one is not the output of the network.")
     _check_unused(trace)
+    if not known.keys() >= set(trace.random) or len(set(trace.random)) < len(trace.random):
+        raise TraceError("random: names a node twice, or one that is not there.")
 
 
 def _check_state(trace: Trace) -> None:

@@ -219,7 +219,9 @@ class PermSpec(Document):
     values: dict[str, str] = field(default_factory=dict)
     frozen: int = 0
     free_output: bool = False
-    notes: tuple[str, ...] = ()  # how the network was captured, as in the trace
+    notes: tuple[
+        str, ...
+    ] = ()  # how the network was captured, as in the trace; which groups random values meet
 
     @property
     def log10_order(self) -> float:

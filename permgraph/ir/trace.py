@@ -96,17 +96,19 @@ class Trace(Document):
     nodes    in execution order; the last one is the single "output" node
     state    every parameter and persistent buffer, by first name
     unused   state tensors that no node reads (for example `masked_spec_embed` in eval mode)
+    random   nodes that draw random numbers
     notes    what a reader must know of how it was captured, one sentence each without a full stop
     """
 
     kind: ClassVar[str] = "trace"
-    format: ClassVar[int] = 3
+    format: ClassVar[int] = 4
     written_by: ClassVar[str] = "trace"
 
     model: str
     nodes: tuple[Node, ...]
     state: dict[str, StateTensor]
     unused: tuple[str, ...] = ()
+    random: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @cached_property

@@ -65,11 +65,12 @@ class Keeps(Layers):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scale, self.last = torch.ones(6), torch.zeros(())
+        self.scale = torch.ones(6)
+        self.last: Tensor = torch.zeros(())
         self.register_buffer("calls", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
+        self.calls += 1  # type: ignore[assignment]
         self.last = self.one(x).tanh() * self.scale
         self.scale[0] = 1
         if self.last.sum() > 100:

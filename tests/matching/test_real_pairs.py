@@ -6,11 +6,11 @@ import copy
 from functools import cache
 
 import pytest
+import real_pairs as tool
 import torch
 from networks import pretrained as p
 
 from permgraph.matching.matchers import match
-from tools import real_pairs as tool
 
 pytestmark = p.needs_data
 

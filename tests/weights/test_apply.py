@@ -99,7 +99,7 @@ def test_two_permutations_compose(net: Net) -> None:
         for slot in np.ndindex(array.shape):
             chain = net.spec.ancestors(group)
             middle = tuple(two[g.name][slot[: d + 1]] for d, g in enumerate(chain))
-            array[slot] = one[group.name][(*middle, two[group.name][slot])]
+            array[slot] = one[group.name][middle][two[group.name][slot]]
         both[group.name] = array
     stepwise = apply(net.plan, two, apply(net.plan, one, net.state))
     at_once = apply(net.plan, Permutations(both), net.state)

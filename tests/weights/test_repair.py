@@ -146,9 +146,9 @@ def test_the_other_models_and_dropout_are_left_alone() -> None:
 def test_a_dead_unit_is_moved_and_not_blown_up() -> None:
     plan, merged, a, b = made(False, (0.5, 0.5))
     with torch.no_grad():
-        merged.conv.weight[2] = 0
+        merged.get_parameter("conv.weight")[2] = 0
     repair(plan, merged, a, b, inputs())
-    assert not merged.conv.weight[2].any() and all(
+    assert not merged.get_parameter("conv.weight")[2].any() and all(
         torch.isfinite(t).all() for t in merged.state_dict().values()
     )
 
