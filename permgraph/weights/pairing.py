@@ -11,11 +11,13 @@ import torch
 from permgraph.errors import FileError, UsageError
 from permgraph.ir.names import canonical
 from permgraph.weights.checkpoint import Checkpoint
-from permgraph.weights.names import first
+from permgraph.weights.names import first, refuse_twice_spelt
 
 
 def same_names(tensors_a: Mapping[str, Any], tensors_b: Mapping[str, Any]) -> dict[str, str]:
     """A's key → B's key, the spelling of weight norm aside. Raises FileError when a tensor has no partner."""
+    for whose, tensors in (("A", tensors_a), ("B", tensors_b)):
+        refuse_twice_spelt(tensors, whose)
     of_b = {canonical(key): key for key in tensors_b}
     only_a = [key for key in tensors_a if canonical(key) not in of_b]
     of_a = {canonical(key) for key in tensors_a}
@@ -34,6 +36,8 @@ def planned_pairs(
     a: Checkpoint, b: Checkpoint, names_a: Mapping[str, str], names_b: Mapping[str, str]
 ) -> dict[str, str]:
     """A's key → B's key through the plan's names; further keys that both have in one shape go together."""
+    for checkpoint in (a, b):
+        refuse_twice_spelt(checkpoint.infos, str(checkpoint.path))
     of_b = {name: key for key, name in names_b.items()}
     pairs = {key: of_b[name] for key, name in names_a.items() if name in of_b}
     rest = {canonical(key): key for key in b.shapes if key not in names_b}

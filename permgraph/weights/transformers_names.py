@@ -65,14 +65,19 @@ def _units(model: Any, infos: Mapping[str, Info], where: str) -> list[Unit]:
     converters = [t for t in transforms if isinstance(t, WeightConverter)]
     of_pattern = {pattern: c for c in converters for pattern in c.source_patterns}
     held, prefix = model.state_dict(keep_vars=True), model.base_model_prefix
-    plain: dict[str, str] = {}  # the model's name → stored key
-    fused: dict[str, _Fused] = {}
+    rows: list[tuple[str, str, str, str | None]] = []
     for key in sorted(infos, key=dot_natural_key):
         renamed, _ = rename_source_key(key, renamings, converters)
         name, pattern = rename_source_key(key, renamings, converters, prefix, held)
         if name not in held and key in held:
             renamed = key
             name, pattern = rename_source_key(key, [], [], prefix, held)
+        rows.append((key, renamed, name, pattern))
+    if len({_lead(renamed, name) for _, renamed, name, _ in rows if name in held}) > 1:
+        rows = [(key, name if name in held else renamed, name, p) for key, renamed, name, p in rows]
+    plain: dict[str, str] = {}  # the name in the view → stored key
+    fused: dict[str, _Fused] = {}
+    for key, renamed, name, pattern in rows:
         if pattern is not None and name in held:
             fused.setdefault(name, _Fused(model, of_pattern[pattern], name, renamed, where)).add(key, pattern)
             continue
@@ -81,6 +86,13 @@ def _units(model: Any, infos: Mapping[str, Info], where: str) -> list[Unit]:
         plain[renamed] = key
     units = [Unit((key,), (name,)) for name, key in plain.items()]
     return [*units, *(f.unit(infos) for f in fused.values())]
+
+
+def _lead(renamed: str, name: str) -> str:
+    """What the files have before the model's names; "-" and what they lack. One for all keys, it is a prefix, and stays."""
+    if renamed.endswith(name):
+        return renamed.removesuffix(name)
+    return f"-{name.removesuffix(renamed)}"
 
 
 @dataclass

@@ -25,6 +25,7 @@ from permgraph.ir.names import canonical
 from permgraph.weights.apply import apply, apply_checkpoint
 from permgraph.weights.checkpoint import open_checkpoint
 from permgraph.weights.encoder import open_encoder
+from permgraph.weights.interpolate import merge
 
 from .nets import mlp, shifted
 
@@ -103,13 +104,13 @@ def test_wrappers_anywhere_in_a_key_do_not_count_and_are_kept(wrapped: Any) -> N
     assert all(torch.equal(done[wrapped(k)], v) for k, v in want.items())
 
 
-def test_one_tensor_under_two_wrappers_is_refused() -> None:
+def test_one_tensor_under_two_names_is_refused_where_one_must_be_chosen() -> None:
     net = mlp()
     twice = net.state | {f"_orig_mod.{k}": v + 1 for k, v in net.state.items()}
     with pytest.raises(
-        FileError, match=r"fc1\.weight, _orig_mod\.fc1\.weight are the same tensor under several"
+        FileError, match=r"B: fc1\.weight and _orig_mod\.fc1\.weight are one tensor under two names"
     ):
-        apply(net.plan, shifted(net.spec), twice)
+        merge(net.state, twice)
 
 
 LAYER = {
