@@ -108,7 +108,7 @@ def align(
         moments, notes = listen(a, b, plan, calibration, checkpoint, bar)
     elif find_matcher(matcher).score is not None:
         raise MatchError(
-            f"--matcher {matcher} matches activations: give data with --audio, --text or --data."
+            f"--matcher {matcher} matches activations: give calibration data with --audio, --text or --data."
         )
     with (bar or _silent)("matching") as step:
         step(0, 1)

@@ -153,7 +153,7 @@ def test_a_plan_that_does_not_keep_the_function_writes_nothing(pair: tuple[Encod
 
 def test_matching_without_audio_says_what_to_give(matched: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("match", matched / "plan.json", *sides(), "-o", matched / "none.safetensors", code=3)
-    assert "give calibration audio with --audio" in capsys.readouterr().err
+    assert "give calibration data with --audio" in capsys.readouterr().err
     assert not (matched / "none.safetensors").exists()
 
 
