@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from permgraph.errors import PermgraphError
+from permgraph.frontend.batches import Pair
 from permgraph.ir import Group, Moments, PermSpec, Permutations, Place, Plan, Probe, Trace
 
 if TYPE_CHECKING:
@@ -131,21 +132,24 @@ def calibrate(
     data: str = "",
     save_every: float = 60.0,
     progress: Callable[[int], None] | None = None,
+    inputs: Callable[[Any], Any] | str | int | None = None,
 ) -> Moments:
     """Moments of both models' activations over the batches: sums, squares and products of the units of every
     group of the plan. Batch and time positions are samples. Activations are not stored.
 
     Args:
-        batches: each one a tensor given to both models, or a pair (for A, for B) of tensors or of argument
-            tuples. Every batch holds inputs of one length: padding would change a GroupNorm front end.
+        batches: what the forward takes: a tensor, a tuple of arguments, a dict of keywords, the list that a DataLoader
+            yields (inputs first, labels are left out), or `Pair(for A, for B)` of these. Every batch holds inputs of
+            one length: padding would change a GroupNorm front end.
         checkpoint: a file to save to now and then, and when the run is interrupted. When it exists, the
             batches it holds are passed over.
         data: what identifies the data, so that a checkpoint is not resumed with others.
         save_every: seconds between checkpoints.
         progress: called with the number of batches done.
+        inputs: picks the inputs of a batch that holds more: a function of the batch, a key or an index.
 
     Raises:
-        MatchError: a model takes another path at an input's length, A and B give different frames, or the
+        MatchError: what of a batch is input cannot be told, a model takes another path at an input's length, A and B give different frames, or the
             checkpoint is of another calibration.
         KeyboardInterrupt: interrupted; the checkpoint holds all that was done.
     """
@@ -160,6 +164,7 @@ def calibrate(
         data=data,
         save_every=save_every,
         progress=progress,
+        inputs=inputs,
     )
 
 
@@ -211,6 +216,7 @@ def merge(
     dtype: torch.dtype | None = None,
     tensor_weights: Mapping[str, tuple[float, float]] | None = None,
     allow_nonfinite: bool = False,
+    parametrized: str = "weight",
 ) -> dict[str, torch.Tensor]:
     """`w_A · A + w_B · B` of two state dicts with the same tensors, computed in float32.
 
@@ -219,6 +225,9 @@ def merge(
         dtype: of the floating-point results; A's, tensor by tensor, when not given.
         tensor_weights: glob on A's keys → weights of the tensors it matches; the last match wins.
         allow_nonfinite: merge NaN and infinity instead of refusing them.
+        parametrized: of weights that are computed from stored parts (weight norm, spectral norm): "weight" averages what
+            is computed; "direction" does so and interpolates its norm, which an average shrinks; "parts" averages each
+            stored tensor, so that B's share depends on how long its parts happen to be.
 
     Raises:
         FileError: keys or shapes differ, or a value is not finite.
@@ -227,7 +236,13 @@ def merge(
     from permgraph.weights.interpolate import merge as run
 
     return run(
-        state_a, state_b, weights, dtype=dtype, tensor_weights=tensor_weights, allow_nonfinite=allow_nonfinite
+        state_a,
+        state_b,
+        weights,
+        dtype=dtype,
+        tensor_weights=tensor_weights,
+        allow_nonfinite=allow_nonfinite,
+        parametrized=parametrized,
     )
 
 
@@ -378,6 +393,7 @@ def lint(
 __all__ = [
     "Group",
     "Moments",
+    "Pair",
     "PermSpec",
     "PermgraphError",
     "Permutations",

@@ -14,7 +14,7 @@ from permgraph.errors import FileError
 from permgraph.inputs.synthetic import KINDS, RATE, synthesise
 
 if TYPE_CHECKING:
-    from permgraph.pipeline import Bar
+    from permgraph.calibration import Bar
 
 CLIPS, SECONDS = 5, 8.0  # of each kind: 80 s in all
 
@@ -54,7 +54,8 @@ def run_demo(out: str | Path, say: Callable[[str], None], bar: Bar | None = None
 
     `say` is called with what a person should read, line by line. Raises FileError when `out` cannot be written.
     """
-    from permgraph.pipeline import Calibration, align, merge_all, plan_for
+    from permgraph.calibration import Calibration
+    from permgraph.pipeline import align, merge_all, plan_for
     from permgraph.reporting.card import matching_text
     from permgraph.reporting.drawing.picture import picture
     from permgraph.reporting.drawing.render import render

@@ -28,7 +28,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
@@ -180,7 +180,9 @@ class _Job:
     since: float
 
 
-def guarded(todo: list[Entry], workers: int, memory: int) -> Iterator[Record]:
+def guarded(
+    todo: list[Entry], workers: int, memory: int, work: Callable[[Entry, Connection, int], None] = run
+) -> Iterator[Record]:
     """Run every entry in a process of its own; what is killed becomes a record too."""
     context = multiprocessing.get_context("fork")
     waiting = list(todo)
@@ -189,7 +191,7 @@ def guarded(todo: list[Entry], workers: int, memory: int) -> Iterator[Record]:
         while waiting and len(running) < workers:
             entry = waiting.pop(0)
             mine, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=run, args=(entry, theirs, memory), daemon=True)
+            process = context.Process(target=work, args=(entry, theirs, memory), daemon=True)
             process.start()
             theirs.close()
             running[mine] = _Job(entry, process, "build", time.monotonic())

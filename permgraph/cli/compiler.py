@@ -18,6 +18,7 @@ from permgraph.cli.options import (
     Model,
     NoCheck,
     OtherWeights,
+    State,
     Strict,
     Target,
 )
@@ -116,6 +117,7 @@ def apply(
     ] = [],  # noqa: B006
     no_check: NoCheck = False,
     other_weights: OtherWeights = False,
+    state: State = "",
 ) -> None:
     """Check that the function is kept, and permute a checkpoint, tensor by tensor."""
     from permgraph.ir.permutations import Permutations
@@ -128,7 +130,9 @@ def apply(
     made: list[Checked] = []
 
     def function_check() -> dict[str, Any]:
-        made.append(Checked(source.name, why=SKIPPED) if no_check else check_checkpoint(source, plan, perms))
+        made.append(
+            Checked(source.name, why=SKIPPED) if no_check else check_checkpoint(source, plan, perms, state)
+        )
         return made[-1].record()
 
     written = apply_checkpoint(
@@ -140,6 +144,7 @@ def apply(
         ignore_unexpected=ignore_unexpected,
         function_check=function_check,
         other_weights=other_weights,
+        state=state,
     )
     for checked in made:
         say(checked.text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,10 @@ from permgraph.cli.options import DEFAULT_TRACE
 from permgraph.errors import FileError, TraceError, UsageError
 
 if TYPE_CHECKING:
+    from permgraph.calibration import Calibration
     from permgraph.ir.plan import Plan
     from permgraph.ir.spec import PermSpec
     from permgraph.ir.trace import Trace
-    from permgraph.pipeline import Calibration
     from permgraph.weights.encoder import Encoder
 
 
@@ -92,21 +93,29 @@ def measured(made: Plan, found: Trace, target: str | None) -> Plan:
     return measured_change(made, found, target)
 
 
-def pair_of(a: Path, b: Path, per_model_rate: bool) -> tuple[Encoder, Encoder]:
+def pair_of(a: Path, b: Path, per_model_rate: bool, state: str = "") -> tuple[Encoder, Encoder]:
+    """Both models; `state` says which weights of single files that hold several."""
     from permgraph.weights.encoder import compare, open_encoder
 
-    one, other = open_encoder(a), open_encoder(b)
+    one, other = (open_encoder(p, state="" if p.is_dir() else state) for p in (a, b))
     compare(one, other, per_model_rate=per_model_rate)
     return one, other
 
 
 def calibration_of(
-    audio: list[str], seconds: float, clips: int | None, batch: int, max_bad: float, where: list[str]
+    audio: list[str],
+    seconds: float,
+    clips: int | None,
+    batch: int,
+    max_bad: float,
+    where: list[str],
+    data: str = "",
+    text: Sequence[str] = (),
 ) -> Calibration:
-    from permgraph.pipeline import Calibration
+    from permgraph.calibration import Calibration
 
     rows = dict(_column(text) for text in where)
-    return Calibration(tuple(audio), seconds, clips, batch, max_bad, rows)
+    return Calibration(tuple(audio), seconds, clips, batch, max_bad, rows, data, tuple(text))
 
 
 def _column(text: str) -> tuple[str, str]:

@@ -25,13 +25,17 @@ def call_factory(model: str) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]
     Example inputs may be a tuple or list of arguments, one tensor, or a dict of keyword arguments.
     Raises UsageError when there is no such function, TraceError when it fails or returns something else.
     """
-    with _importable(_folder(model)):
-        factory = user_function(model)
+    return _checked(call_function(model), model)
+
+
+def call_function(text: str) -> Any:
+    """What the user's function `file.py:name` returns. Raises UsageError when there is none, TraceError when it fails."""
+    with _importable(_folder(text)):
+        factory = user_function(text)
         try:
-            made = factory()
+            return factory()
         except (Exception, SystemExit) as error:
-            raise TraceError(f"{model}: the factory raised {_describe(error)}") from error
-    return _checked(made, model)
+            raise TraceError(f"{text}: the factory raised {_describe(error)}") from error
 
 
 def user_function(text: str) -> Callable[..., Any]:

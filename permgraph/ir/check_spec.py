@@ -45,7 +45,7 @@ def _check_tensors(spec: PermSpec) -> None:
         raise PlanError(f"{_twice(names)}: two tensors have this name.")
     for pin in spec.pinned:
         shape = spec.tensors.get(pin.tensor, ())
-        if not 0 <= pin.axis < len(shape) or not 0 < pin.count <= math.prod(shape):
+        if not 0 <= pin.axis < len(shape) or not 0 < pin.count <= max(math.prod(shape), shape[pin.axis]):
             raise PlanError(
                 f"{pin.tensor}[{pin.axis}]: {pin.count} pinned coordinates, its shape is {shape}."
             )

@@ -24,6 +24,9 @@ def parse_weights(text: str) -> list[tuple[float, float]]:
     wrong = [n for n in numbers if not 0 <= n <= 1]
     if wrong:
         raise UsageError(f"--weights {text}: {wrong[0]:g} is not a weight between 0 and 1.")
+    twice = [n for n in numbers if numbers.count(n) > 1]
+    if twice:
+        raise UsageError(f"--weights {text}: {twice[0]:g} is given twice, and each weight has one result.")
     return [(n, 1 - n) for n in numbers]
 
 

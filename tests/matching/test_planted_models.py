@@ -73,7 +73,7 @@ def test_every_group_is_recovered_and_the_merge_gives_back_a(name: str) -> None:
     model, inputs = MODELS[name]()
     plan = pg.plan(pg.infer(pg.trace(model, inputs)))
     other, answer = planted(model, plan)
-    moments = calibrate(plan, model, other, [(x, x) for x in more(inputs, 4)])
+    moments = calibrate(plan, model, other, list(more(inputs, 4)))
     found = match(plan, moments)
     wrong = {g: int((found[g] != answer[g]).sum()) for g in answer if not np.array_equal(found[g], answer[g])}
     assert not wrong

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import permgraph as pg
 from permgraph.errors import MatchError
+from permgraph.frontend.batches import Pair
 from permgraph.ir.sums import Sums
 from permgraph.weights.interpolate import merge
 from permgraph.weights.repair import repair
@@ -156,8 +157,8 @@ def test_same_inputs_same_weights_and_pairs_feed_b_its_own() -> None:
     plan, merged, a, b = made(False, (0.5, 0.5))
     one, two, three = (copy.deepcopy(merged) for _ in range(3))
     repair(plan, one, a, b, inputs())
-    repair(plan, two, a, b, ((x, x) for x in inputs()))  # a generator, read once
-    repair(plan, three, a, b, [(x, 2 * x) for x in inputs()])
+    repair(plan, two, a, b, (Pair(x, x) for x in inputs()))  # a generator, read once
+    repair(plan, three, a, b, [Pair(x, 2 * x) for x in inputs()])
     assert all(
         torch.equal(s, t) for s, t in zip(one.state_dict().values(), two.state_dict().values(), strict=True)
     )
