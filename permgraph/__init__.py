@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from permgraph.errors import PermgraphError
+from permgraph.frontend.batches import Pair
 from permgraph.ir import Group, Moments, PermSpec, Permutations, Place, Plan, Probe, Trace
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from permgraph.linter.report import LintReport
-    from permgraph.symmetry.explain import Reason
+    from permgraph.reporting.explain import Reason
     from permgraph.verification.check import Check
 
 __version__ = "0.1.0"
@@ -68,8 +69,7 @@ def trace(
     if isinstance(model, str):
         from permgraph.frontend.sources import load_source
 
-        source = load_source(model)
-        return capture(source.module, source.args, source.kwargs, name or source.name)
+        return load_source(model).trace(name)
     return capture(model, example_inputs, kwargs, name)
 
 
@@ -98,7 +98,7 @@ def plan(spec: PermSpec, groups: str = "all", exclude: str = "", mode: str = "ex
         groups: words (cnn, heads, qk, ffn1, ffn2, all), roles, names, globs, ranges (ffn.0-5) and presets,
             separated by commas.
         exclude: the same notation, taken out again.
-        mode: "exact" keeps the function. "one-sided" and "untied" are those of the literature and do not.
+        mode: "exact" keeps the function. "one-sided", "untied" and "untied-qkv" are of the literature and do not.
 
     Raises:
         SelectionError: a selection that matches nothing or cannot be moved.
@@ -132,21 +132,24 @@ def calibrate(
     data: str = "",
     save_every: float = 60.0,
     progress: Callable[[int], None] | None = None,
+    inputs: Callable[[Any], Any] | str | int | None = None,
 ) -> Moments:
     """Moments of both models' activations over the batches: sums, squares and products of the units of every
     group of the plan. Batch and time positions are samples. Activations are not stored.
 
     Args:
-        batches: each one a tensor given to both models, or a pair (for A, for B) of tensors or of argument
-            tuples. Every batch holds inputs of one length: padding would change a GroupNorm front end.
+        batches: what the forward takes: a tensor, a tuple of arguments, a dict of keywords, the list that a DataLoader
+            yields (inputs first, labels are left out), or `Pair(for A, for B)` of these. Every batch holds inputs of
+            one length: padding would change a GroupNorm front end.
         checkpoint: a file to save to now and then, and when the run is interrupted. When it exists, the
             batches it holds are passed over.
         data: what identifies the data, so that a checkpoint is not resumed with others.
         save_every: seconds between checkpoints.
         progress: called with the number of batches done.
+        inputs: picks the inputs of a batch that holds more: a function of the batch, a key or an index.
 
     Raises:
-        MatchError: a model takes another path at an input's length, A and B give different frames, or the
+        MatchError: what of a batch is input cannot be told, a model takes another path at an input's length, A and B give different frames, or the
             checkpoint is of another calibration.
         KeyboardInterrupt: interrupted; the checkpoint holds all that was done.
     """
@@ -161,6 +164,7 @@ def calibrate(
         data=data,
         save_every=save_every,
         progress=progress,
+        inputs=inputs,
     )
 
 
@@ -212,6 +216,7 @@ def merge(
     dtype: torch.dtype | None = None,
     tensor_weights: Mapping[str, tuple[float, float]] | None = None,
     allow_nonfinite: bool = False,
+    parametrized: str = "weight",
 ) -> dict[str, torch.Tensor]:
     """`w_A · A + w_B · B` of two state dicts with the same tensors, computed in float32.
 
@@ -220,6 +225,9 @@ def merge(
         dtype: of the floating-point results; A's, tensor by tensor, when not given.
         tensor_weights: glob on A's keys → weights of the tensors it matches; the last match wins.
         allow_nonfinite: merge NaN and infinity instead of refusing them.
+        parametrized: of weights that are computed from stored parts (weight norm, spectral norm): "weight" averages what
+            is computed; "direction" does so and interpolates its norm, which an average shrinks; "parts" averages each
+            stored tensor, so that B's share depends on how long its parts happen to be.
 
     Raises:
         FileError: keys or shapes differ, or a value is not finite.
@@ -228,7 +236,13 @@ def merge(
     from permgraph.weights.interpolate import merge as run
 
     return run(
-        state_a, state_b, weights, dtype=dtype, tensor_weights=tensor_weights, allow_nonfinite=allow_nonfinite
+        state_a,
+        state_b,
+        weights,
+        dtype=dtype,
+        tensor_weights=tensor_weights,
+        allow_nonfinite=allow_nonfinite,
+        parametrized=parametrized,
     )
 
 
@@ -272,7 +286,7 @@ def why(trace: Trace, axis: str, other: str | None = None, free_output: bool = F
     Raises:
         UsageError: no such tensor or axis.
     """
-    from permgraph.symmetry.explain import why as run
+    from permgraph.reporting.explain import why as run
 
     return run(trace, axis, other, free_output)
 
@@ -282,30 +296,80 @@ def draw(
     path: str | Path,
     plan: Plan | None = None,
     *,
+    format: str | None = None,
+    direction: str = "TB",
     unfold: bool = False,
+    groups: str = "",
+    layer: str = "",
     free_output: bool = False,
 ) -> Path:
-    """Draw the permutation graph to a file, .svg or .dot. Returns its path.
+    """Draw the permutation graph to a file. Returns its path.
 
     Args:
         plan: the groups it selects are drawn strong, all others pale.
+        format: "svg", "png", "pdf" or "dot"; by the suffix of `path` when not given.
+        direction: "TB", from the top down in columns, or "LR", from the left to the right.
         unfold: draw every copy of repeated layers instead of one, "× 12".
+        groups: draw only where these groups are (the notation of `plan`); everything when empty.
+        layer: draw only the module of this path, and what it is connected to.
         free_output: as in `infer`.
 
     Raises:
         FileError: the file cannot be written or the layout failed.
         PlanError: the plan is of another network.
+        UsageError: no such format, direction, group or layer.
     """
     from permgraph.errors import PlanError
-    from permgraph.reporting.drawing.dot import draw as run
-    from permgraph.reporting.drawing.svg import render
+    from permgraph.planning.selection import select
+    from permgraph.reporting.drawing.picture import Options, picture
+    from permgraph.reporting.drawing.render import render
 
     if plan is not None and plan.fingerprint != trace.fingerprint:
         raise PlanError(
             f"the plan was made for {plan.spec.model}, another network than the trace of {trace.model}."
         )
     spec = plan.spec if plan is not None else infer(trace, free_output)
-    return render(run(trace, spec, plan, unfold), path)
+    names = select(spec, groups).names if groups else ()
+    return render(picture(trace, spec, plan, Options(direction, unfold, names, layer)), path, format)
+
+
+def view(
+    trace: Trace,
+    path: str | Path,
+    plan: Plan | None = None,
+    *,
+    perms: Permutations | None = None,
+    moments: Moments | None = None,
+    free_output: bool = False,
+) -> Path:
+    """Write a page to explore the groups in a browser: one HTML file that fetches nothing. Returns its path.
+
+    Args:
+        plan: the groups it selects are drawn strong, all others pale.
+        perms: of this plan; the page then shows what moved and how well units match.
+        moments: what `perms` was matched by; adds heat maps of correlation.
+        free_output: as in `infer`.
+
+    Raises:
+        FileError: the file cannot be written.
+        PlanError: the plan is of another network, or the permutations of another plan.
+        UsageError: permutations without a plan.
+    """
+    from permgraph.errors import PlanError, UsageError
+    from permgraph.reporting.explorer.model import model
+    from permgraph.reporting.explorer.page import write
+    from permgraph.reporting.explorer.results import results
+
+    if plan is not None and plan.fingerprint != trace.fingerprint:
+        raise PlanError(
+            f"the plan was made for {plan.spec.model}, another network than the trace of {trace.model}."
+        )
+    if perms is not None and plan is None:
+        raise UsageError("view: permutations need their plan, as plan=….")
+    data = model(trace, plan.spec if plan else infer(trace, free_output), plan)
+    if plan is not None and perms is not None:
+        data["results"] = results(plan, perms, moments)
+    return write(data, path)
 
 
 def lint(
@@ -321,16 +385,15 @@ def lint(
     Raises:
         FileError, UsageError, TraceError: as reading, building or tracing do.
     """
-    from permgraph.linter.report import LintReport, lint_files, lint_trace
+    from permgraph.linter.report import lint_files
 
-    if isinstance(target, str):
-        return lint_files(specification, target, free_output, measure)
-    return LintReport(str(specification), target.model, lint_trace(specification, target, free_output))
+    return lint_files(specification, target, free_output, measure)
 
 
 __all__ = [
     "Group",
     "Moments",
+    "Pair",
     "PermSpec",
     "PermgraphError",
     "Permutations",
@@ -350,5 +413,6 @@ __all__ = [
     "trace",
     "unapply",
     "verify",
+    "view",
     "why",
 ]

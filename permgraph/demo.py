@@ -14,7 +14,7 @@ from permgraph.errors import FileError
 from permgraph.inputs.synthetic import KINDS, RATE, synthesise
 
 if TYPE_CHECKING:
-    from permgraph.pipeline import Bar
+    from permgraph.calibration import Bar
 
 CLIPS, SECONDS = 5, 8.0  # of each kind: 80 s in all
 
@@ -54,10 +54,11 @@ def run_demo(out: str | Path, say: Callable[[str], None], bar: Bar | None = None
 
     `say` is called with what a person should read, line by line. Raises FileError when `out` cannot be written.
     """
-    from permgraph.pipeline import Calibration, align, merge_all, plan_for
+    from permgraph.calibration import Calibration
+    from permgraph.pipeline import align, merge_all, plan_for
     from permgraph.reporting.card import matching_text
-    from permgraph.reporting.drawing.dot import draw
-    from permgraph.reporting.drawing.svg import render
+    from permgraph.reporting.drawing.picture import picture
+    from permgraph.reporting.drawing.render import render
     from permgraph.reporting.tables import spec_text
     from permgraph.weights.encoder import compare, open_encoder
 
@@ -72,7 +73,7 @@ def run_demo(out: str | Path, say: Callable[[str], None], bar: Bar | None = None
     plan = plan_for(a, GROUPS)
     plan.save(out / "plan.json")
     say(spec_text(plan.spec))
-    render(draw(a.trace, plan.spec, plan), out / "graph.svg")
+    render(picture(a.trace, plan.spec, plan), out / "graph.svg")
     audio = demo_audio(out / "audio", seed)
     seconds = len(audio) * SECONDS
     say(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from permgraph.errors import PermgraphError
@@ -113,17 +111,11 @@ def _try(code: str) -> tuple[str, str]:
 
 def _graphviz() -> Finding:
     """Draw a graph of two nodes the way `permgraph draw` does."""
-    import shutil
+    from permgraph.reporting.drawing.graphviz_layout import positions
 
-    from permgraph.reporting.drawing.svg import render
-
-    route = shutil.which("dot") or "the Graphviz inside pygraphviz"
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            render("digraph { a -> b }", Path(folder) / "trial.svg")
+        positions(["digraph { a -> b [dir=none] }"])
     except PermgraphError as error:
-        repair = (
-            "pip install --force-reinstall pygraphviz, or install Graphviz; all but `draw` works without."
-        )
+        repair = "pip install --force-reinstall pygraphviz; all but `draw` works without."
         return Finding("Graphviz", False, str(error), repair)
-    return Finding("Graphviz", True, route)
+    return Finding("Graphviz", True, "the Graphviz inside pygraphviz")

@@ -1,51 +1,27 @@
-"""The whole line in one call: two encoders and calibration audio in, one merged encoder out."""
+"""Pipeline: the whole way in one call, two encoders and calibration audio in, one merged encoder out."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from permgraph.errors import MatchError, PlanError, UsageError
+from permgraph.calibration import Bar, Calibration, batches_for, calibrate_on, silent
+from permgraph.errors import MatchError, PlanError
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.planning.compile import compile_plan
-from permgraph.planning.selection import select
 from permgraph.symmetry.infer import infer
-from permgraph.tolerances import PAIR
 from permgraph.verification.checkpoints import SKIPPED, Checked
 
 if TYPE_CHECKING:
-    from permgraph.inputs.audio import AudioPairs
     from permgraph.ir.moments import Moments
     from permgraph.weights.encoder import Encoder
     from permgraph.weights.record import Applied
 
 PERMUTATIONS = "permutations.safetensors"  # beside the weights of a merged model, for `permgraph report`
-
-Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What to listen to.
-
-    audio     folders, globs, files, manifests
-    seconds   length of every clip; clips: at most so many, evenly spread; batch: clips at a time
-    where     manifest rows to keep, {"split": "train"}
-    """
-
-    audio: tuple[str, ...]
-    seconds: float = 5.0
-    clips: int | None = 200
-    batch: int = 4
-    max_bad: float = 0.01
-    where: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,11 +37,7 @@ class Aligned:
 
 def plan_for(encoder: Encoder, groups: str, exclude: str = "", mode: str = "exact") -> Plan:
     """Trace an encoder from its configuration and plan the selected groups."""
-    from permgraph.frontend.capture import capture
-
-    source = encoder.source
-    trace = capture(source.module, source.args, source.kwargs, encoder.name)
-    return compile_plan(infer(trace), groups, exclude, mode)
+    return compile_plan(infer(encoder.source.trace(encoder.name)), groups, exclude, mode)
 
 
 def align(
@@ -91,11 +63,13 @@ def align(
         return Aligned(plan, Permutations({}, {"matcher": matcher, "seed": seed, "groups": {}}, plan.origin))
     moments: Moments | None = None
     notes: tuple[str, ...] = ()
-    if calibration is not None and calibration.audio:
-        moments, notes = listen(a, b, plan, calibration, checkpoint, bar)
+    if calibration is not None and calibration.given:
+        moments, notes = calibrate_on(a, b, plan, calibration, checkpoint, bar)
     elif find_matcher(matcher).score is not None:
-        raise MatchError(f"--matcher {matcher} matches activations: give calibration audio with --audio.")
-    with (bar or _silent)("matching") as step:
+        raise MatchError(
+            f"--matcher {matcher} matches activations: give calibration data with --audio, --text or --data."
+        )
+    with (bar or silent)("matching") as step:
         step(0, 1)
         perms = match(plan, moments, matcher, seed)
         step(1, 1)
@@ -103,28 +77,10 @@ def align(
     report = {**perms.report, "selection": plan.selection, "a": a.name, "b": b.name}
     if calibration is not None:
         report["calibration"] = {
-            "audio": [Path(p).name for p in calibration.audio],
+            "audio": [Path(p).name for p in (*calibration.audio, *calibration.text, calibration.data) if p],
             "seconds": calibration.seconds,
         }
     return Aligned(plan, replace(perms, report=report), (*notes, checked.text()), checked)
-
-
-def listen(
-    a: Encoder, b: Encoder, plan: Plan, calibration: Calibration, checkpoint: Path | None, bar: Bar | None
-) -> tuple[Moments, tuple[str, ...]]:
-    """One pass of both models over the audio; the moments, and what is to be said of the audio."""
-    from permgraph.matching.calibration import calibrate
-
-    pairs = audio_pairs(a, b, calibration)
-    data = hashlib.sha256(
-        json.dumps(
-            [[str(c.source.path), c.start, c.frames] for c in pairs.clips] + [str(a.path), str(b.path)]
-        ).encode()
-    ).hexdigest()[:16]
-    with (bar or _silent)("calibrating") as step:
-        pairs.progress = step
-        moments = calibrate(plan, a.module(), b.module(), pairs, checkpoint=checkpoint, data=data)
-    return moments, tuple(pairs.report.notes())
 
 
 def aligned(
@@ -139,36 +95,11 @@ def check_function(b: Encoder, plan: Plan, perms: Permutations, bar: Bar | None 
     """The function check, on B's own weights and these very permutations. Raises VerificationError."""
     from permgraph.verification.checkpoints import check_encoder
 
-    with (bar or _silent)("verifying") as step:
+    with (bar or silent)("verifying") as step:
         step(0, 1)
         checked = check_encoder(b, plan, perms)
         step(1, 1)
     return checked
-
-
-def audio_pairs(a: Encoder, b: Encoder, calibration: Calibration) -> AudioPairs:
-    """The clips as both models want to hear them."""
-    from permgraph.inputs.audio import AudioPairs, Preprocess
-
-    heard = [Preprocess(_rate(e), e.do_normalize) for e in (a, b)]
-    return AudioPairs(
-        list(calibration.audio),
-        *heard,
-        seconds=calibration.seconds,
-        batch=calibration.batch,
-        limit=calibration.clips,
-        where=dict(calibration.where) or None,
-        max_bad=calibration.max_bad,
-    )
-
-
-def _rate(encoder: Encoder) -> int:
-    if encoder.sampling_rate is None:
-        raise MatchError(
-            f"{encoder.name}: this model does not hear raw audio. Calibrate it from Python with batches of its own: "
-            "permgraph.calibrate(plan, model_a, model_b, batches)."
-        )
-    return encoder.sampling_rate
 
 
 def matching_of(path: Path) -> Permutations:
@@ -195,46 +126,6 @@ def _applied(step: Applied | None) -> str:
     return f"permutations {step.permutations[:12]}… of the plan {step.plan[:12]}…" if step else "none"
 
 
-def parse_weights(text: str) -> list[tuple[float, float]]:
-    """`--weights`: "0.9,0.1" is one pair (A, B); "0.9" or "0.9,0.8,0.5" are weights of A, one result each.
-
-    Raises UsageError.
-    """
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UsageError(f"--weights {text}: {error}. Write 0.9,0.1 or a list of weights of A.") from error
-    if len(numbers) == 2 and abs(sum(numbers) - 1) < PAIR:
-        return [(numbers[0], numbers[1])]
-    wrong = [n for n in numbers if not 0 <= n <= 1]
-    if wrong:
-        raise UsageError(f"--weights {text}: {wrong[0]:g} is not a weight between 0 and 1.")
-    return [(n, 1 - n) for n in numbers]
-
-
-def group_weights(plan: Plan, terms: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """`--group-weights ffn=0.5`: the weight of A for every tensor that holds units of these groups.
-
-    Returns tensor name → weights (A, B). Raises UsageError, SelectionError.
-    """
-    weights: dict[str, tuple[float, float]] = {}
-    for term in terms:
-        groups, _, number = term.rpartition("=")
-        try:
-            of_a = float(number)
-        except ValueError as error:
-            raise UsageError(f"--group-weights {term}: write GROUPS=WEIGHT, for example ffn=0.5.") from error
-        if not groups or not 0 <= of_a <= 1:
-            raise UsageError(
-                f"--group-weights {term}: write GROUPS=WEIGHT with a weight of A between 0 and 1."
-            )
-        chosen = set(select(plan.spec, groups).names)
-        for place in plan.spec.places:
-            if chosen & set(place.layout):
-                weights[place.tensor] = (of_a, 1 - of_a)
-    return weights
-
-
 def merge_all(
     a: Encoder,
     b: Encoder,
@@ -245,20 +136,23 @@ def merge_all(
     tensor_weights: Mapping[str, tuple[float, float]] | None = None,
     other_weights: bool = False,
     integers_of_a: bool = False,
+    parametrized: str = "direction",
     command: str = "",
     force: bool = False,
     repair: Calibration | None = None,
     bar: Bar | None = None,
 ) -> tuple[list[Path], list[str]]:
-    """Write one merged model per pair of weights: OUT, or OUT-0.90, OUT-0.80 … for several.
+    """Write one merged model per pair of weights: OUT, or OUT-0.90, OUT-0.801 … for several.
 
     tensor_weights  the plan's name of a tensor → its weights, where they are others.
     other_weights   accept weights other than those that were matched.
     integers_of_a   take A's integers where B holds others.
+    parametrized    how weights that are computed from parts are averaged: "direction", "weight" or "parts".
 
     With `repair`, activation statistics are mended on that calibration audio. Returns the paths and notes.
     """
     from permgraph.reporting.card import model_card
+    from permgraph.weights.computed import SAID, layers_in
     from permgraph.weights.interpolate import merge_checkpoints
     from permgraph.weights.names import match_names
 
@@ -268,7 +162,7 @@ def merge_all(
     written: list[Path] = []
     notes: list[str] = []
     for pair in weights:
-        target = out if len(weights) == 1 else out.with_name(f"{out.name}-{pair[0]:.2f}")
+        target = out if len(weights) == 1 else out.with_name(f"{out.name}-{_written(pair[0])}")
         card = model_card(a.name, b.name, aligned.plan, aligned.perms, pair, command, aligned.notes)
         extra = _small_files(a, card, aligned) if target.suffix != ".safetensors" else None
         options: dict[str, Any] = {
@@ -277,6 +171,8 @@ def merge_all(
             "tensor_weights": of_key or None,
             "other_weights": other_weights,
             "integers_of_a": integers_of_a,
+            "parametrized": parametrized,
+            "state": b.state or a.state,
             "checked": aligned.checked.record() if aligned.checked else None,
         }
         if repair is None:
@@ -287,7 +183,18 @@ def merge_all(
                 merge_checkpoints(a.path, b.path, raw, pair, extra=extra, **options)
                 notes.append(repair_merged(raw, a, b, aligned, repair, pair, target, force=force, bar=bar))
         written.append(target)
+    computed = layers_in(a.checkpoint, parametrized)
+    if computed:
+        count = len({layer.keys[layer.main] for layer in computed.values()})
+        notes.append(
+            f"{count} weights computed from parts (weight norm, spectral norm): {SAID[parametrized]}"
+        )
     return written, notes
+
+
+def _written(weight: float) -> str:
+    """With two decimals, or as many as it has: two weights never share a name."""
+    return f"{weight:.2f}" if float(f"{weight:.2f}") == weight else repr(weight)
 
 
 def repair_merged(
@@ -313,8 +220,8 @@ def repair_merged(
     subject, model_b = open_encoder(merged), b.module()
     model_b.load_state_dict(apply(aligned.plan, aligned.perms, model_b.state_dict()))
     module = subject.module()
-    pairs = audio_pairs(a, b, calibration)
-    with (bar or _silent)("repairing") as step:
+    pairs = batches_for(a, b, calibration)
+    with (bar or silent)("repairing") as step:
         pairs.progress = step
         report = repair(aligned.plan, module, a.module(), model_b, pairs, weights)
     state = module.state_dict()
@@ -331,13 +238,5 @@ def repair_merged(
 
 
 def _small_files(a: Encoder, card: str, aligned: Aligned) -> dict[str, bytes]:
-    """The model card and the permutations; for a folder that needed code of its own (MERT), a configuration
-    that needs none."""
-    files = {"README.md": card.encode(), PERMUTATIONS: aligned.perms.to_bytes()}
-    if "auto_map" in a.checkpoint.config:
-        files["config.json"] = json.dumps(a.config, indent=2).encode()
-    return files
-
-
-def _silent(title: str) -> AbstractContextManager[Callable[[int, int], None]]:
-    return nullcontext(lambda done, total: None)
+    """The model card and the permutations."""
+    return {"README.md": card.encode(), PERMUTATIONS: aligned.perms.to_bytes()}

@@ -26,9 +26,21 @@ VERBS = [
     "verify",
     "why",
     "draw",
+    "view",
     "lint",
 ]
-TYPES = ["Group", "Moments", "PermSpec", "PermgraphError", "Permutations", "Place", "Plan", "Probe", "Trace"]
+TYPES = [
+    "Group",
+    "Moments",
+    "Pair",
+    "PermSpec",
+    "PermgraphError",
+    "Permutations",
+    "Place",
+    "Plan",
+    "Probe",
+    "Trace",
+]
 
 FORMS = {
     "attribute": "import permgraph.weights.apply\nassert callable(permgraph.apply) and permgraph.weights.apply.apply",

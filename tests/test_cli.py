@@ -237,7 +237,13 @@ MISTAKES = {
     "not an axis": ("why small encoder.layer_norm.weight", 2, "write an axis as tensor[number]"),
     "output a folder": ("plan -g cnn -o small", 3, "small: exists and is not a regular file"),
     "output nowhere": ("plan -g cnn -o no/where.json", 3, "no does not exist. Make it first."),
-    "unknown picture": ("draw -o picture.gif", 3, "cannot draw a .gif. Use .svg or .dot."),
+    "unknown picture": ("draw -o picture.gif", 2, "cannot draw a .gif. Use svg, png, pdf or dot."),
+    "unknown layer": (
+        "draw --layer encoder.layer.0",
+        2,
+        "no module of that name holds a weight. Did you mean",
+    ),
+    "unknown direction": ("draw --direction up", 2, "direction 'up': use TB"),
     "no permutations": ("apply plan.json nowhere small -o x", 3, "nowhere: no such file"),
     "no checkpoint": ("apply plan.json perms.safetensors nowhere -o x", 3, "nowhere"),
     "72 onto itself": ("apply plan.json perms.safetensors small -o small", 3, "small"),
@@ -361,12 +367,22 @@ def test_28_an_op_without_a_rule_pins_and_is_reported(monkeypatch: pytest.Monkey
 
 
 def test_79_without_a_layout_the_text_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("permgraph.reporting.drawing.svg._BUNDLED", "raise SystemExit('no Graphviz here')")
-    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr(
+        "permgraph.reporting.drawing.graphviz_layout._CODE", "raise SystemExit('no Graphviz here')"
+    )
     said = run("draw", "plan.json", "-o", tmp_path / "picture.svg")
     assert said.code == 3
     assert "no Graphviz here" in said.err
     assert [p.name for p in tmp_path.iterdir()] == ["picture.dot"]
+
+
+def test_a_plan_alone_in_a_folder_asks_for_its_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Path("plan.json").resolve()
+    monkeypatch.chdir(tmp_path)
+    for verb in ("draw", "view"):
+        said = run(verb, plan)
+        assert said.code == 2
+        assert f"Give both: TRACE --plan {plan}" in said.err
 
 
 def test_80_hostile_names_are_shown_not_obeyed(tmp_path: Path) -> None:

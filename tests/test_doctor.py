@@ -54,8 +54,7 @@ def test_82_a_library_that_does_not_work_is_found(
 
 def test_79_82_the_route_to_graphviz_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor._graphviz().ok
-    monkeypatch.setattr("permgraph.reporting.drawing.svg._BUNDLED", "raise SystemExit('gone')")
-    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("permgraph.reporting.drawing.graphviz_layout._CODE", "raise SystemExit('gone')")
     found = doctor._graphviz()
     assert not found.ok
     assert "gone" in found.state

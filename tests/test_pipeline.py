@@ -13,9 +13,10 @@ from permgraph.demo import demo_audio, demo_models, run_demo
 from permgraph.errors import UsageError, VerificationError
 from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
-from permgraph.pipeline import PERMUTATIONS, check_function, group_weights, parse_weights, plan_for
+from permgraph.pipeline import PERMUTATIONS, _written, check_function, plan_for
 from permgraph.verification.function_check import left_out
 from permgraph.weights.encoder import Encoder, open_encoder
+from permgraph.weights.ratios import group_weights, parse_weights
 from tests.command import run
 
 
@@ -153,7 +154,7 @@ def test_a_plan_that_does_not_keep_the_function_writes_nothing(pair: tuple[Encod
 
 def test_matching_without_audio_says_what_to_give(matched: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("match", matched / "plan.json", *sides(), "-o", matched / "none.safetensors", code=3)
-    assert "give calibration audio with --audio" in capsys.readouterr().err
+    assert "give calibration data with --audio" in capsys.readouterr().err
     assert not (matched / "none.safetensors").exists()
 
 
@@ -218,3 +219,11 @@ def test_a_merged_folder_with_permutations_of_another_run_is_not_reported(
     run("report", tmp_path / "m", code=3)
     said = capsys.readouterr().err
     assert mine.digest[:12] in said and other.digest[:12] in said
+
+
+def test_the_models_of_a_sweep_have_names_of_their_own() -> None:
+    numbers = [0.9, 0.901, 0.902, 0.903, 1 / 3, 0.0, 1.0]
+    names = [_written(n) for n in numbers]
+    assert len(set(names)) == len(numbers) and names[:2] == ["0.90", "0.901"]
+    with pytest.raises(UsageError, match=r"--weights 0\.9,0\.5,0\.9: 0\.9 is given twice"):
+        parse_weights("0.9,0.5,0.9")

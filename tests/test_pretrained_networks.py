@@ -14,6 +14,7 @@ NAMES = [
     "cifar_resnet_neo_v1_5e4_20",
     "cifar_plainnet_neo_v1_5e4_20",
     *(f"res8_firefox_{seed}" for seed in p.RES8_SEEDS),
+    "onsets_brnn_1",
 ]
 
 

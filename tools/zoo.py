@@ -1,4 +1,4 @@
-"""Run the law over collections of networks and keep a table of what was found.
+"""Check the function over collections of networks and keep a table of what was found.
 
     python tools/zoo.py --collection torchvision --resume     run what has no result yet
     python tools/zoo.py --only 'resnet*'                      run some again
@@ -8,8 +8,9 @@
 torchvision and timm are needed here only: pip install --no-deps torchvision timm && pip install pillow
 
 Every network is built with random weights, captured, inferred and verified (a random element of the whole
-group, float64, two seeds) in a process of its own with limits on time and memory. Results are one JSON line
-per network in docs/zoo.jsonl.
+group in which every group moves, float64, two seeds) in a process of its own with limits on time and memory. Networks
+that draw random values run as a user runs them. Results are one JSON line per network in docs/zoo.jsonl, with a digest
+of the code that inferred the groups: a row of other code is stale, counted as such, and `--again stale` runs it again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
@@ -36,7 +37,18 @@ from typing import Any
 
 from zoo_models import COLLECTIONS, Entry, entries
 from zoo_models.vision import declare_operators
-from zoo_table import RESULTS, Record, captured, complete, load, save, summary, write_table
+from zoo_table import (
+    RESULTS,
+    Record,
+    captured,
+    complete,
+    is_stale,
+    load,
+    rules_digest,
+    save,
+    summary,
+    write_table,
+)
 
 STAGES = ("build", "capture", "infer", "verify")
 LIMITS = {"build": 120, "capture": 150, "infer": 150, "verify": 240}  # seconds
@@ -89,10 +101,14 @@ def _stages(entry: Entry, record: Record) -> Iterator[str]:
     record["params"] = sum(p.numel() for p in net.parameters())
     record["kind"] = type(net).__name__
     plain = _outputs(net, args, kwargs)
-    if problem := _unusable(plain, _outputs(net, args, kwargs)):
+    if problem := _unusable(plain):
         raise RuntimeError(problem)
+    varies = _differ(plain, _outputs(net, args, kwargs))
     yield clock.start("capture")
     trace = capture(net, args, kwargs)
+    if varies and not trace.random:
+        raise RuntimeError("two identical forwards differ, and no random op explains it")
+    record["random"] = len(trace.random)
     record["nodes"] = len(trace.nodes)
     yield clock.start("infer")
     spec = infer(trace)
@@ -136,18 +152,22 @@ def _outputs(net: Any, args: Any, kwargs: Any) -> list[Any]:
         return [x for x in tree_leaves(net(*args, **kwargs)) if isinstance(x, torch.Tensor)]
 
 
-def _unusable(one: list[Any], two: list[Any]) -> str:
+def _unusable(one: list[Any]) -> str:
     import torch
 
     if not one:
         return "no tensor among the outputs"
     if any(torch.isnan(x).any() for x in one if x.is_floating_point()):
         return "an output is NaN with random weights"
-    if len(one) != len(two) or any(
-        a.shape != b.shape or not torch.equal(a, b) for a, b in zip(one, two, strict=False)
-    ):
-        return "two identical forwards differ"
     return ""
+
+
+def _differ(one: list[Any], two: list[Any]) -> bool:
+    import torch
+
+    return len(one) != len(two) or any(
+        a.shape != b.shape or not torch.equal(a, b) for a, b in zip(one, two, strict=False)
+    )
 
 
 @dataclass
@@ -160,7 +180,9 @@ class _Job:
     since: float
 
 
-def guarded(todo: list[Entry], workers: int, memory: int) -> Iterator[Record]:
+def guarded(
+    todo: list[Entry], workers: int, memory: int, work: Callable[[Entry, Connection, int], None] = run
+) -> Iterator[Record]:
     """Run every entry in a process of its own; what is killed becomes a record too."""
     context = multiprocessing.get_context("fork")
     waiting = list(todo)
@@ -169,7 +191,7 @@ def guarded(todo: list[Entry], workers: int, memory: int) -> Iterator[Record]:
         while waiting and len(running) < workers:
             entry = waiting.pop(0)
             mine, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=run, args=(entry, theirs, memory), daemon=True)
+            process = context.Process(target=work, args=(entry, theirs, memory), daemon=True)
             process.start()
             theirs.close()
             running[mine] = _Job(entry, process, "build", time.monotonic())
@@ -238,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
         "--again",
         metavar="STATUS",
         action="append",
-        help="run again what ended so (ok, unsound, incomplete, failed*, not*)",
+        help="run again what ended so (ok, unsound, incomplete, stale, failed*, not*)",
     )
     parser.add_argument("--summary", action="store_true", help="counts from the stored results")
     parser.add_argument("--json", action="store_true")
@@ -260,7 +282,7 @@ def main(argv: list[str] | None = None) -> int:
         except ImportError as error:
             print(f"{collection}: {error}. Install it as the head of this file says.", file=sys.stderr)
             continue
-        made_with = versions(collection) | {"date": time.strftime("%Y-%m-%d")}
+        made_with = versions(collection) | {"rules": rules_digest(), "date": time.strftime("%Y-%m-%d")}
         _warm(collection)
         for i, record in enumerate(guarded(todo, options.workers, options.memory), 1):
             records = load(options.results)  # another run may have added to it
@@ -278,6 +300,7 @@ def _wanted(entry: Entry, options: argparse.Namespace, records: dict[tuple[str, 
         if known is None:
             return False
         ended = [known["status"], *(["incomplete"] if captured(known) and not complete(known) else [])]
+        ended += ["stale"] if is_stale(known) else []
         return any(fnmatch.fnmatch(status, glob) for status in ended for glob in options.again)
     return not (options.resume and known)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import json
 import os
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +43,41 @@ def complete(record: Record) -> bool:
     return record["status"] == "ok" and not record.get("unknown") and not record.get("frozen")
 
 
+@cache
+def rules_digest() -> str:
+    """16 hex digits of the code that captures networks and infers their groups, without comments and docstrings."""
+    digest = hashlib.sha256()
+    for room in ("frontend", "axes", "symmetry"):
+        for path in sorted((ROOT / "permgraph" / room).rglob("*.py")):
+            digest.update(
+                path.relative_to(ROOT).as_posix().encode() + _code(path.read_text(encoding="utf-8"))
+            )
+    return digest.hexdigest()[:16]
+
+
+def _code(text: str) -> bytes:
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree).encode()
+
+
+def is_stale(record: Record) -> bool:
+    """Whether other code than today's made the row."""
+    made: dict[str, str] = record.get("made", {})
+    return made.get("rules") != rules_digest()
+
+
 def summary(records: Records) -> dict[str, Any]:
     """Counts over all collections, and per collection."""
     rows = list(records.values())
-    made = [f"{name} {v}" for r in rows for name, v in r.get("made", {}).items() if name != "date"]
+    made = [
+        f"{name} {v}" for r in rows for name, v in r.get("made", {}).items() if name not in ("date", "rules")
+    ]
     dates = [r["made"]["date"] for r in rows if "made" in r]
     return {
         **_counts(rows),
@@ -68,6 +102,8 @@ def _counts(rows: list[Record]) -> dict[str, int]:
         "complete": sum(map(complete, rows)),
         "failed": sum(r["status"].startswith("failed") for r in rows),
         "not_captured": sum(r["status"] == "not captured" for r in rows),
+        "random": sum(bool(r.get("random")) for r in rows),
+        "stale": sum(map(is_stale, rows)),
         "not_built": sum(r["status"] == "not built" for r in rows),
     }
 
@@ -82,7 +118,9 @@ def write_table(records: Records, path: Path = TABLE) -> None:
         "A network is *complete* when no op lacks a rule and every free point was read as part of a group. "
         "*Error* is the largest relative change of any output, in float64, under a random element of the whole "
         "group (two seeds); where rounding alone changes an ill-conditioned network by more than 1e-9, a hundred times "
-        "that is allowed, and given. *Not built*: the tool found no small configuration or input.\n",
+        "that is allowed, and given. Every group moves in each of them. *Random*: networks that draw random values; constants "
+        "stand for those. *Stale*, and † in a row: made by other code of frontend, axes or symmetry than today's. "
+        "*Not built*: the tool found no small configuration or input.\n",
         _counts_table(counts),
     ]
     for name, mine in _by_collection(rows):
@@ -114,7 +152,7 @@ def _row(r: Record) -> str:
     unknown = ", ".join(f"{op} ×{n}" for op, n in sorted(r.get("unknown", {}).items()))
     numbers = [f"{seconds[s]:.1f}" if s in seconds else "" for s in ("capture", "infer", "verify")]
     cells = [
-        r["model"],
+        r["model"] + (" †" if is_stale(r) else ""),
         r.get("kind", ""),
         f"{r.get('params', 0):,}",
         r.get("groups", ""),

@@ -15,7 +15,7 @@ from permgraph.axes.points import Points, without_rule
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules import Call, Results, results_of, rule_of
 from permgraph.axes.slices import Slices, slices_of
-from permgraph.axes.state_labels import channel_blocks, equal_slices, label_state
+from permgraph.axes.state_labels import channel_blocks, elementwise_integers, equal_slices, label_state
 from permgraph.axes.usage import Usage, usage
 from permgraph.axes.workspace import Workspace
 from permgraph.errors import RuleError
@@ -91,12 +91,14 @@ class Propagation:
 
     points    of every axis, with what relates them
     outputs   the outputs by name ("output:0")
+    results   node → its labelled result, the first where it has several
     unknown   nodes whose op has no rule for what it was asked, with what the rule said of it ("": no rule)
     usage     producers and consumers of weights, probes, and what structure says of points
     """
 
     points: Points
     outputs: list[tuple[str, LabelledTensor]]
+    results: dict[str, LabelledTensor]
     unknown: list[tuple[Node, str]]
     usage: Usage
 
@@ -130,6 +132,7 @@ class _Pass:
         self.levels = equal_values(trace)
         self.flat = flat_state(trace)
         self.shown: dict[Region, LabelledTensor] = {}
+        self.elementwise = elementwise_integers(trace)
         self.read: dict[str, set[int]] = {}  # which results of a node with several are read
         for node in trace.nodes:
             if node.op == "getitem":
@@ -145,8 +148,8 @@ class _Pass:
             )
         self.space.pin_unread()
         shown = {name: results[0] for name, results in self.results.items() if results and results[0]}
-        found = usage(self.space.points, self.space.record, shown)
-        return Propagation(self.space.points, self.outputs, self.unknown, found)
+        found = usage(self.space.points, self.space.record, shown, self.space.inside)
+        return Propagation(self.space.points, self.outputs, shown, self.unknown, found)
 
     def slices(self) -> Slices:
         """Which axes of the state have an order in each slice."""
@@ -168,11 +171,10 @@ class _Pass:
             return (self.shown[region],)
         if node.op == "state":
             tensor = self.trace.state[node.options["tensor"]]
-            constant = not tensor.dtype.startswith(("float", "bfloat", "complex"))
-            blocks = self.blocks.get(node.name, {})
-            if constant:
-                return (self.constant(node),)
-            return (label_state(self.space, tensor, blocks, self.per_slice.get(node.name, {})),)
+            if tensor.dtype.startswith(("float", "bfloat", "complex")) or node.name in self.elementwise:
+                blocks = self.blocks.get(node.name, {})
+                return (label_state(self.space, tensor, blocks, self.per_slice.get(node.name, {})),)
+            return (self.constant(node),)
         if node.op == "input":
             return (pinned_tensor(self.space, node.shape, "input"),)
         if node.op == "constant":

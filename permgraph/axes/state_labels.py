@@ -1,4 +1,9 @@
-"""State labels: the first labels of parameters and buffers, some of them with an order in each slice or block."""
+"""State labels: the first labels of parameters and buffers. Some axes have an order in each slice or block.
+
+Integers and booleans that only meet activations element by element (keep-masks, counts, quantised weights before they
+are scaled) move with their channels, as floating-point state does. Any other integers say where something is: orders,
+tables, indices. Their values are part of the network, and they are constants.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,8 @@ from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.workspace import Workspace
 from permgraph.ir.trace import Node, Ref, Shape, StateTensor, Trace
 
-_KEEPS_WEIGHT = ("aten._weight_norm", "aten.clone", "aten._to_copy", "aten.alias", "aten.detach")
+_INTEGERS = ("int", "uint", "bool")
+_COPIES = ("aten.clone", "aten._to_copy", "aten.to.", "aten.alias", "aten.detach")
 
 
 def label_state(
@@ -69,6 +75,30 @@ def _in_blocks(
     return LabelArray((0, axis), np.repeat(labels, tensor.shape[0] // groups, axis=0), repeats=True)
 
 
+def is_integer(node: Node) -> bool:
+    """Whether the first result of a node holds integers or booleans."""
+    return bool(node.results) and node.results[0] is not None and node.results[0].dtype.startswith(_INTEGERS)
+
+
+def elementwise_integers(trace: Trace) -> frozenset[str]:
+    """The nodes of integer and boolean state whose values end in activations, one element at a time."""
+    users: dict[str, list[Node]] = {}
+    for node in trace.nodes:
+        for name in dict.fromkeys(node.refs()):
+            users.setdefault(name, []).append(node)
+
+    found: set[str] = set()
+    for node in filter(is_integer, reversed(trace.nodes)):  # users stand after what they read
+        readers = users.get(node.name, ())
+        if readers and all(_elementwise(u) and (not is_integer(u) or u.name in found) for u in readers):
+            found.add(node.name)
+    return frozenset(found.intersection(n.name for n in trace.nodes if n.op == "state"))
+
+
+def _elementwise(node: Node) -> bool:
+    return node.pointwise or node.op.startswith(_COPIES)
+
+
 def channel_blocks(trace: Trace) -> dict[str, dict[int, int]]:
     """State nodes that are the weight of a grouped convolution → {channel axis inside a group: groups}.
 
@@ -87,6 +117,6 @@ def _mark(trace: Trace, node: Node, shape: Shape, groups: int, blocks: dict[str,
         return
     if node.op == "state":
         blocks[node.name] = {1: groups}
-    elif node.pointwise or node.op.startswith(_KEEPS_WEIGHT):
+    elif _elementwise(node) or node.op.startswith("aten._weight_norm"):
         for ref in node.refs():
             _mark(trace, trace.by_name[ref], shape, groups, blocks)

@@ -7,7 +7,7 @@ that activations are added to ("residual").
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,7 +22,10 @@ _ADDITIONS = ("aten.add.", "aten.addcmul.", "aten.addcdiv.")
 
 
 class Seen(NamedTuple):
-    """An activation that carries points: "entering" a consumer, "leaving" a producer, "normed" by a normalisation."""
+    """An activation that carries points.
+
+    when   "entering" a consumer, "leaving" a producer, "normed" by a normalisation, "state": hidden in a recurrent layer
+    """
 
     when: str
     node: str
@@ -54,28 +57,39 @@ class Usage:
             self.marks.setdefault(role, []).append(array.labels)
 
     def observe(self, when: str, tensor: LabelledTensor, module: str, array: LabelArray) -> None:
-        inside = "." in tensor.name  # of a branch or a loop: nothing there can be observed
-        if tensor.name and not inside and not tensor.weight and not array.pinned:
+        if tensor.name and not tensor.weight and not array.pinned:
             self.seen.append(Seen(when, tensor.name, module, array.dims, array.labels))
 
 
-def usage(points: Points, record: Iterable[Contraction], results: Mapping[str, LabelledTensor]) -> Usage:
-    """Read the record. `results` are the tensors of the graph by node; what only a rule saw cannot be observed."""
+def usage(
+    points: Points,
+    record: Iterable[Contraction],
+    results: Mapping[str, LabelledTensor],
+    inside: Mapping[str, Sequence[LabelledTensor]],
+) -> Usage:
+    """Read the record.
+
+    Args:
+        results: the tensors of the graph by node.
+        inside: what else can be observed at a node; all other tensors that only a rule saw cannot.
+    """
     found = Usage()
     made: set[int] = set()  # results of weights and activations, by the identity of their arrays
     for step in record:
         for number, (tensor, summed) in enumerate(step.operands):
-            for array, inside in zip(tensor.arrays, summed, strict=True):
+            for array, consumed in zip(tensor.arrays, summed, strict=True):
                 if tensor.weight:
-                    _use(points, found, step, array, inside)
-                elif inside:
+                    _use(points, found, step, array, consumed)
+                elif consumed:
                     found.observe("entering", tensor, step.node.module, array)
-                if inside or number > 0:
-                    _mark_product(found, step, array, inside)
+                if consumed or number > 0:
+                    _mark_product(found, step, array, consumed)
         _mark_addition(found, step)
         if _makes_units(step, made):
             made.add(id(step.result.arrays))
             _observe_result(found, step, results)
+            for shown in inside.get(step.node.name, ()):
+                _observe_made(found, step, shown, "state")
     return found
 
 
@@ -124,7 +138,11 @@ def _normalises(step: Contraction) -> bool:
 def _observe_result(found: Usage, step: Contraction, results: Mapping[str, LabelledTensor]) -> None:
     """The units can be observed where the graph shows them: in a result that is the node's own."""
     result = results.get(step.node.name)
-    if result is not None and result.arrays is step.result.arrays:
-        for array in result.arrays:
-            when = "normed" if _normalises(step) else "leaving"
-            found.observe(when, result, step.node.module, array)
+    if result is not None:
+        _observe_made(found, step, result, "normed" if _normalises(step) else "leaving")
+
+
+def _observe_made(found: Usage, step: Contraction, shown: LabelledTensor, when: str) -> None:
+    if shown.arrays is step.result.arrays:
+        for array in shown.arrays:
+            found.observe(when, shown, step.node.module, array)

@@ -13,6 +13,7 @@ from permgraph.ir.trace import Node, Shape
 
 if TYPE_CHECKING:
     from permgraph.axes.contraction import Contraction
+    from permgraph.axes.labelled_tensor import LabelledTensor
 
 ORDERED = "ordered axis"
 UNREAD = "not reached by the example input"
@@ -24,12 +25,14 @@ class Workspace:
     points   all points and relations so far
     node     the node whose rule runs now
     record   every contraction so far, in order: what roles and probes are read off
+    inside   node → what its op computes on its way and does not return, by the names under which it is observed
     """
 
     def __init__(self) -> None:
         self.points = Points()
         self.node = Node("", "")
         self.record: list[Contraction] = []
+        self.inside: dict[str, list[LabelledTensor]] = {}
         self._used: set[int] = set()
         self._taken: list[Labels] = []
         self._left: list[Labels] = []
@@ -51,6 +54,10 @@ class Workspace:
 
     def is_used(self, tensor: object) -> bool:
         return id(tensor) in self._used
+
+    def show(self, name: str, tensor: LabelledTensor) -> None:
+        """The op computes this tensor on its way: it can be observed under `name`, at the node that runs now."""
+        self.inside.setdefault(self.node.name, []).append(replace(tensor, name=name))
 
     # -- new points --------------------------------------------------------------------------------------
 

@@ -18,16 +18,17 @@ from permgraph.cli.options import (
     Model,
     NoCheck,
     OtherWeights,
+    State,
     Strict,
     Target,
 )
 from permgraph.cli.shared import (
     capture_model,
     infer_spec,
-    kind_of,
     measured,
     print_json,
     say,
+    subject_of,
     trace_of,
     visible,
 )
@@ -99,7 +100,7 @@ def why(
     free_output: Free = False,
 ) -> None:
     """Explain why an axis is in its group, pinned, or tied to another."""
-    from permgraph.symmetry.explain import explain_text
+    from permgraph.reporting.explain import explain_text
 
     print(visible(explain_text(trace_of(model), axis, other, free_output)))
 
@@ -116,6 +117,7 @@ def apply(
     ] = [],  # noqa: B006
     no_check: NoCheck = False,
     other_weights: OtherWeights = False,
+    state: State = "",
 ) -> None:
     """Check that the function is kept, and permute a checkpoint, tensor by tensor."""
     from permgraph.ir.permutations import Permutations
@@ -128,7 +130,9 @@ def apply(
     made: list[Checked] = []
 
     def function_check() -> dict[str, Any]:
-        made.append(Checked(source.name, why=SKIPPED) if no_check else check_checkpoint(source, plan, perms))
+        made.append(
+            Checked(source.name, why=SKIPPED) if no_check else check_checkpoint(source, plan, perms, state)
+        )
         return made[-1].record()
 
     written = apply_checkpoint(
@@ -140,6 +144,7 @@ def apply(
         ignore_unexpected=ignore_unexpected,
         function_check=function_check,
         other_weights=other_weights,
+        state=state,
     )
     for checked in made:
         say(checked.text())
@@ -175,28 +180,65 @@ def verify(
 @app.command()
 def draw(
     target: Annotated[str | None, typer.Argument(metavar="[TRACE|PLAN|MODEL]", help="What to draw.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="An .svg or .dot file.")] = Path("permgraph.svg"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="An .svg, .png, .pdf or .dot file.")] = Path(
+        "permgraph.svg"
+    ),
     plan_file: Annotated[Path | None, typer.Option("--plan", help="Show what this plan selects.")] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="svg, png, pdf or dot; by the suffix of OUT otherwise.")
+    ] = None,
     unfold: Annotated[bool, typer.Option("--unfold", help="Draw every repeated layer.")] = False,
+    direction: Annotated[str, typer.Option(help="TB (top to bottom, in columns) or LR.")] = "TB",
+    groups: Annotated[str, typer.Option("--groups", "-g", help="Draw only where these groups are.")] = "",
+    layer: Annotated[str, typer.Option(help="Draw only this module and its neighbours.")] = "",
     free_output: Free = False,
 ) -> None:
     """Draw the permutation graph."""
-    from permgraph.ir.plan import Plan
-    from permgraph.reporting.drawing.dot import draw as make
-    from permgraph.reporting.drawing.svg import render
+    from permgraph.planning.selection import select
+    from permgraph.reporting.drawing.picture import Options, picture
+    from permgraph.reporting.drawing.render import render
 
-    if target is not None and plan_file is None and kind_of(Path(target)) == "plan":
-        plan_file, target = Path(target), None
-    chosen = Plan.load(plan_file) if plan_file else None
-    found = trace_of(target)
-    if chosen is not None and chosen.fingerprint != found.fingerprint:
-        raise UsageError(
-            f"{plan_file}: the plan was made for {chosen.spec.model}, another architecture than the trace of "
-            f"{found.model}. Give both: permgraph draw TRACE --plan PLAN."
-        )
-    spec = chosen.spec if chosen else infer_spec(found, free_output, False)
-    written = render(make(found, spec, chosen, unfold), out)
-    say(f"Drawn to {written or out}.")
+    found, spec, chosen = subject_of(target, plan_file, free_output)
+    names = select(spec, groups).names if groups else ()
+    made = picture(found, spec, chosen, Options(direction, unfold, names, layer))
+    say(f"Drawn to {render(made, out, format_)}.")
+
+
+@app.command()
+def view(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[TRACE|PLAN|PERMS|MODEL]", help="What to show.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="An .html file, or a .json file.")] = Path(
+        "permgraph.html"
+    ),
+    plan_file: Annotated[Path | None, typer.Option("--plan", help="Show what this plan selects.")] = None,
+    trace_file: Annotated[
+        Path | None, typer.Option("--trace", help="The trace, where PERMS are shown.")
+    ] = None,
+    moments_file: Annotated[
+        Path | None, typer.Option("--moments", help="With PERMS: statistics kept by match --checkpoint.")
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(help="With PERMS: write curves and heat maps to this folder, as SVG and PDF."),
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="html (a page), or model-explorer (JSON).")
+    ] = "html",
+    free_output: Free = False,
+) -> None:
+    """Make a page to explore the groups, and what a matching has made of them, in a browser."""
+    from permgraph.reporting.explorer.export import Subject, export
+
+    perms_file = Path(target) if target is not None and target.endswith(".safetensors") else None
+    if perms_file is not None:
+        plan_file, target = plan_file or Path("plan.json"), None if trace_file is None else str(trace_file)
+    elif moments_file or figures:
+        raise UsageError("--moments and --figures need PERMS, the file that permgraph match has written.")
+    found, spec, chosen = subject_of(target, plan_file, free_output)
+    for written in export(Subject(found, spec, chosen, perms_file, moments_file), out, format_, figures):
+        say(f"Written to {written}.")
 
 
 @app.command()

@@ -14,6 +14,7 @@ from permgraph.cli.options import (
     Batch,
     Checkpoint,
     Clips,
+    Data,
     Exclude,
     Groups,
     IntegersOfA,
@@ -23,7 +24,10 @@ from permgraph.cli.options import (
     Mode,
     NoCheck,
     OtherWeights,
+    Parametrized,
     Seconds,
+    State,
+    Text,
     Where,
 )
 from permgraph.cli.shared import (
@@ -41,6 +45,8 @@ def match(
     a: Annotated[Path, typer.Option("--a", help="Model A, the reference.")],
     b: Annotated[Path, typer.Option("--b", help="Model B, to be aligned to A.")],
     audio: AudioArg = [],  # noqa: B006
+    data: Data = "",
+    text: Text = [],  # noqa: B006
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the permutations.")] = Path(
         "perms.safetensors"
     ),
@@ -53,8 +59,9 @@ def match(
     seed: Annotated[int, typer.Option(help="Of the random matcher and the shuffled baseline.")] = 0,
     checkpoint: Checkpoint = None,
     per_model_rate: Annotated[
-        bool, typer.Option("--per-model-rate", help="Let A and B hear different sampling rates.")
+        bool, typer.Option("--per-model-rate", help="Let A and B have different sampling rates.")
     ] = False,
+    state: State = "",
 ) -> None:
     """Match B's units to A's on calibration audio; write the permutations."""
     from permgraph.cli.progress import progress_bar
@@ -62,8 +69,8 @@ def match(
     from permgraph.pipeline import align
     from permgraph.reporting.card import matching_text
 
-    one, other = pair_of(a, b, per_model_rate)
-    calibration = calibration_of(audio, seconds, clips, batch, max_bad, where)
+    one, other = pair_of(a, b, per_model_rate, state)
+    calibration = calibration_of(audio, seconds, clips, batch, max_bad, where, data, text)
     done = align(
         one,
         other,
@@ -92,6 +99,8 @@ def merge(
     exclude: Exclude = "",
     mode: Mode = "exact",
     audio: AudioArg = [],  # noqa: B006
+    data: Data = "",
+    text: Text = [],  # noqa: B006
     weights: Annotated[
         str, typer.Option(help="A,B as in 0.9,0.1; or weights of A for a sweep: 0.9,0.8,0.5.")
     ] = "0.9,0.1",
@@ -114,10 +123,12 @@ def merge(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
     per_model_rate: Annotated[
-        bool, typer.Option("--per-model-rate", help="Let A and B hear different sampling rates.")
+        bool, typer.Option("--per-model-rate", help="Let A and B have different sampling rates.")
     ] = False,
+    state: State = "",
     other_weights: OtherWeights = False,
     integers_of_a: IntegersOfA = False,
+    parametrized: Parametrized = "direction",
 ) -> None:
     """Align B to A and average: the whole line in one command."""
     from permgraph import pipeline as line
@@ -125,13 +136,15 @@ def merge(
     from permgraph.ir.permutations import Permutations
     from permgraph.ir.plan import Plan
     from permgraph.reporting.card import matching_text
+    from permgraph.weights.ratios import group_weights as ratios_of
+    from permgraph.weights.ratios import parse_weights
 
-    pairs = line.parse_weights(weights)
+    pairs = parse_weights(weights)
     if perms_file is not None and plan_file is None:
         raise UsageError("--perms needs the --plan it was matched for.")
-    one, other = pair_of(a, b, per_model_rate)
+    one, other = pair_of(a, b, per_model_rate, state)
     plan = Plan.load(plan_file) if plan_file else line.plan_for(one, groups, exclude, mode)
-    calibration = calibration_of(audio, seconds, clips, batch, max_bad, where)
+    calibration = calibration_of(audio, seconds, clips, batch, max_bad, where, data, text)
     if perms_file is not None:
         done = line.aligned(other, plan, Permutations.load(perms_file), bar=progress_bar, check=not no_check)
     else:
@@ -149,17 +162,20 @@ def merge(
     if done.perms.report.get("groups"):
         print(matching_text(done.perms.report))
     command = "permgraph " + " ".join(sys.argv[1:])
-    if repair and not audio:
-        raise UsageError("--repair mends statistics measured on audio: give some with --audio.")
+    if repair and not calibration.given:
+        raise UsageError(
+            "--repair corrects statistics measured on data: give some with --audio, --text or --data."
+        )
     written, notes = line.merge_all(
         one,
         other,
         done,
         out,
         pairs,
-        tensor_weights=line.group_weights(plan, group_weights),
+        tensor_weights=ratios_of(plan, group_weights),
         other_weights=other_weights,
         integers_of_a=integers_of_a,
+        parametrized=parametrized,
         command=command,
         force=force,
         repair=calibration if repair else None,
@@ -177,13 +193,13 @@ def report(
         list[Path], typer.Argument(metavar="PERMS…", help="Permutation files, or folders made by merge.")
     ],
     groups: Annotated[
-        bool, typer.Option("--groups", help="One row per group instead of one per role.")
+        bool, typer.Option("--groups", help="One row per group instead of one per section of the network.")
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Print how well units matched and what share of them moved (the paper's Table II)."""
+    """Print what moved, what a random order would leave in place, dead units and correlations (the paper's Table II)."""
     from permgraph.pipeline import matching_of
-    from permgraph.reporting.card import matching_text
+    from permgraph.reporting.sections import sections_text
 
     loaded = {str(path): matching_of(path).report for path in perms_files}
     if json_:
@@ -191,7 +207,7 @@ def report(
         return
     for path, row in loaded.items():
         print(
-            f"{path}: {row.get('selection', '')} ({row.get('matcher', '')})\n{matching_text(row, not groups)}\n"
+            f"{path}: {row.get('selection', '')} ({row.get('matcher', '')})\n{sections_text(row, not groups)}\n"
         )
 
 

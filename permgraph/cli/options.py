@@ -31,7 +31,9 @@ Groups = Annotated[
     ),
 ]
 Exclude = Annotated[str, typer.Option("--exclude", "-x", help="The same notation, taken out again.")]
-Mode = Annotated[str, typer.Option("--mode", help="exact (keeps the function), one-sided, untied.")]
+Mode = Annotated[
+    str, typer.Option("--mode", help="exact (keeps the function), one-sided, untied, untied-qkv.")
+]
 Free = Annotated[bool, typer.Option("--free-output", help="Let the channels of the outputs move too.")]
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
 Strict = Annotated[bool, typer.Option("--strict", help="An op without a rule is an error.")]
@@ -64,4 +66,25 @@ Matcher = Annotated[
 ]
 Checkpoint = Annotated[
     Path | None, typer.Option(help="File to keep the statistics in: a stopped run resumes from it.")
+]
+State = Annotated[
+    str,
+    typer.Option(
+        help="Which weights of a training file that holds several: ema (the running average), or a key of the file."
+    ),
+]
+Parametrized = Annotated[
+    str,
+    typer.Option(
+        help="Weights that are computed from parts (weight norm): direction (averaged as computed, with the interpolated "
+        "norm), weight (the average itself, whose norm is smaller) or parts (each stored tensor for itself)."
+    ),
+]
+Data = Annotated[
+    str,
+    typer.Option(help="Instead of audio: file.py:batches, your function that yields what the models take."),
+]
+Text = Annotated[
+    list[str],
+    typer.Option(help="Instead of audio: a text file, one sample a line; A's folder has the tokenizer."),
 ]

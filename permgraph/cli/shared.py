@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,10 @@ from permgraph.cli.options import DEFAULT_TRACE
 from permgraph.errors import FileError, TraceError, UsageError
 
 if TYPE_CHECKING:
+    from permgraph.calibration import Calibration
     from permgraph.ir.plan import Plan
     from permgraph.ir.spec import PermSpec
     from permgraph.ir.trace import Trace
-    from permgraph.pipeline import Calibration
     from permgraph.weights.encoder import Encoder
 
 
@@ -33,12 +34,33 @@ def is_trace_file(target: str) -> bool:
     return path.suffix == ".json" and path.name != "config.json"
 
 
+def subject_of(
+    target: str | None, plan_file: Path | None, free_output: bool
+) -> tuple[Trace, PermSpec, Plan | None]:
+    """What a picture shows: the trace, its groups, and the plan when TARGET or --plan names one."""
+    from permgraph.ir.plan import Plan
+
+    if target is not None and plan_file is None and kind_of(Path(target)) == "plan":
+        plan_file, target = Path(target), None
+    if plan_file is not None and target is None and not Path(DEFAULT_TRACE).exists():
+        raise UsageError(
+            f"{plan_file}: a picture needs the trace too, and {DEFAULT_TRACE} is not here. "
+            f"Give both: TRACE --plan {plan_file}."
+        )
+    chosen = Plan.load(plan_file) if plan_file else None
+    found = trace_of(target)
+    if chosen is not None and chosen.fingerprint != found.fingerprint:
+        raise UsageError(
+            f"{plan_file}: the plan was made for {chosen.spec.model}, another architecture than the trace of "
+            f"{found.model}. Give both: permgraph draw TRACE --plan PLAN."
+        )
+    return found, chosen.spec if chosen else infer_spec(found, free_output, False), chosen
+
+
 def capture_model(model: str) -> Trace:
-    from permgraph.frontend.capture import capture
     from permgraph.frontend.sources import load_source
 
-    source = load_source(model)
-    return capture(source.module, source.args, source.kwargs, source.name)
+    return load_source(model).trace()
 
 
 def infer_spec(found: Trace, free_output: bool, strict: bool) -> PermSpec:
@@ -71,21 +93,29 @@ def measured(made: Plan, found: Trace, target: str | None) -> Plan:
     return measured_change(made, found, target)
 
 
-def pair_of(a: Path, b: Path, per_model_rate: bool) -> tuple[Encoder, Encoder]:
+def pair_of(a: Path, b: Path, per_model_rate: bool, state: str = "") -> tuple[Encoder, Encoder]:
+    """Both models; `state` says which weights of single files that hold several."""
     from permgraph.weights.encoder import compare, open_encoder
 
-    one, other = open_encoder(a), open_encoder(b)
+    one, other = (open_encoder(p, state="" if p.is_dir() else state) for p in (a, b))
     compare(one, other, per_model_rate=per_model_rate)
     return one, other
 
 
 def calibration_of(
-    audio: list[str], seconds: float, clips: int | None, batch: int, max_bad: float, where: list[str]
+    audio: list[str],
+    seconds: float,
+    clips: int | None,
+    batch: int,
+    max_bad: float,
+    where: list[str],
+    data: str = "",
+    text: Sequence[str] = (),
 ) -> Calibration:
-    from permgraph.pipeline import Calibration
+    from permgraph.calibration import Calibration
 
     rows = dict(_column(text) for text in where)
-    return Calibration(tuple(audio), seconds, clips, batch, max_bad, rows)
+    return Calibration(tuple(audio), seconds, clips, batch, max_bad, rows, data, tuple(text))
 
 
 def _column(text: str) -> tuple[str, str]:

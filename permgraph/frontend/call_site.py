@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
+from collections.abc import Iterable
+from traceback import walk_stack, walk_tb
+from types import FrameType
 
 from permgraph.frontend.flatten import short
 
@@ -12,22 +14,17 @@ _OTHERS = ("/torch/", "/permgraph/frontend/")
 
 def call_site() -> str:
     """ "file.py:12", the innermost line that is neither torch's nor ours; "" when there is none."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        path = frame.f_code.co_filename
-        if not any(other in path for other in _OTHERS) and not path.startswith("<"):
-            return f"{short(path)}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
-    return ""
+    return _place(walk_stack(sys._getframe(1)))
 
 
 def raised_at(error: BaseException) -> str:
     """The same for an exception."""
-    found, tail = "", error.__traceback__
-    while tail is not None:
-        assert isinstance(tail, TracebackType)
-        path = tail.tb_frame.f_code.co_filename
-        if not any(other in path for other in _OTHERS) and not path.startswith("<"):
-            found = f"{short(path)}:{tail.tb_lineno}"
-        tail = tail.tb_next
-    return found
+    return _place(reversed(list(walk_tb(error.__traceback__))))
+
+
+def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
+    for frame, line in frames:
+        path = frame.f_code.co_filename
+        if not path.startswith("<") and not any(other in path for other in _OTHERS):
+            return f"{short(path)}:{line}"
+    return ""

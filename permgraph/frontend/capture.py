@@ -21,10 +21,11 @@ from permgraph.errors import TraceError
 from permgraph.frontend.arguments import Call, call_of, exportable
 from permgraph.frontend.decomposition import taken_apart
 from permgraph.frontend.export import program_of
-from permgraph.frontend.flatten import Walk
+from permgraph.frontend.flatten import Path, Walk
 from permgraph.frontend.functional import made_functional
 from permgraph.frontend.modules import for_capture, network_of, unwrapped
 from permgraph.frontend.outputs import plain_outputs
+from permgraph.frontend.random_ops import draws_values
 from permgraph.frontend.refusals import refusal, without_values
 from permgraph.frontend.running import record
 from permgraph.frontend.state import state_names, state_of
@@ -36,11 +37,16 @@ _ASKED = ("aten.item.", "aten._local_scalar_dense.", "permgraph.read.", "permgra
 
 @dataclass(frozen=True)
 class Capture:
-    """A captured network: `program` is None when it was captured by running it."""
+    """A captured network.
+
+    program  None when it was captured by running it
+    names    where a node stands in the program → its name in the trace
+    """
 
     trace: Trace
     call: Call
     program: ExportedProgram | None
+    names: Mapping[Path, str]
 
 
 def capture(
@@ -82,8 +88,9 @@ def captured(
             program = _exported(network, call)
         except Exception as error:
             nodes, notes = _ran(network, call, error, title)
-            return Capture(_trace(title, nodes, network, (*notes, *_left_out(caches))), call, None)
-    return Capture(_trace(title, _walked(program, network), network, _left_out(caches)), call, program)
+            return Capture(_trace(title, nodes, network, (*notes, *_left_out(caches))), call, None, {})
+    nodes, names = _walked(program, network)
+    return Capture(_trace(title, nodes, network, _left_out(caches)), call, program, names)
 
 
 def rerun(network: nn.Module, call: Call, wanted: frozenset[str]) -> dict[str, Tensor]:
@@ -112,12 +119,12 @@ def _exported(network: nn.Module, call: Call) -> ExportedProgram:
         return program if made_functional(program) else taken_apart(program)
 
 
-def _walked(program: ExportedProgram, network: nn.Module) -> list[Node]:
-    """The nodes of a program: sub-graphs walked into, names of the module's state."""
+def _walked(program: ExportedProgram, network: nn.Module) -> tuple[list[Node], Mapping[Path, str]]:
+    """The nodes of a program: sub-graphs walked into, names of the module's state; and where each stands."""
     walk = Walk(
         program.graph_signature, inner_names(network), dict(program.constants), dict(program.state_dict)
     )
-    return walk.program(program.graph_module)
+    return walk.program(program.graph_module), walk.named
 
 
 def _ran(network: nn.Module, call: Call, error: Exception, title: str) -> tuple[list[Node], tuple[str, ...]]:
@@ -136,7 +143,8 @@ def _trace(title: str, nodes: list[Node], network: nn.Module, notes: tuple[str, 
     state = state_of(network, state_names(network))
     nodes = _live(nodes)
     read = {node.options["tensor"] for node in nodes if node.op == "state"}
-    return Trace(title, tuple(nodes), state, tuple(s for s in state if s not in read), notes=notes)
+    random = tuple(node.name for node in nodes if draws_values(node))
+    return Trace(title, tuple(nodes), state, tuple(s for s in state if s not in read), random, notes)
 
 
 def _live(nodes: list[Node]) -> list[Node]:

@@ -25,13 +25,15 @@ class Walk(Protocol):
 
     def made(self, node: fx.Node, name: str, op: str, args: tuple[Any, ...], value: Any) -> Any: ...
 
-    def inside(self, node: fx.Node, graph: fx.GraphModule, operands: tuple[Any, ...]) -> tuple[Any, ...]: ...
+    def inside(
+        self, node: fx.Node, graph: fx.GraphModule, operands: tuple[Any, ...], number: int = 0
+    ) -> tuple[Any, ...]: ...
 
 
 def branch(walk: Walk, node: fx.Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """cond(predicate, one, other, operands)"""
     predicate, one, other, operands = args
-    arms = walk.inside(node, one, operands), walk.inside(node, other, operands)
+    arms = walk.inside(node, one, operands), walk.inside(node, other, operands, 1)
     return tuple(
         walk.made(node, f"either{i}", "aten.where.self", (predicate, a, b), value)
         if isinstance(a, Ref) and isinstance(b, Ref)
@@ -60,7 +62,7 @@ def repeat(walk: Walk, node: fx.Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
     condition, body, init, operands = args
     states = _carries(walk, node, body, init)
     goes_on = walk.inside(node, condition, (*states, *operands))
-    return _closed(walk, node, states, walk.inside(node, body, (*states, *operands)), (), goes_on)
+    return _closed(walk, node, states, walk.inside(node, body, (*states, *operands), 1), (), goes_on)
 
 
 def flex(walk: Walk, node: fx.Node, args: tuple[Any, ...]) -> Any:

@@ -1,13 +1,15 @@
-"""Compound ops: torch itself says what an op is made of; those that no rule reads better whole are taken apart.
+"""Compound ops: torch itself says what an op is made of; those that no rule reads better whole are decomposed.
 
 An op that torch composes of others (`hstack`, `cosine_similarity`, `gru_cell`) needs no rule: its parts have
-theirs. So every one is taken apart, except those in `WHOLE`, which have a rule of their own; and besides them
-the ops of `ALSO`, which torch does not compose but has a decomposition for.
+theirs. So every one is decomposed, except those in `WHOLE`, which have a rule of their own: their parts say less of
+the units or of where to observe them, or they stand in most networks, and a program in which anything is decomposed
+is traced a second time. Besides, the ops of `ALSO`, which torch does not compose but has a decomposition for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,26 +18,17 @@ from torch.export import ExportedProgram, default_decompositions
 
 # compositions that have a row in the rule table (tests/frontend/test_compound.py compares the two)
 _WHOLE = """
-linear matmul bilinear cdist inner outer einsum conv1d conv2d conv3d conv_transpose1d conv_transpose2d
-conv_transpose3d native_channel_shuffle avg_pool1d adaptive_avg_pool1d adaptive_avg_pool2d
-adaptive_avg_pool3d max_pool1d max_pool2d max_pool3d adaptive_max_pool1d upsample_nearest1d
-upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d upsample_linear1d
-upsample_bilinear2d _upsample_bilinear2d_aa upsample_bicubic2d _upsample_bicubic2d_aa upsample_trilinear3d
-_upsample_nearest_exact3d grid_sampler softmax log_softmax layer_norm rms_norm _fused_rms_norm group_norm batch_norm instance_norm
-_weight_norm scaled_dot_product_attention lstm gru rnn_tanh rnn_relu nanmean var std var_mean std_mean
-linalg_norm max min argsort contiguous to type_as conj resolve_conj real imag where selu relu6 rrelu prelu
-log_sigmoid special_expm1 special_erf multiply subtract divide true_divide __and__ __or__ __xor__ dropout
-feature_dropout alpha_dropout feature_alpha_dropout reshape flatten unflatten ravel swapaxes numpy_T mT
-adjoint movedim expand_as broadcast_to broadcast_tensors narrow split chunk tensor_split concat concatenate
-tile repeat_interleave pad take_along_dim one_hot cross empty rand randn stft fft_fftshift fft_ifftshift
-fft_fft fft_fft2 fft_fftn fft_ifft fft_ifft2 fft_ifftn fft_rfft fft_rfft2 fft_rfftn fft_irfft fft_irfft2
-fft_irfftn fft_hfft fft_ihfft linalg_eigvals max_pool1d_with_indices linalg_pinv
+linear matmul bilinear cdist einsum conv1d conv2d conv3d native_channel_shuffle avg_pool1d adaptive_avg_pool1d
+adaptive_avg_pool2d adaptive_avg_pool3d max_pool1d max_pool2d max_pool3d adaptive_max_pool1d
+max_pool1d_with_indices upsample_nearest2d upsample_bilinear2d softmax log_softmax layer_norm rms_norm group_norm
+instance_norm _weight_norm scaled_dot_product_attention lstm gru rnn_tanh rnn_relu pad one_hot stft
 """
 
 _ALSO = """
 mse_loss l1_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy nll_loss_forward
 nll_loss2d_forward multi_margin_loss multilabel_margin_loss_forward addr trace renorm rot90 take block_diag
-affine_grid_generator pdist rsub binary_cross_entropy_with_logits
+affine_grid_generator pdist rsub binary_cross_entropy_with_logits pixel_shuffle pixel_unshuffle im2col col2im
+linalg_cross diag_embed unfold_backward
 """
 
 WHOLE = frozenset(_WHOLE.split())
@@ -43,10 +36,22 @@ ALSO = frozenset(_ALSO.split())
 _ROUNDS = 12  # what an op is made of may be compound again
 
 
+@cache
+def _known() -> dict[Any, Callable[..., Any]]:
+    return default_decompositions()
+
+
+def run_in_parts(op: torch._ops.OpOverload, args: Any, kwargs: Any) -> Any:
+    """The results of an op, computed as torch composes or decomposes it; NotImplemented where it does neither."""
+    if composed(op):
+        return op.decompose(*args, **kwargs)
+    return _known()[op](*args, **kwargs) if op in _known() else NotImplemented
+
+
 def taken_apart(program: ExportedProgram) -> ExportedProgram:
     """The functional program, without the compound ops that have no rule."""
     table: dict[Any, Callable[..., Any]] = {}
-    known = default_decompositions()
+    known = _known()
     for _ in range(_ROUNDS):
         program = program.run_decompositions(table)
         table = {op: known[op] for op in set(_compound(program.graph_module)) if op in known}
@@ -63,7 +68,7 @@ def _compound(graph: fx.GraphModule) -> Iterator[torch._ops.OpOverload]:
 
 
 def comes_apart(op: torch._ops.OpOverload) -> bool:
-    """Whether an op is one to take apart: it makes a tensor of tensors, and is compound or listed."""
+    """Whether an op is one to decompose: it makes a tensor of tensors, and is compound or listed."""
     if op.namespace != "aten" or torch.Tag.pointwise in op.tags:
         return False
     name = str(op).split(".")[1]

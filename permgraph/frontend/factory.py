@@ -25,13 +25,17 @@ def call_factory(model: str) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]
     Example inputs may be a tuple or list of arguments, one tensor, or a dict of keyword arguments.
     Raises UsageError when there is no such function, TraceError when it fails or returns something else.
     """
-    with _importable(_folder(model)):
-        factory = user_function(model)
+    return _checked(call_function(model), model)
+
+
+def call_function(text: str) -> Any:
+    """What the user's function `file.py:name` returns. Raises UsageError when there is none, TraceError when it fails."""
+    with _importable(_folder(text)):
+        factory = user_function(text)
         try:
-            made = factory()
+            return factory()
         except (Exception, SystemExit) as error:
-            raise TraceError(f"{model}: the factory raised {_describe(error)}") from error
-    return _checked(made, model)
+            raise TraceError(f"{text}: the factory raised {_describe(error)}") from error
 
 
 def user_function(text: str) -> Callable[..., Any]:
@@ -88,21 +92,19 @@ def _checked(made: Any, model: str) -> tuple[nn.Module, tuple[Any, ...], dict[st
     import torch
     from torch import nn
 
+    from permgraph.frontend.arguments import call_of
+
     if not isinstance(made, (tuple, list)) or len(made) != 2 or not isinstance(made[0], nn.Module):
         raise TraceError(
             f"{model}: the factory returned {_kind(made)}; it must return (nn.Module, example_inputs)."
         )
     module, inputs = made
-    if isinstance(inputs, dict):
-        return module, (), dict(inputs)
-    if isinstance(inputs, torch.Tensor):
-        return module, (inputs,), {}
-    if isinstance(inputs, (tuple, list)):
-        return module, tuple(inputs), {}
-    raise TraceError(
-        f"{model}: the factory's example inputs are {_kind(inputs)}; give a tuple of arguments, one tensor,"
-        " or a dict of keyword arguments."
-    )
+    if not isinstance(inputs, (dict, torch.Tensor, tuple, list)):
+        raise TraceError(
+            f"{model}: the factory's example inputs are {_kind(inputs)}; give a tuple of arguments, one tensor,"
+            " or a dict of keyword arguments."
+        )
+    return module, *call_of(inputs)
 
 
 def _kind(value: Any) -> str:

@@ -28,6 +28,11 @@ _INLINE = (
 FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\w+)')
 
 
+# Where a node stands: the calls whose sub-graphs it is in, each with the number of the sub-graph, then itself; a φ-node
+# has the name of its kind at the end.
+Path = tuple[fx.Node | int | str, ...]
+
+
 def inlined(target: Any) -> bool:
     """Whether a call is a higher-order op whose sub-graph simply runs (autocast, no_grad, checkpoint)."""
     return str(getattr(target, "__name__", "")) in _INLINE
@@ -48,6 +53,8 @@ class Walk:
         self.values = state | constants
         self.nodes: list[Node] = []
         self.taken: set[str] = set()
+        self.named: dict[Path, str] = {}  # names in the trace of what runs in the graph
+        self.path: Path = ()  # of the sub-graph
         self.prefix = ""  # of the names of nodes inside a branch or a loop
 
     def program(self, graph: fx.GraphModule) -> list[Node]:
@@ -85,6 +92,13 @@ class Walk:
         self.nodes.append(node_of(name, op, args, results=results, **rest))
         return Ref(name)
 
+    def run(self, node: fx.Node, op: str, args: tuple[Any, ...], results: Any, **rest: Any) -> Ref:
+        """Add what one node of the graph does."""
+        ref = self.add(node.name, op, args, results, **rest)
+        path = (*self.path, node)
+        self.named[path] = ref.node
+        return ref
+
     def body(self, graph: fx.GraphModule, env: dict[fx.Node, Any]) -> Any:
         """Walk the calls of one graph; returns what its output node returns, as arguments."""
         for node in graph.graph.nodes:
@@ -110,12 +124,11 @@ class Walk:
             source, index = args
             if isinstance(source, tuple):  # the result of an inlined sub-graph
                 return source[index]
-            return self.add(
-                node.name, "getitem", (source, index), metas_of(node.meta.get("val")), **_where(node)
-            )
+            results = metas_of(node.meta.get("val"))
+            return self.run(node, "getitem", (source, index), results, **_where(node))
         if inlined(node.target):
             position = next(i for i, a in enumerate(args) if isinstance(a, fx.GraphModule))
-            return self.inline(args[position], args[position + 1 :])
+            return self.inline(node, args[position], args[position + 1 :])
         target = node.target
         name = (
             str(target)
@@ -126,8 +139,8 @@ class Walk:
             return walk(self, node, args)
         tags = target.tags if isinstance(target, torch._ops.OpOverload) else ()
         value = node.meta.get("val")
-        return self.add(
-            node.name,
+        return self.run(
+            node,
             name,
             tuple("<graph>" if isinstance(a, fx.GraphModule) else a for a in args),
             metas_of(value),
@@ -137,24 +150,32 @@ class Walk:
             **_where(node),
         )
 
-    def inline(self, graph: fx.GraphModule, operands: tuple[Any, ...]) -> Any:
+    def inline(self, node: fx.Node, graph: fx.GraphModule, operands: tuple[Any, ...], number: int = 0) -> Any:
+        """Walk into a sub-graph, the `number`th of a call."""
         inputs = [n for n in graph.graph.nodes if n.op == "placeholder"]
+        outer, self.path = self.path, (*self.path, node, number)
         result = self.body(graph, dict(zip(inputs, operands, strict=False)))
+        self.path = outer
         return tuple(result) if isinstance(result, (tuple, list)) else result
 
-    def inside(self, node: fx.Node, graph: fx.GraphModule, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+    def inside(
+        self, node: fx.Node, graph: fx.GraphModule, operands: tuple[Any, ...], number: int = 0
+    ) -> tuple[Any, ...]:
         """Walk into an arm of a branch or the body of a loop; its nodes get names of their own."""
         outer, self.prefix = self.prefix, f"{self.prefix}{node.name}."
-        made = self.inline(graph, operands)
+        made = self.inline(node, graph, operands, number)
         self.prefix = outer
         return made if isinstance(made, tuple) else (made,)
 
     def made(self, node: fx.Node, name: str, op: str, args: tuple[Any, ...], value: Any) -> Ref:
-        """A joint of a branch or a loop."""
+        """A φ-node of a branch or a loop."""
         several = isinstance(value, (tuple, list))
         pointwise = op == "aten.where.self"
         rest = {"multiple": several, "pointwise": pointwise, **_where(node)}
-        return self.add(f"{node.name}.{name}", op, args, metas_of(value), **rest)
+        ref = self.add(f"{node.name}.{name}", op, args, metas_of(value), **rest)
+        path = (*self.path, node, name)
+        self.named[path] = ref.node
+        return ref
 
     def table(self, target: str | None, constant: bool = False) -> Any:
         value = self.values.get(target or "")

@@ -57,6 +57,44 @@ def read_config(file: Path) -> tuple[Any, type[nn.Module]]:
     return config, model_class[0] if isinstance(model_class, (tuple, list)) else model_class
 
 
+def saved_model(file: Path) -> Any:
+    """The model that a folder's weights were saved from, on the meta device: the class that its config.json names when
+    transformers has it, else the base model. Raises TraceError like `read_config`, or when it cannot be built."""
+    import torch
+
+    config, base = read_config(file)
+    kind = _declared_class(_read(file), config) or base
+    try:
+        with torch.device("meta"):
+            return kind(config)
+    except Exception as error:  # whatever a wrong configuration does inside transformers
+        raise TraceError(f"{file}: {kind.__name__} cannot be built from it: {_last_line(error)}") from error
+
+
+def base_model(file: Path, config: Any, base: type[nn.Module]) -> nn.Module:
+    """The base model as it is inside the class that config.json names, which may leave a pooler out; else a `base` alone."""
+    declared = _declared_class(_read(file), config)
+    if declared is not None and not issubclass(declared, base):
+        inner = declared(config).base_model
+        if isinstance(inner, base):
+            return inner
+    return base(config)
+
+
+def _declared_class(data: dict[str, Any], config: Any) -> Any:
+    """The first of `architectures` that transformers itself has, for this configuration."""
+    import transformers
+
+    names = data.get("architectures")
+    for name in names if isinstance(names, list) else ():
+        kind = getattr(transformers, name, None) if isinstance(name, str) else None
+        if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel):
+            wanted = getattr(kind, "config_class", None)
+            if isinstance(wanted, type) and isinstance(config, wanted):
+                return kind
+    return None
+
+
 def example_shape(module: nn.Module, config: Any, name: str) -> tuple[tuple[int, ...], torch.dtype]:
     """Shape and dtype of a short input, batch 1, for the first argument of the module's forward.
 
@@ -82,6 +120,14 @@ def example_shape(module: nn.Module, config: Any, name: str) -> tuple[tuple[int,
     return shape, torch.float32
 
 
+def plain_config(data: dict[str, Any]) -> bytes:
+    """The config.json of a result without remote code: MERT's as that of the HuBERT it is; empty when it needs no change."""
+    if not _is_mert(data) or any(data.get(key) for key in _MERT_DIFFERENCES):
+        return b""
+    plain = {k: v for k, v in data.items() if k != "auto_map"}
+    return json.dumps({**plain, "model_type": "hubert", "architectures": ["HubertModel"]}, indent=2).encode()
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -91,7 +137,19 @@ def _read(file: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(data, dict):
         raise TraceError(f"{file}: expected a JSON object, found a {type(data).__name__}.")
-    return data
+    return {key: _numbers(value) for key, value in data.items()}
+
+
+def _numbers(value: Any) -> Any:
+    """Infinity and NaN as numbers: transformers writes `{"__float__": "Infinity"}`."""
+    if isinstance(value, list):
+        return [_numbers(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    special = value.get("__float__") if len(value) == 1 else None
+    if special in ("Infinity", "-Infinity", "NaN"):
+        return float(special)
+    return {key: _numbers(part) for key, part in value.items()}
 
 
 def _is_mert(data: dict[str, Any]) -> bool:

@@ -39,8 +39,8 @@ def pack(recorder: Recorder, args: tuple[Any, ...], result: Any) -> None:
     recorder.name(data, _index(recorder, recorder.ref(padded), order, data))
 
 
-def recurrent(kind: str, recorder: Recorder, args: tuple[Any, ...], result: Any) -> None:
-    """lstm, gru, rnn_tanh or rnn_relu (data, batch sizes, hx, params, …) → (data, final states …)"""
+def recurrent(kind: str, recorder: Recorder, args: tuple[Any, ...], result: Any) -> Ref:
+    """lstm, gru, rnn_tanh or rnn_relu (data, batch sizes, hx, params, …) → (data, final states …); its node"""
     data, sizes, hx, params, *rest = args
     steps, rows = _pairs(sizes)
     places = torch.zeros(len(sizes), int(sizes[0]), dtype=torch.long)
@@ -51,11 +51,13 @@ def recurrent(kind: str, recorder: Recorder, args: tuple[Any, ...], result: Any)
     operands = (padded, start, tuple(map(recorder.ref, params)), *rest, False)
     results = (out[places], *last)
     layer = recorder.add(kind, f"aten.{kind}.input", operands, results, multiple=True)
+    recorder.name(results[0], layer)
     refs = [recorder.add("getitem", "getitem", (layer, i), value) for i, value in enumerate(results)]
     recorder.name(results[0], refs[0])
     for state, ref in zip(last, refs[1:], strict=True):
         recorder.name(state, ref)
     recorder.name(out, _index(recorder, refs[0], (steps, rows), out))
+    return layer
 
 
 def pad(recorder: Recorder, args: tuple[Any, ...], result: Any) -> None:

@@ -27,8 +27,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from permgraph.errors import TraceError
 from permgraph.frontend import packed
 from permgraph.frontend.call_site import call_site
-from permgraph.frontend.decomposition import comes_apart, composed
+from permgraph.frontend.decomposition import comes_apart, composed, run_in_parts
 from permgraph.frontend.flatten import metas_of, table_of
+from permgraph.frontend.recurrent import states_of
 from permgraph.frontend.schema import node_of, plain
 from permgraph.ir.trace import Node, Ref, TensorMeta
 
@@ -124,7 +125,7 @@ class Recorder(TorchDispatchMode):
         if base == _PAD:
             return packed.pad(self, args, result)
         if op in _PACKED:
-            return packed.recurrent(base, self, args, result)
+            return self._keep_states(func, args, kwargs, packed.recurrent(base, self, args, result))
         if not tensors:
             if not base.startswith(_ABOUT):
                 for tensor in _tensors((args, kwargs)):
@@ -144,6 +145,11 @@ class Recorder(TorchDispatchMode):
                 self.name(one, self.add("getitem", "getitem", (ref, i), one, **self._where()))
         if ref.node in self.keep and isinstance(result[0], Tensor):
             self.results[ref.node] = result[0]
+        self._keep_states(func, args, kwargs, ref)
+
+    def _keep_states(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], ref: Ref) -> None:
+        """The hidden states that are wanted of a recurrent layer."""
+        self.results.update(states_of(func, args, kwargs, ref.node, self.keep))
 
     def _mutated(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Functionalization left this write: it goes to a tensor that the network holds outside its state."""
@@ -177,11 +183,12 @@ class Functional(FunctionalTensorMode):  # type: ignore[no-untyped-call]
             )
         if func in FunctionalTensor.metadata_fns:
             return super().__torch_dispatch__(func, types, args, kwargs)
-        if composed(func):
-            if func._schema.name == f"aten::{_PAD}" or not (_writes_or_views(func) or comes_apart(func)):
-                return self._whole(func, args, kwargs)
+        apart = comes_apart(func)
+        if composed(func) and (func._schema.name == f"aten::{_PAD}" or not (apart or _writes_or_views(func))):
+            return self._whole(func, args, kwargs)
+        if apart or composed(func):
             with self:
-                parts = func.decompose(*args, **kwargs)
+                parts = run_in_parts(func, args, kwargs)
             if parts is not NotImplemented:
                 return parts
         with self.recorder:

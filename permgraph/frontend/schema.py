@@ -63,13 +63,18 @@ def _slots(op: str) -> tuple[tuple[str, Any, bool], ...] | None:
 
 def schema_of(op: str) -> torch.FunctionSchema | None:
     """The schema of "aten.linear.default"; None for what is no op of torch."""
+    schema: torch.FunctionSchema | None = getattr(op_of(op), "_schema", None)
+    return schema
+
+
+def op_of(op: str) -> Any:
+    """torch's op of the name "aten.linear.default"; None for what is no op of torch."""
     namespace, _, rest = op.partition(".")
     name, _, overload = rest.partition(".")
     try:
-        schema: torch.FunctionSchema = getattr(getattr(getattr(torch.ops, namespace), name), overload)._schema
+        return getattr(getattr(getattr(torch.ops, namespace), name), overload)
     except (AttributeError, RuntimeError):
         return None
-    return schema
 
 
 def is_tensor(argument: Any) -> bool:

@@ -7,19 +7,20 @@
     package.module:factory      the same from an importable module
 
 Code found in a model folder is never run: configurations are read as data and built with the classes that
-transformers ships. A folder with the name of an alias is written `./hubert`.
+transformers ships. A model folder wins over an alias of the same name.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from permgraph.errors import TraceError, UsageError, nearest
 from permgraph.frontend.architectures import Architecture, aliases, is_alias
+from permgraph.ir.trace import Trace
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,6 +48,12 @@ class Source:
     kwargs: dict[str, Any] = field(default_factory=dict)
     prefix: str = ""
 
+    def trace(self, name: str | None = None) -> Trace:
+        """Captured on its example inputs (seconds), under its own name or another one. Raises TraceError."""
+        from permgraph.frontend.capture import capture
+
+        return capture(self.module, self.args, self.kwargs, name or self.name)
+
 
 def load_source(model: str, device: str = "meta") -> Source:
     """Resolve `model` (see the head of this file).
@@ -57,9 +64,9 @@ def load_source(model: str, device: str = "meta") -> Source:
         UsageError: it names nothing that exists.
         TraceError: it exists and cannot be built, or a factory failed.
     """
-    if is_alias(model):
-        return _from_alias(model, aliases()[model], device)
     path = Path(model).expanduser()
+    if is_alias(model) and not (path / "config.json").is_file():
+        return _from_alias(model, aliases()[model], device)
     if path.name == "config.json" and path.is_file():
         path = path.parent
     if path.is_dir():
@@ -84,9 +91,8 @@ def _from_alias(name: str, architecture: Architecture, device: str) -> Source:
     import transformers
 
     config = getattr(transformers, architecture.config)(**architecture.overrides)
-    module, prefix = _build(
-        name, getattr(transformers, architecture.model), config, architecture.submodule, device
-    )
+    kind = getattr(transformers, architecture.model)
+    module, prefix = _build(f"{name}: {architecture.model}", kind, config, architecture.submodule, device)
     example = torch.zeros(architecture.shape, dtype=getattr(torch, architecture.dtype), device=device)
     return Source(name, module, (example,), prefix=prefix)
 
@@ -117,17 +123,21 @@ def _from_hub(hub_id: str, device: str) -> Source:
 def _from_config(name: str, file: Path, device: str) -> Source:
     import torch
 
-    from permgraph.frontend.hugging_face import example_shape, read_config
+    from permgraph.frontend.hugging_face import base_model, example_shape, read_config
 
     config, model_class = read_config(file)
     submodule = "encoder" if getattr(config, "is_encoder_decoder", False) else ""
-    module, prefix = _build(str(file), model_class, config, submodule, device)
+
+    def build(config: Any) -> nn.Module:
+        return base_model(file, config, model_class)
+
+    module, prefix = _build(f"{file}: {model_class.__name__}", build, config, submodule, device)
     shape, dtype = example_shape(module, config, str(file))
     return Source(name, module, (torch.zeros(shape, dtype=dtype, device=device),), prefix=prefix)
 
 
 def _build(
-    name: str, model_class: type[nn.Module], config: Any, submodule: str, device: str
+    what: str, build: Callable[[Any], nn.Module], config: Any, submodule: str, device: str
 ) -> tuple[nn.Module, str]:
     """The module to trace, in eval mode, and its prefix in the checkpoint."""
     import torch
@@ -137,10 +147,10 @@ def _build(
             setattr(config, flag, False)
     try:
         with torch.device(device):
-            module = model_class(config).to(device)  # `torch.Tensor(n)` inside ignores the device context
+            module = build(config).to(device)  # `torch.Tensor(n)` inside ignores the device context
     except Exception as error:  # whatever a wrong configuration does inside transformers
         line = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise TraceError(f"{name}: {model_class.__name__} cannot be built from it: {line[0]}") from error
+        raise TraceError(f"{what} cannot be built from it: {line[0]}") from error
     if submodule:
         module = module.get_submodule(submodule)
     module.register_forward_hook(_keep_the_representation)

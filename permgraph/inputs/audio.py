@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from permgraph.errors import FileError
+from permgraph.frontend.batches import Pair
 from permgraph.inputs import clips as c
 from permgraph.inputs.clips import BadAudio, Clip, Samples, Source, shown
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 SILENT = 1e-4  # peak about the mean, full scale 1: less than the last three bits of 16
 LOUD = 1.5  # peak of floating-point audio that was scaled wrongly
@@ -162,7 +163,7 @@ class AudioPairs:
         """Clips, silent ones included."""
         return len(self.clips)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Pair]:
         import torch
 
         self.report = copy.deepcopy(self._scanned)
@@ -176,7 +177,7 @@ class AudioPairs:
                     self.current = tuple(shown(clip.source.path) for clip, _ in heard)
                     both = (np.stack([p(data, clip) for clip, data in heard]) for p in (self.a, self.b))
                     audio_a, audio_b = (torch.from_numpy(x) for x in both)
-                    yield audio_a, audio_b
+                    yield Pair(audio_a, audio_b)
                 done += len(part)
                 self.progress(done, len(self.clips))
         if not self.report.clips:

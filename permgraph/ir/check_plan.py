@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from permgraph.errors import PlanError, nearest
 from permgraph.ir.check_spec import check_spec
-from permgraph.ir.permutations import Permutations
-from permgraph.ir.plan import MODES, Plan
-from permgraph.ir.spec import IntArray
 
+if TYPE_CHECKING:
+    from permgraph.ir.permutations import Permutations
+    from permgraph.ir.plan import Plan
+    from permgraph.ir.spec import IntArray
+
+MODES = ("exact", "one-sided", "untied", "untied-qkv")
 TAPS = ("entering", "leaving", "normed")
 
 

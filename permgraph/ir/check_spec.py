@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from permgraph.errors import PlanError
-from permgraph.ir.spec import Group, PermSpec, Place, Positions, Probe
+
+if TYPE_CHECKING:
+    from permgraph.ir.spec import Group, PermSpec, Place, Positions, Probe
 
 SIDES = ("permute", "un-permute", "output")
-WHEN = ("leaving", "normed", "entering")
+WHEN = ("leaving", "normed", "entering", "state")
 MAX_CELLS = 2**28  # positions of one place
 
 
@@ -42,7 +45,7 @@ def _check_tensors(spec: PermSpec) -> None:
         raise PlanError(f"{_twice(names)}: two tensors have this name.")
     for pin in spec.pinned:
         shape = spec.tensors.get(pin.tensor, ())
-        if not 0 <= pin.axis < len(shape) or not 0 < pin.count <= math.prod(shape):
+        if not 0 <= pin.axis < len(shape) or not 0 < pin.count <= max(math.prod(shape), shape[pin.axis]):
             raise PlanError(
                 f"{pin.tensor}[{pin.axis}]: {pin.count} pinned coordinates, its shape is {shape}."
             )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from permgraph.errors import TraceError, nearest
-from permgraph.ir.trace import Node, Ref, Trace
+from permgraph.ir.ref import Ref
+
+if TYPE_CHECKING:
+    from permgraph.ir.trace import Node, Trace
 
 MAX_AXES = 64
 MAX_COORDINATES = 2**28  # inference gives each coordinate of each axis of the state a label of 8 bytes
@@ -35,6 +39,8 @@ def check_trace(trace: Trace) -> None:
     if not trace.nodes or trace.nodes[-1].op != "output":
         raise TraceError("nodes: the last one is not the output of the network.")
     _check_unused(trace)
+    if not known.keys() >= set(trace.random) or len(set(trace.random)) < len(trace.random):
+        raise TraceError("random: names a node twice, or one that is not there.")
 
 
 def _check_state(trace: Trace) -> None:

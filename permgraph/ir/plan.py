@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
+from permgraph.ir.check_plan import check_plan
 from permgraph.ir.files import Document
 from permgraph.ir.spec import Group, PermSpec, Place
 
-MODES = ("exact", "one-sided", "untied")
 Step = Place  # a step of a plan is a place whose layout holds a selected group
 
 
@@ -37,7 +37,7 @@ class Plan(Document):
 
     spec       the groups it was made from (whole: a plan file stands alone)
     selected   names of the groups that move; the others stay in order
-    mode       "exact" keeps the function; "one-sided" and "untied" do not
+    mode       "exact" keeps the function; all others do not
     selection  what was typed
     taps       group → "entering" or "leaving", where the words of the selection say where to observe it
     broken     ties that a mode other than "exact" breaks, in words
@@ -82,6 +82,4 @@ class Plan(Document):
         return Origin(self.digest, self.fingerprint)
 
     def check(self) -> None:
-        from permgraph.ir.check_plan import check_plan
-
         check_plan(self)

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from permgraph.ir.check_spec import check_spec
 from permgraph.ir.codec import NOT_IN_FILE
 from permgraph.ir.files import Document
 from permgraph.ir.names import canonical
@@ -111,7 +112,8 @@ class Probe:
     """Where a group's units can be observed while the network runs.
 
     node       graph node whose result carries the units
-    when       "leaving" (just produced), "normed" (after a norm) or "entering" (about to be consumed)
+    when       "leaving" (just produced), "normed" (after a norm) or "entering" (about to be consumed);
+                "state": hidden states of one layer and direction of a recurrent op, at every step
     dims       dims of that result on which the units lie; all other dims are samples
     layout, positions   as in a Place, positions counted on the flattened `dims`
     module     module that consumes (entering) or produced (leaving) the activation
@@ -219,7 +221,9 @@ class PermSpec(Document):
     values: dict[str, str] = field(default_factory=dict)
     frozen: int = 0
     free_output: bool = False
-    notes: tuple[str, ...] = ()  # how the network was captured, as in the trace
+    notes: tuple[
+        str, ...
+    ] = ()  # how the network was captured, as in the trace; which groups random values meet
 
     @property
     def log10_order(self) -> float:
@@ -258,6 +262,4 @@ class PermSpec(Document):
         return replace(self, groups=groups)
 
     def check(self) -> None:
-        from permgraph.ir.check_spec import check_spec
-
         check_spec(self)

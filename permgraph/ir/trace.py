@@ -12,18 +12,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
-from permgraph.ir.codec import encode, literal
+from permgraph.ir.check_trace import check_trace
+from permgraph.ir.codec import encode
 from permgraph.ir.files import Document, digest_of
+from permgraph.ir.ref import Ref, refs_in
+
+__all__ = ["Node", "Ref", "Shape", "StateTensor", "TensorMeta", "Trace"]
 
 Shape = tuple[int, ...]
-
-
-@literal
-@dataclass(frozen=True)
-class Ref:
-    """An argument that is the result of another node."""
-
-    node: str
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,8 @@ class Node:
 
     def refs(self) -> Iterator[str]:
         """Names of the nodes this one reads, in argument order."""
-        yield from _refs(self.operands.values())
-        yield from _refs(self.options.values())
+        yield from refs_in(self.operands.values())
+        yield from refs_in(self.options.values())
 
 
 @dataclass(frozen=True)
@@ -96,17 +92,19 @@ class Trace(Document):
     nodes    in execution order; the last one is the single "output" node
     state    every parameter and persistent buffer, by first name
     unused   state tensors that no node reads (for example `masked_spec_embed` in eval mode)
+    random   nodes that draw random numbers
     notes    what a reader must know of how it was captured, one sentence each without a full stop
     """
 
     kind: ClassVar[str] = "trace"
-    format: ClassVar[int] = 3
+    format: ClassVar[int] = 4
     written_by: ClassVar[str] = "trace"
 
     model: str
     nodes: tuple[Node, ...]
     state: dict[str, StateTensor]
     unused: tuple[str, ...] = ()
+    random: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -123,18 +121,8 @@ class Trace(Document):
         return digest_of([nodes, [[t.name, t.shape] for t in self.state.values()]])
 
     def check(self) -> None:
-        from permgraph.ir.check_trace import check_trace
-
         check_trace(self)
 
 
 # Fields of a node that are no part of the fingerprint: where it stands in the code, dtypes, contents of constants.
 _LABELS = ("name", "module", "module_type", "source", "pointwise", "multiple", "value", "results")
-
-
-def _refs(values: Any) -> Iterator[str]:
-    for value in values:
-        if isinstance(value, Ref):
-            yield value.node
-        elif isinstance(value, (tuple, list)):
-            yield from _refs(value)

@@ -10,7 +10,7 @@ import numpy as np
 
 from permgraph.errors import nearest
 from permgraph.ir.spec import IntArray, PermSpec
-from permgraph.linter.containment import Claim, ClaimPlace
+from permgraph.linter.claims import Claim, ClaimPlace
 
 
 @dataclass(frozen=True)

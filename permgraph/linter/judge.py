@@ -10,7 +10,8 @@ import numpy as np
 
 from permgraph.ir.spec import PermSpec
 from permgraph.ir.trace import Trace
-from permgraph.linter.containment import Claim, Verdict, contain
+from permgraph.linter.claims import Claim, Verdict
+from permgraph.linter.containment import contain
 from permgraph.linter.foreign import Finding, Foreign, ForeignGroup, resolve
 
 

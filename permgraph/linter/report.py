@@ -12,7 +12,7 @@ import numpy as np
 from permgraph.errors import PlanError
 from permgraph.ir.spec import Group, PermSpec, Place, Positions
 from permgraph.ir.trace import Trace
-from permgraph.linter.containment import Claim
+from permgraph.linter.claims import Claim
 from permgraph.linter.foreign import Finding
 from permgraph.linter.judge import Lint, lint
 from permgraph.linter.notations import read_foreign
@@ -89,29 +89,28 @@ def _line(finding: Finding) -> str:
 
 
 def lint_files(
-    specification: str | Path, target: str, free_output: bool = False, measure: bool = True
+    specification: str | Path, target: Trace | str, free_output: bool = False, measure: bool = True
 ) -> LintReport:
     """Lint a specification file against a network.
 
     Args:
-        target: a trace file (*.json) or a MODEL. Weights are needed to measure, and only a MODEL has them.
+        target: a trace, its file (*.json) or a MODEL. Weights are needed to measure, and only a MODEL has them.
         free_output: hold it against the groups that permute the output too.
         measure: let every unsound group move at random and measure the change (at most MEASURED groups).
 
     Raises:
         FileError, UsageError, TraceError: as reading, building or tracing do.
     """
-    if Path(target).suffix == ".json" and Path(target).name != "config.json":
-        trace = Trace.load(target)
-        found = lint_trace(specification, trace, free_output)
-        return LintReport(str(specification), trace.model, found)
-    from permgraph.frontend.capture import capture
+    if isinstance(target, str) and Path(target).suffix == ".json" and Path(target).name != "config.json":
+        target = Trace.load(target)
+    if isinstance(target, Trace):
+        return LintReport(str(specification), target.model, lint_trace(specification, target, free_output))
     from permgraph.frontend.sources import load_source
     from permgraph.verification.inputs import random_inputs
     from permgraph.verification.verdict import with_weights
 
     source = with_weights(target)[0] if measure else load_source(target)
-    trace = capture(source.module, source.args, source.kwargs, source.name)
+    trace = source.trace()
     found = lint_trace(specification, trace, free_output)
     if measure and not free_output:
         found = measured(found, source.module, *random_inputs(source, trace))

@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
 from permgraph.errors import MatchError
+from permgraph.frontend.batches import Call, Inputs, call_for, sides
 from permgraph.ir.fingerprint import Fingerprint
 from permgraph.ir.moments import Moments
 from permgraph.ir.plan import Origin, Plan
@@ -22,7 +24,7 @@ from permgraph.ir.spec import PermSpec, Probe
 from permgraph.ir.values import refuse_other_values
 from permgraph.matching.accumulation import MomentsBuilder
 from permgraph.matching.observation import Runner
-from permgraph.matching.probes import choose_probes, layout_of
+from permgraph.matching.probes import choose_probes, layout_of, refuse_unobserved, refuse_unvisited
 from permgraph.planning.modes import with_mode
 from permgraph.symmetry.infer import infer
 
@@ -40,12 +42,15 @@ def calibrate(
     data: str = "",
     save_every: float = SAVE_EVERY,
     progress: Callable[[int], None] | None = None,
+    inputs: Inputs = None,
 ) -> Moments:
     """Moments of all probes of the plan's groups, over all batches; batch and time positions are samples.
 
     Args:
-        batches: each one a tensor given to both models, or a pair (for A, for B) of tensors or of argument
-            tuples. Every batch holds inputs of one length: padding would change a GroupNorm front end.
+        batches: what the forward takes: a tensor, a tuple of arguments, a dict of keywords, the list that a DataLoader
+            yields (inputs first, labels are left out), or `Pair(for A, for B)` of these. Every batch holds inputs of
+            one length: padding would change a GroupNorm front end.
+        inputs: picks the inputs of a batch that holds more: a function of the batch, a key or an index.
         checkpoint: a file to save to now and then, and when the run is interrupted (SIGINT, SIGTERM: after
             the batch at hand); when it exists, the batches it holds are passed over.
         data: what identifies the data, so that a checkpoint is not resumed with others. The plan and the
@@ -54,13 +59,14 @@ def calibrate(
 
     Raises:
         PlanError: a model holds other integers than the plan follows.
-        MatchError: a model takes another path at an input's length, A and B give different frames, or the
-            checkpoint is of another calibration.
+        MatchError: no activation holds the units of a selected group, a model takes another path at an input's
+            length, A and B give different frames, or the checkpoint is of another calibration.
         KeyboardInterrupt: interrupted; the checkpoint holds all that was done.
     """
+    refuse_unobserved(plan)
     for whose, model in (("model A", model_a), ("model B", model_b)):
         refuse_other_values(plan.spec, model.state_dict(), whose)
-    both = Observers(plan, model_a, model_b)
+    both = Observers(plan, model_a, model_b, inputs)
     origin = replace(
         plan.origin, weights_a=_fingerprint(plan, model_a), weights_b=_fingerprint(plan, model_b)
     )
@@ -91,6 +97,8 @@ def calibrate(
         total = (
             _joined(total, builder, done) if checkpoint is None else _save(checkpoint, total, builder, done)
         )
+    if seen:
+        refuse_unvisited(plan, total.probes if total else ())
     if total is None:
         raise MatchError("no batch to calibrate on: the list of inputs is empty.")
     total.refuse_excluded()
@@ -157,8 +165,8 @@ Prepared = tuple[Runner, dict[str, Probe]]
 class Observers:
     """Both models, exported anew for every input shape, and the probes of the plan in each export."""
 
-    def __init__(self, plan: Plan, model_a: nn.Module, model_b: nn.Module) -> None:
-        self.plan, self.models = plan, (model_a, model_b)
+    def __init__(self, plan: Plan, model_a: nn.Module, model_b: nn.Module, inputs: Inputs = None) -> None:
+        self.plan, self.models, self.inputs = plan, (model_a, model_b), inputs
         self.wanted = choose_probes(plan)
         self._prepared: tuple[dict[Any, Prepared | None], ...] = ({}, {})
 
@@ -168,60 +176,72 @@ class Observers:
         Some networks flatten clips and heads into one axis; then units are no longer told from clips, and the
         batch is run clip by clip.
         """
-        pair = batch if isinstance(batch, (tuple, list)) and len(batch) == 2 else (batch, batch)
-        inputs = [self._on_device(side, value) for side, value in enumerate(pair)]
-        prepared = [self._prepare(side, args) for side, args in enumerate(inputs)]
+        yield from self._observe(*map(self._call, range(2), sides(batch, self.inputs)))
+
+    def _observe(self, *calls: Call) -> Iterator[tuple[str, Tensor, Tensor]]:
+        prepared = [self._prepare(side, call) for side, call in enumerate(calls)]
         if any(one is None for one in prepared):
-            for a, b in zip(*map(_clips, inputs), strict=True):
-                yield from self.observe((a, b))
+            for pair in zip(*map(_clips, calls), strict=True):
+                yield from self._observe(*pair)
             return
-        found = [_results(one, args) for one, args in zip(prepared, inputs, strict=True) if one is not None]
+        found = [_results(one, call) for one, call in zip(prepared, calls, strict=True) if one is not None]
         for key in self.wanted:
-            yield key, *_aligned(key, found[0][key], found[1][key])
+            # turn by turn, as far as both models go; none where one took a branch and the other did not
+            turns = [_aligned(key, a, b) for a, b in zip(found[0][key], found[1][key], strict=False)]
+            if turns:
+                yield key, torch.cat([a for a, _ in turns]), torch.cat([b for _, b in turns])
 
-    def _on_device(self, side: int, value: Any) -> tuple[Any, ...]:
+    def _call(self, side: int, value: Any) -> Call:
+        """The arguments of one model's forward, on its device."""
         device = next((p.device for p in self.models[side].parameters()), torch.device("cpu"))
-        args = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-        return tuple(a.to(device) if isinstance(a, Tensor) else a for a in args)
+        call: Call = tree_map_only(Tensor, lambda t: t.to(device), call_for(self.models[side], value))
+        return call
 
-    def _prepare(self, side: int, args: tuple[Any, ...]) -> Prepared | None:
+    def _prepare(self, side: int, call: Call) -> Prepared | None:
         """The model as exported for inputs like these; None when they must be run one at a time."""
-        shapes = tuple(tuple(a.shape) if isinstance(a, Tensor) else a for a in args)
+        values, layout = tree_flatten(call)
+        shapes = str(layout), tuple(tuple(a.shape) if isinstance(a, Tensor) else a for a in values)
         known = self._prepared[side]
         if shapes not in known:
             while len(known) >= RUNNERS:
                 del known[next(iter(known))]
-            known[shapes] = self._export(self.models[side], args)
+            known[shapes] = self._export(self.models[side], call)
         return known[shapes]
 
-    def _export(self, model: nn.Module, args: tuple[Any, ...]) -> Prepared | None:
-        runner = Runner(model, args)
+    def _export(self, model: nn.Module, call: Call) -> Prepared | None:
+        runner = Runner(model, *call)
         plan = _same_selection(self.plan, infer(runner.trace, self.plan.spec.free_output))
         # keys name nodes, and nodes may be numbered differently at another length: pair them up in order
         here = list(choose_probes(plan).values())
         if _groups(plan.spec) == _groups(self.plan.spec) and _alike(here, list(self.wanted.values())):
             return runner, dict(zip(self.wanted, here, strict=True))
-        if len(_clips(args)) > 1:
+        if len(_clips(call)) > 1:
             return None
-        shape = tuple(args[0].shape) if isinstance(args[0], Tensor) else args
+        shape = ", ".join(str(tuple(t.shape)) for t in tree_leaves(call) if isinstance(t, Tensor))
         raise MatchError(
             f"with inputs of shape {shape} the network has other groups than in the plan. The plan is for another "
             "architecture, or the network takes another path at this length: trace it with an input like this."
         )
 
 
-def _results(prepared: Prepared, args: tuple[Any, ...]) -> dict[str, Tensor]:
-    """Key → activations with units last: (*sample dims, units · slots)."""
+def _results(prepared: Prepared, call: Call) -> dict[str, list[Tensor]]:
+    """Key → activations with units last, (*sample dims, units · slots), for each time that they were computed."""
     runner, probes = prepared
-    results = runner(args, {p.node for p in probes.values()})
-    return {key: _columns(results[p.node], p) for key, p in probes.items()}
+    args, kwargs = call
+    results = runner(args, {p.node for p in probes.values()}, kwargs)
+    return {key: [_columns(one, p) for one in results.get(p.node, ())] for key, p in probes.items()}
 
 
-def _clips(args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+def _clips(call: Call) -> list[Call]:
     """The inputs one at a time: slices of every tensor along its first dim, where they all have that many."""
-    sizes = {a.shape[0] for a in args if isinstance(a, Tensor) and a.dim()}
+    sizes = {t.shape[0] for t in tree_leaves(call) if isinstance(t, Tensor) and t.dim()}
     count = sizes.pop() if len(sizes) == 1 else 1
-    return [tuple(a[i : i + 1] if isinstance(a, Tensor) else a for a in args) for i in range(count)]
+    return [_clip(call, i) for i in range(count)]
+
+
+def _clip(call: Call, at: int) -> Call:
+    one: Call = tree_map_only(Tensor, lambda t: t[at : at + 1] if t.dim() else t, call)
+    return one
 
 
 def _alike(here: list[Probe], wanted: list[Probe]) -> bool:

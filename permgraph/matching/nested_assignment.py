@@ -9,14 +9,14 @@ have no exact fast solution; they are solved in turn until none of them gains.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from permgraph.errors import MatchError, nearest
 from permgraph.ir.moments import BoolArray, FloatArray
-from permgraph.ir.spec import IntArray, PermSpec
+from permgraph.ir.spec import Group, IntArray, PermSpec
 from permgraph.matching.assignment import assign
 
 Arrays = dict[str, IntArray]
@@ -204,6 +204,8 @@ class _Aligner:
     def product(self, roots: list[str], found: Sequence[Evidence], stable: bool) -> tuple[float, Arrays]:
         """Groups side by side in one layout: the smallest first, as if the others lived within it; then each
         in turn with the others held, until none gains."""
+        if any(sum(self.under(root, g) for root in roots) > 1 for one in found for g in one.layout):
+            return self.crossing(roots, found, stable)
         first = roots[0]
         _, arrays = self.nested(first, [one for one in found if first in one.layout], stable)
         best = self.subtree(first, arrays)
@@ -220,6 +222,49 @@ class _Aligner:
                 break
             value, best = gained, trial
         return value, best
+
+    def under(self, root: str, group: str) -> bool:
+        return root in (a.name for a in self.spec.ancestors(self.spec.by_name[group]))
+
+    def crossing(self, roots: list[str], found: Sequence[Evidence], stable: bool) -> tuple[float, Arrays]:
+        """Groups that live within two others side by side, as the channels of a shuffle: each root once as the first to
+        be assigned, and the best of these."""
+        tried = [self.crossed(root, found, stable) for root in roots]
+        return max(tried, key=lambda one: one[0])
+
+    def crossed(self, root: str, found: Sequence[Evidence], stable: bool) -> tuple[float, Arrays]:
+        """`root` assigned as if the rest lived within it; then the rest, where what does live within it is a group of
+        its own in each of its units."""
+        perm = self.nested(root, [one for one in found if root in one.layout], stable)[1][root]
+        names = sorted({g for one in found for g in one.layout if self.under(root, g)})
+        copies = {(g, k): f"{g}#{k}" for g in names for k in range(len(perm))}
+        split = [one for one in found if root not in one.layout]
+        for one in (one for one in found if root in one.layout):
+            for k, j in enumerate(perm.tolist()):
+                part = one.at(root, k, j)
+                split.append(replace(part, layout=tuple(copies.get((g, k), g) for g in part.layout)))
+        aligner = replace(
+            self,
+            spec=replace(self.spec, groups=(*self.spec.groups, *self.copied(root, copies))),
+            chosen=self.chosen | {copy for (g, _), copy in copies.items() if g in self.chosen},
+        )
+        value, arrays = aligner.solve(split, stable)
+        for g in names:
+            parts = [arrays.pop(copies[g, k]) for k in range(len(perm))]
+            present = [
+                a.name for a in self.spec.ancestors(self.spec.by_name[g]) if a.name in (root, *arrays, *names)
+            ]
+            arrays[g] = np.stack(parts, axis=present.index(root))
+        return value, arrays | {root: perm}
+
+    def copied(self, root: str, copies: Mapping[tuple[str, int], str]) -> list[Group]:
+        """A group for each unit of `root` instead of one within it."""
+        groups = []
+        for (g, k), copy in copies.items():
+            group = self.spec.by_name[g]
+            above = tuple(copies.get((a, k), a) for a in group.ancestors if a != root)
+            groups.append(replace(group, name=copy, ancestors=above))
+        return groups
 
     def subtree(self, root: str, arrays: Arrays) -> Arrays:
         """`root` and the groups within it."""

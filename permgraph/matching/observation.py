@@ -6,8 +6,7 @@ permuted while it runs: every model is seen as it was trained.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -17,7 +16,10 @@ from torch.export.graph_signature import InputKind
 
 from permgraph.frontend.arguments import call_of, leaves
 from permgraph.frontend.capture import captured, rerun
-from permgraph.frontend.flatten import inlined
+from permgraph.frontend.flatten import Path, inlined
+from permgraph.frontend.recurrent import states_of
+
+Seen = dict[str, list[Tensor]]
 
 
 class Runner:
@@ -25,7 +27,7 @@ class Runner:
 
     def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
         self.model, found = model, captured(model, args, kwargs)
-        self.program, self.trace = found.program, found.trace
+        self.program, self.trace, self.names = found.program, found.trace, found.names
         if self.program is None:
             return
         state = dict(model.named_parameters(remove_duplicate=False)) | dict(
@@ -35,67 +37,125 @@ class Runner:
 
     def __call__(
         self, args: tuple[Any, ...], wanted: Iterable[str], kwargs: dict[str, Any] | None = None
-    ) -> dict[str, Tensor]:
-        """The results of the wanted nodes; the run stops after the last of them."""
+    ) -> Seen:
+        """The results of the wanted nodes, one for each time that the node ran; the run stops when all are there.
+
+        A node in a loop runs in every turn, one in a branch that is not taken never.
+        """
         if self.program is None:
-            return rerun(self.model, call_of(args, kwargs), frozenset(wanted))
+            found = rerun(self.model, call_of(args, kwargs), frozenset(wanted))
+            return {name: [tensor] for name, tensor in found.items()}
         fed = iter(leaves(call_of(args, kwargs)))
         inputs = [
             next(fed) if spec.kind == InputKind.USER_INPUT else self.state[str(spec.target)]
             for spec in self.program.graph_signature.input_specs
         ]
-        found: dict[str, Tensor] = {}
-        interpreter = _Observer(self.program.graph_module, set(wanted), found)
+        observer = _Observer(self.program.graph_module, _Watch(self.names, set(wanted)))
         with torch.no_grad(), suppress(_Done):
-            interpreter.run(*inputs, enable_io_processing=False)
-        return found
+            observer.run(*inputs, enable_io_processing=False)
+        return observer.watch.seen
 
 
 class _Done(Exception):
     """Everything that was asked for is there."""
 
 
-class _Observer(fx.Interpreter):
-    """Runs a graph and, as `flatten` does, walks into sub-graphs, giving every node a name of its own."""
+class _Watch:
+    """What is wanted, by the names of the trace, and what was seen of it."""
 
-    def __init__(
-        self,
-        graph: fx.GraphModule,
-        wanted: set[str],
-        found: dict[str, Tensor],
-        outer: _Observer | None = None,
-    ) -> None:
-        super().__init__(graph)
-        self.wanted, self.found = wanted, found
-        self.inner = outer is not None
-        self.taken: set[str] = outer.taken if outer else set()
+    def __init__(self, names: Mapping[Path, str], wanted: set[str]) -> None:
+        self.names, self.wanted = names, wanted
+        self.seen: Seen = {}
 
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        name = self._name(n)
+    def see(self, path: Path, value: Any) -> None:
+        self.keep(self.names.get(path, ""), value)
+
+    def keep(self, name: str, value: Any) -> None:
         if name in self.wanted:
             # an op with several results (batch norm) is observed at its first
-            self.found[name] = result[0] if isinstance(result, (tuple, list)) else result
-            if len(self.found) == len(self.wanted):
-                raise _Done
-        return result
+            self.seen.setdefault(name, []).append(value[0] if isinstance(value, (tuple, list)) else value)
 
-    def _name(self, n: fx.Node) -> str:
-        """The node's name in the trace; "" when it is none there: what only hands values in or out."""
-        handed = n.op == "output" or (n.op == "placeholder" and self.inner) or inlined(n.target)
-        if n.target is operator.getitem and isinstance(n.args[0], fx.Node):
-            handed = handed or inlined(n.args[0].target)
-        if handed:
-            return ""
-        name = n.name
-        while name in self.taken:
-            name += "_"
-        self.taken.add(name)
-        return name
+    @property
+    def complete(self) -> bool:
+        return len(self.seen) == len(self.wanted)
+
+
+class _Observer(fx.Interpreter):
+    """Runs a graph and, as `flatten` does, walks into sub-graphs."""
+
+    def __init__(self, graph: fx.GraphModule, watch: _Watch, path: Path = (), repeats: bool = False) -> None:
+        super().__init__(graph)
+        self.watch, self.path = watch, path
+        self.repeats = repeats  # what was seen once may be seen again
+        self.at: Path = ()
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.at = (*self.path, n)
+        result = super().run_node(n)
+        self.watch.see(self.at, result)
+        self.watch.see((*self.at, "attention"), result)  # of flex attention
+        if not self.repeats and self.watch.complete:
+            raise _Done
+        return result
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if inlined(target):
             at = next(i for i, a in enumerate(args) if isinstance(a, fx.GraphModule))
-            inner = _Observer(args[at], self.wanted, self.found, self)
-            return inner.run(*args[at + 1 :], enable_io_processing=False)
+            return self.inside(args[at], args[at + 1 :])
+        if run := _RUNS.get(str(getattr(target, "__name__", ""))):
+            return run(self, *args)
+        node = self.watch.names.get(self.at, "")
+        for name, states in states_of(target, args, kwargs, node, self.watch.wanted):
+            self.watch.keep(name, states)
         return super().call_function(target, args, kwargs)
+
+    def inside(
+        self, graph: fx.GraphModule, operands: Iterable[Any], number: int = 0, repeats: bool = False
+    ) -> Any:
+        """Run a sub-graph, the `number`th of the call at hand."""
+        inner = _Observer(graph, self.watch, (*self.at, number), self.repeats or repeats)
+        return inner.run(*operands, enable_io_processing=False)
+
+    def see(self, kind: str, values: Iterable[Any]) -> None:
+        """Values at the φ-nodes of a branch or a loop, which are named by their kind and number."""
+        for i, value in enumerate(values):
+            self.watch.see((*self.at, f"{kind}{i}"), value)
+
+
+def _cond(run: _Observer, predicate: Any, one: Any, other: Any, operands: Any) -> Any:
+    results = run.inside(one, operands, 0) if predicate else run.inside(other, operands, 1)
+    run.see("either", results)
+    return results
+
+
+def _scan(run: _Observer, body: Any, init: Any, rows: Any, operands: Any) -> Any:
+    states, collected = list(init), []
+    for t in range(len(rows[0])):
+        turn = [row[t] for row in rows]
+        run.see("carry", states)
+        run.see("step", turn)
+        results = run.inside(body, (*states, *turn, *operands), repeats=True)
+        states = list(results[: len(init)])
+        collected.append(results[len(init) :])
+    stacked = [torch.stack(row) for row in zip(*collected, strict=True)]
+    run.see("after", states)
+    run.see("collect", stacked)
+    return (*states, *stacked)
+
+
+def _map(run: _Observer, body: Any, rows: Any, operands: Any) -> Any:
+    return _scan(run, body, (), rows, operands)
+
+
+def _while(run: _Observer, condition: Any, body: Any, init: Any, operands: Any) -> Any:
+    states = tuple(init)
+    while True:
+        run.see("carry", states)
+        if not run.inside(condition, (*states, *operands), 0, repeats=True):
+            break
+        states = tuple(run.inside(body, (*states, *operands), 1, repeats=True))
+    run.see("after", states)
+    return states
+
+
+_RUNS: dict[str, Callable[..., Any]] = {"cond": _cond, "scan": _scan, "map_impl": _map, "while_loop": _while}

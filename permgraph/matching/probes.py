@@ -2,13 +2,15 @@
 
 After the paper, III-B: heads and value channels on the features entering W_O, `ffn2` entering W2, `ffn1`
 leaving W1, the front end after the norm where a convolution has one and after the convolution elsewhere, queries
-and keys before their product. Other groups are observed wherever they are consumed.
+and keys before their product. Units of a recurrent layer are observed as its hidden states at every step, layer by
+layer and direction by direction. Other groups are observed wherever they are consumed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
+from permgraph.errors import MatchError
 from permgraph.ir.moments import Layout
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Group, PermSpec, Probe
@@ -31,18 +33,44 @@ def layout_of(spec: PermSpec, probe: Probe) -> Layout:
     return Layout(probe.layout, tuple(spec.by_name[name].size for name in probe.layout))
 
 
-def unseen(plan: Plan) -> list[str]:
-    """Selected groups that no activation carries: they stay in order."""
-    return [g.name for g in plan.groups if not _of_group(plan, g)]
+def unobserved(spec: PermSpec) -> list[str]:
+    """Groups whose units no activation holds: they cannot be matched from activations."""
+    held = {name for group in spec.groups for probe in group.probes for name in probe.layout}
+    return [group.name for group in spec.groups if group.name not in held]
+
+
+def refuse_unobserved(plan: Plan) -> None:
+    """Raises MatchError when the units of a selected group cannot be observed, and says why."""
+    names = [name for name in unobserved(plan.spec) if name in plan.selected]
+    if names:
+        tensors = ", ".join(dict.fromkeys(p.tensor for p in plan.spec.by_name[names[0]].places))
+        raise MatchError(
+            f"the units of {', '.join(names)} cannot be matched from activations: no activation of the network holds "
+            f"them ({tensors}: they are summed over between weights, or inside an op that does not return them). Leave "
+            f"them in order: -x {','.join(names)}."
+        )
+
+
+def refuse_unvisited(plan: Plan, seen: Collection[str]) -> None:
+    """Raises MatchError when no probe of a selected group was reached by both models. `seen`: keys of probes."""
+    chosen = choose_probes(plan)
+    reached = {name for key in seen for name in chosen[key].layout}
+    for group in plan.groups:
+        if group.name not in reached:
+            nodes = ", ".join(p.node for p in chosen.values() if group.name in p.layout)
+            raise MatchError(
+                f"group {group.name!r} was never observed: {nodes} ran in no batch in both models (a branch that is "
+                f"not taken, a loop without a turn). Calibrate on other inputs, or leave it in order: -x {group.name}."
+            )
 
 
 def _of_group(plan: Plan, group: Group) -> list[Probe]:
     carrying = [p for g in plan.spec.groups for p in g.probes if group.name in p.layout]
     own = [p for p in carrying if p.layout[-1] == group.name] or deciding_probes(plan.spec, group, carrying)
     wanted = plan.taps.get(group.name)
-    if wanted is None and group.role == "cnn":
+    if wanted is None and group.role.partition("/")[0] == "cnn":
         return _after_convolution(own)
-    for when in (wanted, "entering", "leaving", "normed"):
+    for when in (wanted, "state", "entering", "leaving", "normed"):
         found = [p for p in own if p.when == when]
         if found:
             return found

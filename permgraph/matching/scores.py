@@ -50,21 +50,29 @@ def measure(
 
     role, units    units of the group over all slots of its ancestors
     moved          percent of them that come from another place (the paper's Table II)
+    fixed          how many do not; `by_chance`: how many would not in a random element of the selected groups
     correlation    mean Pearson correlation of matched units, dead ones as 0; `identity`: of units left in
                    place; `shuffled`: of units permuted at random within the selected groups
     dead_a, dead_b units that never vary
     samples        frames counted; `excluded`: left out because of NaN
     warnings       in words
 
-    Without moments only the first three. `probes` are the rows of `measure_probes`. The order of heads is judged
+    Without moments only the first five. `probes` are the rows of `measure_probes`. The order of heads is judged
     where it was decided (`deciding`, as in `match`): queries and keys are aligned inside the heads, and often not at all.
     """
     rows: dict[str, Row] = {}
     for group in plan.groups:
         chain = tuple(g.name for g in (*plan.spec.ancestors(group), group))
         source = flat_source(plan.spec, chain, perms)
-        moved = 100 * float((source != np.arange(len(source))).mean())
-        rows[group.name] = {"role": group.role, "units": len(source), "moved": moved}
+        stay = source == np.arange(len(source))
+        orders = math.prod(plan.spec.by_name[name].size for name in chain if name in plan.selected)
+        rows[group.name] = {
+            "role": group.role,
+            "units": len(source),
+            "moved": 100 * float((~stay).mean()),
+            "fixed": int(stay.sum()),
+            "by_chance": len(source) / orders,
+        }
         own = [] if moments is None else [probes[key] for key in _own(plan.spec, group, moments, deciding)]
         if own:
             rows[group.name] |= _summary(own)

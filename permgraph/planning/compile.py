@@ -16,7 +16,7 @@ def compile_plan(spec: PermSpec, groups: str = "all", exclude: str = "", mode: s
     Args:
         groups: words, roles, names, globs, ranges and presets, separated by commas.
         exclude: the same notation, taken out again.
-        mode: "exact" keeps the function; "one-sided" and "untied" do not, and say what they break.
+        mode: "exact" keeps the function; "one-sided", "untied" and "untied-qkv" do not, and say what they break.
 
     Raises:
         SelectionError, UsageError: nothing like that can be selected.

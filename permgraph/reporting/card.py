@@ -20,7 +20,7 @@ def matching_rows(report: dict[str, Any], by_role: bool = True) -> list[tuple[st
     table = []
     for label, found in rows.items():
         units = sum(r["units"] for r in found)
-        means = [_mean(found, key) for key in ("moved", "correlation", "identity", "shuffled")]
+        means = [mean_of(found, key) for key in ("moved", "correlation", "identity", "shuffled")]
         moved = "" if means[0] is None else f"{means[0]:.2f} %"
         rest = tuple("" if m is None else f"{m:.3f}" for m in means[1:])
         count = f" ({len(found)})" if len(found) > 1 else ""
@@ -28,7 +28,7 @@ def matching_rows(report: dict[str, Any], by_role: bool = True) -> list[tuple[st
     return table
 
 
-def _mean(rows: Sequence[dict[str, Any]], key: str) -> float | None:
+def mean_of(rows: Sequence[dict[str, Any]], key: str) -> float | None:
     """Mean weighted by units; None when it was not measured."""
     known = [(r[key], r["units"]) for r in rows if r.get(key) is not None]
     total = sum(n for _, n in known)
@@ -37,8 +37,12 @@ def _mean(rows: Sequence[dict[str, Any]], key: str) -> float | None:
 
 def matching_text(report: dict[str, Any], by_role: bool = True) -> str:
     """The rows as an aligned plain-text table, with the warnings below."""
-    cells = [_HEAD, *matching_rows(report, by_role)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(_HEAD))]
+    return text_table([_HEAD, *matching_rows(report, by_role)], report)
+
+
+def text_table(cells: Sequence[tuple[str, ...]], report: dict[str, Any]) -> str:
+    """Rows under a head, aligned, with the warnings of a report below."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join(
             c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from permgraph.axes.points import without_rule
 from permgraph.ir.spec import PermSpec
+from permgraph.matching.probes import unobserved
 from permgraph.reporting.text import clean, fold_names, listed
 
 
@@ -15,6 +16,10 @@ def notes(spec: PermSpec) -> list[str]:
     lines += [f"{clean(note)}." for note in spec.notes]
     lines += _pin_lines(spec)
     lines += _unknown_lines(spec)
+    if names := unobserved(spec):
+        lines.append(
+            f"no activation holds the units of {listed(fold_names(names))}: they cannot be matched from activations."
+        )
     if spec.frozen:
         lines.append(
             f"frozen: {spec.frozen:,} points whose freedom is not a nested symmetric group; left in order."

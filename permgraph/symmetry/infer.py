@@ -18,6 +18,7 @@ from permgraph.symmetry.coloured_graph import Classes, classify, refine
 from permgraph.symmetry.flat_places import flat_layouts
 from permgraph.symmetry.layout import Addresses, Block, Unreadable
 from permgraph.symmetry.names import name_blocks
+from permgraph.symmetry.random_values import random_notes
 from permgraph.symmetry.values import followed_values
 from permgraph.symmetry.wreath import read
 
@@ -49,7 +50,8 @@ def _infer(trace: Trace, free_output: bool, per_slice: bool) -> PermSpec:
     places = _places(trace, context, classes, addresses)
     blocks = [b for b in addresses.blocks if any(b.key in layout for layout, *_ in places)]
     names = name_blocks(trace, context, classes, blocks, places)
-    return _spec(trace, context, classes, blocks, places, names, frozen, free_output)
+    notes = (*trace.notes, *random_notes(trace, context, classes, addresses, names))
+    return _spec(trace, context, classes, blocks, places, names, frozen, free_output, notes)
 
 
 def _read(classes: Classes, state: NDArray[np.bool_]) -> tuple[Addresses, int]:
@@ -163,6 +165,7 @@ def _spec(
     names: dict[int, tuple[str, str, str]],
     frozen: int,
     free_output: bool,
+    notes: tuple[str, ...],
 ) -> PermSpec:
     places = tuple(replace(p, layout=tuple(names[k][0] for k in layout)) for layout, p in found)
     by_group: dict[str, list[Place]] = {}
@@ -189,10 +192,10 @@ def _spec(
         unused=trace.unused,
         tensors={t.name: t.shape for t in trace.state.values()},
         aliases={t.name: t.aliases for t in trace.state.values() if t.aliases},
-        values=followed_values(trace, places),
+        values=followed_values(trace),
         frozen=frozen,
         free_output=free_output,
-        notes=trace.notes,
+        notes=notes,
     )
 
 

@@ -2,7 +2,7 @@
 
 Each vertex z of the cell has one neighbour f(z) in one cell and one g(z) in another, and no two vertices have both
 in common. So z follows f(z) and g(z), and what z says is that these two belong together: an edge. Where all
-combinations occur even that says nothing, and there may be more than two factors.
+combinations occur even that says nothing, and there may be more than two factors, or one: cells joined one to one.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _candidates(
             functions.setdefault(own, []).append((kind, side, int(ends[1 - side][kind])))
     return {
         z: found
-        for z, found in sorted(functions.items())
+        for z, found in sorted(functions.items(), reverse=True)
         if z not in inside and sum(np.log([n for *_, n in found])) > np.log(size[z]) - 1e-6
     }
 

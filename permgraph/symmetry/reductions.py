@@ -1,8 +1,7 @@
 """Reductions: what can be taken out of one connected unit without changing which permutations it admits.
 
 - edges that join two cells completely say nothing (`informative`);
-- cells joined one to one are one cell (`fold_matchings`);
-- a cell whose vertices are told by their neighbours in two or more cells follows those (`product_vertices`);
+- a cell whose vertices are told by their neighbours in other cells follows those (`product_vertices`);
 - twins, vertices of one cell with the same neighbours, may be exchanged among themselves (`find_twins`);
 - where two cells are joined by disjoint bicliques, each biclique becomes a vertex (`find_bicliques`).
 
@@ -16,8 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import minimum_spanning_tree
 
 from permgraph.axes.points import Labels
 from permgraph.symmetry.coloured_graph import (
@@ -40,12 +37,20 @@ class Product:
     factors: Labels
     cell: Labels
 
+    def among(self, row: Labels) -> Product:
+        """The same, where vertex i is called row[i]."""
+        return Product(row[self.vertex], row[self.factors], self.cell)
+
 
 @dataclass(frozen=True)
 class Twins:
     """Vertices with the same neighbours: row i holds k of them that may be exchanged; column 0 stands for all."""
 
     vertex: Labels
+
+    def among(self, row: Labels) -> Twins:
+        """The same, where vertex i is called row[i]."""
+        return Twins(row[self.vertex])
 
 
 def informative(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[Labels, Edges]:
@@ -72,35 +77,6 @@ def distinct_ends(edges: Edges) -> tuple[Labels, Labels, Labels]:
     kinds = int(edges.kind.max()) + 1
     left, right = (np.unique(end * kinds + edges.kind) % kinds for end in (edges.a, edges.b))
     return np.bincount(edges.kind), np.bincount(left, minlength=kinds), np.bincount(right, minlength=kinds)
-
-
-def fold_matchings(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[Product | None, Edges]:
-    """Cells joined one to one are one cell: all but the first follow it.
-
-    Of several ways round to the same cell one is taken (a spanning tree of the cells); the others remain edges.
-    """
-    cells = int(cell.max()) + 1
-    size = np.bincount(cell[alive], minlength=cells)
-    count, left, right = distinct_ends(edges)
-    a, b = cell[edges.a], cell[edges.b]
-    one_to_one = ((count == left) & (count == right))[edges.kind]
-    even = np.flatnonzero(one_to_one & (count[edges.kind] == size[a]) & (size[a] == size[b]) & (a != b))
-    pair = np.minimum(a[even], b[even]) * cells + np.maximum(a[even], b[even])
-    ends, first = np.unique(pair, return_index=True)
-    if not ends.size:
-        return None, edges
-    joins = coo_matrix((edges.kind[even[first]] + 1, np.divmod(ends, cells)), shape=(cells, cells))
-    tree = minimum_spanning_tree(joins).data.astype(np.int64) - 1
-    chosen = np.isin(edges.kind, tree)
-    count_of, of = components(cell.size, edges.a[chosen], edges.b[chosen])
-    order = np.argsort(cell, kind="stable")
-    earliest = np.full(count_of, cell.size)
-    np.minimum.at(earliest, of[order], np.arange(cell.size))
-    stands = order[earliest[of]]
-    moved = np.flatnonzero(stands != np.arange(cell.size))
-    rest = edges.select(~chosen)
-    product = Product(moved, stands[moved][:, None], cell[moved])
-    return product, Edges(stands[rest.a], stands[rest.b], rest.kind)
 
 
 def falls_apart(vertices: Labels, edges: Edges) -> bool:

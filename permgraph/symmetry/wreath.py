@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from permgraph.axes.points import Labels
 from permgraph.symmetry.coloured_graph import Edges, components, mix, rank, refine, scatter_sum
@@ -26,7 +25,6 @@ from permgraph.symmetry.reductions import (
     falls_apart,
     find_bicliques,
     find_twins,
-    fold_matchings,
     informative,
 )
 
@@ -45,6 +43,10 @@ class Family:
     units: Labels
     inner: list[Family] = field(default_factory=list)
     derived: list[Product | Twins] = field(default_factory=list)
+
+    def among(self, row: Labels) -> Family:
+        """The same, where vertex i is called row[i]."""
+        return Family(row[self.units], self.inner, self.derived)
 
 
 @dataclass
@@ -83,19 +85,9 @@ def read(vertices: Labels, colour: Labels, edges: Edges) -> Reading:
             reading.families.append(Family(units, inside.families, inside.derived))
         else:
             row = units[0]
-            reading.families += [_relabel(f, row) for f in inside.families]
-            reading.derived += [_renumber(d, row) for d in inside.derived]
+            reading.families += [f.among(row) for f in inside.families]
+            reading.derived += [d.among(row) for d in inside.derived]
     return reading
-
-
-def _relabel(family: Family, row: Labels) -> Family:
-    return Family(row[family.units], family.inner, family.derived)
-
-
-def _renumber(derived: Product | Twins, row: Labels) -> Product | Twins:
-    if isinstance(derived, Twins):
-        return Twins(row[derived.vertex])
-    return Product(row[derived.vertex], row[derived.factors], derived.cell)
 
 
 def _families(vertices: Labels, colour: Labels, edges: Edges) -> Iterator[tuple[Labels, Edges]]:
@@ -179,7 +171,7 @@ def _open(colour: Labels, edges: Edges, depth: int = 0) -> Reading:
         left = np.flatnonzero(alive)
         if not len(edges):
             break
-        products, edges = _follow(cell, alive, edges)
+        products, edges = find_products(cell, alive, edges)
         for product in products:
             alive[product.vertex] = False
         derived += products
@@ -209,11 +201,6 @@ def _finish(reading: Reading, given: int, grown: int, derived: list[Product | Tw
     reading.sets += grown - given
     reading.derived = reading.derived + derived[::-1]
     return reading
-
-
-def _follow(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[list[Product], Edges]:
-    folded, edges = fold_matchings(cell, alive, edges)
-    return ([folded], edges) if folded else find_products(cell, alive, edges)
 
 
 def _alone(cell: Labels, vertices: Labels, edges: Edges) -> tuple[Labels, Edges]:
@@ -249,6 +236,6 @@ def _stuck(cell: Labels, vertices: Labels, edges: Edges, depth: int) -> Reading:
     if pairs is None or size[v] > 2:
         reading.frozen += int(((size > 1) & (np.bincount(held)[held] == 1)).sum())
     row = np.concatenate([vertices, cell.size + np.arange(reading.sets)])
-    reading.families = [_relabel(f, row) for f in reading.families]
-    reading.derived = [_renumber(d, row) for d in reading.derived]
+    reading.families = [f.among(row) for f in reading.families]
+    reading.derived = [d.among(row) for d in reading.derived]
     return reading

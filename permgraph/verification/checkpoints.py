@@ -72,7 +72,7 @@ def check_encoder(encoder: Encoder, plan: Plan, perms: Permutations) -> Checked:
     return Checked(encoder.name, check)
 
 
-def check_checkpoint(path: str | Path, plan: Plan, perms: Permutations) -> Checked:
+def check_checkpoint(path: str | Path, plan: Plan, perms: Permutations, state: str = "") -> Checked:
     """The same for a checkpoint, when its model can be built from its configuration; else it says why not.
 
     No code is run: neither of the folder, nor of a factory that the plan names. Raises VerificationError.
@@ -88,7 +88,7 @@ def check_checkpoint(path: str | Path, plan: Plan, perms: Permutations) -> Check
         )
     architecture = plan.spec.model if is_alias(plan.spec.model) and not path.is_dir() else None
     try:
-        return check_encoder(open_encoder(path, architecture), plan, perms)
+        return check_encoder(open_encoder(path, architecture, state), plan, perms)
     except VerificationError:
         raise
     except (PermgraphError, NotImplementedError, RuntimeError) as error:

@@ -20,8 +20,9 @@ from torch.utils._pytree import tree_map_only
 
 from permgraph.errors import CheckError
 from permgraph.frontend.outputs import result_tensors
+from permgraph.frontend.random_ops import is_random
 from permgraph.torch_modes import eval_mode, seeded
-from permgraph.verification.random_values import Constants, is_random
+from permgraph.verification.random_values import Constants
 from permgraph.verification.state import State
 
 _WIDE = {

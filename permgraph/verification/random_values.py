@@ -13,16 +13,11 @@ from typing import Any
 
 import torch
 
+from permgraph.frontend.random_ops import SWITCHES, is_on, short_name
+
 Arguments = dict[str, Any]
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
-_UNTAGGED = frozenset({"random_", "random", "binomial", "_sample_dirichlet"})
-_OFF = {"dropout_p": 0.0, "train": False, "training": False}  # arguments without which an op is not random
-
-
-def is_random(op: Any) -> bool:
-    """Whether an op draws random numbers, by torch's own tag; also when it does so at some arguments only."""
-    return torch.Tag.nondeterministic_seeded in getattr(op, "tags", ()) or _name(op) in _UNTAGGED
 
 
 class Constants:
@@ -37,12 +32,12 @@ class Constants:
         self.others: set[str] = set()
 
     def run(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of a random op (see `is_random`)."""
+        """The result of a random op (see `frontend/random_ops.py`)."""
         bound = _bound(op, args, kwargs)
-        switches = {name: off for name, off in _OFF.items() if name in bound}
-        if switches and not _draws(bound):
+        switches = {name: off for name, off in SWITCHES.items() if name in bound}
+        if switches and not is_on(bound):
             return op(*args, **kwargs)
-        number, name = sum(self.calls.values()), _name(op).removesuffix("_")
+        number, name = sum(self.calls.values()), short_name(op).removesuffix("_")
         self.calls[name] = self.calls.get(name, 0) + 1
         if switches:
             return _call(op, bound | switches)
@@ -117,12 +112,6 @@ _VALUES: dict[str, Callable[[Arguments, float, torch.Tensor], Any]] = {
 }
 
 
-def _name(op: Any) -> str:
-    """`bernoulli_` of `aten::bernoulli_.float`; "" for what has no schema."""
-    schema = getattr(op, "_schema", None)
-    return str(schema.name).split("::")[-1] if schema is not None else ""
-
-
 def _bound(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     """Arguments by the names of the schema, defaults included."""
     bound = {a.name: a.default_value for a in op._schema.arguments if a.has_default_value()}
@@ -134,10 +123,3 @@ def _call(op: Any, bound: Arguments) -> Any:
     schema = [a for a in op._schema.arguments if a.name in bound]
     args = [bound[a.name] for a in schema if not a.kwarg_only]
     return op(*args, **{a.name: bound[a.name] for a in schema if a.kwarg_only})
-
-
-def _draws(bound: Arguments) -> bool:
-    """Whether an op with a switch is random at these arguments."""
-    if not any(bound.get(name) for name in _OFF):
-        return False
-    return bool(bound.get("dropout", bound.get("p", 1)))

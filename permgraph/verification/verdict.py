@@ -68,12 +68,10 @@ def check_model(
 
     Raises PlanError when the plan was made for another architecture; CheckError when nothing can be measured.
     """
-    from permgraph.frontend.capture import capture
     from permgraph.frontend.sources import load_source
 
     # Traced as `permgraph trace` does it: on the meta device some models take another path through their masks.
-    bare = load_source(model)
-    trace = capture(bare.module, bare.args, bare.kwargs, model)
+    trace = load_source(model).trace(model)
     source, weights = with_weights(model)
     spec: PermSpec | Plan
     if plan is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from permgraph.errors import PlanError
+from permgraph.errors import FileError, PlanError
 from permgraph.ir.check_plan import check_permutations, check_plan
 from permgraph.ir.fingerprint import Fingerprint
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.values import refuse_other_values
 from permgraph.planning.gather import Gather, apply_gathers, gathers
-from permgraph.weights.checkpoint import Checkpoint, open_checkpoint, refuse_quantised
+from permgraph.weights.checkpoint import Checkpoint, open_checkpoint
 from permgraph.weights.names import first, match_names
 from permgraph.weights.output import write_like
+from permgraph.weights.quantised import refuse_quantised_config
 from permgraph.weights.record import Applied, Record
 
 T = TypeVar("T", torch.Tensor, NDArray[Any])
@@ -32,11 +34,13 @@ def apply(
     state_dict: Mapping[str, T],
     prefix: str | None = None,
     ignore_unexpected: Sequence[str] = (),
+    allow_nonfinite: bool = False,
 ) -> dict[str, T]:
     """A new state dict, permuted; torch tensors or numpy arrays. The input is not modified, nor shared.
 
     Keys stay as they are named (see `match_names` for the spellings that are understood). Tensors that were
-    tied, one storage under two keys, are tied in the result. Raises PlanError, FileError.
+    tied, one storage under two keys, are tied in the result. Raises PlanError, and FileError, also for NaN and infinity
+    unless `allow_nonfinite`.
     """
     names, moves = find_moves(plan, perms, state_dict, "state dict", prefix, ignore_unexpected)
     refuse_other_values(plan.spec, {name: state_dict[key] for key, name in names.items()}, "state dict")
@@ -47,6 +51,8 @@ def apply(
         steps = moves.get(key, [])
         identity = (*_storage(tensor), tuple((s.axis, s.index.tobytes()) for s in steps))
         if identity not in done:
+            if not allow_nonfinite:
+                refuse_nonfinite(key, tensor, "the weights")
             done[identity] = apply_gathers(tensor, steps)
         result[key] = done[identity]
     return result
@@ -58,11 +64,12 @@ def unapply(
     state_dict: Mapping[str, T],
     prefix: str | None = None,
     ignore_unexpected: Sequence[str] = (),
+    allow_nonfinite: bool = False,
 ) -> dict[str, T]:
     """Undo `apply` with the same arguments, bit for bit. Raises PlanError, FileError."""
     check_permutations(plan, perms)
     undone = perms.inverse(plan.spec)
-    return apply(plan, undone, state_dict, prefix, ignore_unexpected)
+    return apply(plan, undone, state_dict, prefix, ignore_unexpected, allow_nonfinite)
 
 
 def apply_checkpoint(
@@ -75,6 +82,8 @@ def apply_checkpoint(
     ignore_unexpected: Sequence[str] = (),
     function_check: Callable[[], Mapping[str, Any]] | None = None,
     other_weights: bool = False,
+    allow_nonfinite: bool = False,
+    state: str = "",
 ) -> Path:
     """Permute a checkpoint file or folder into `out`, tensor by tensor, as safetensors. Returns `out`.
 
@@ -83,8 +92,11 @@ def apply_checkpoint(
     unless `other_weights`: a later state of that model, fine-tuned say. Raises PlanError, FileError.
 
     function_check   runs after all other checks; what it returns goes into the record
+    allow_nonfinite  carry NaN and infinity through, instead of refusing them
+    state            which weights of a file that holds several, as for `open_checkpoint`
     """
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_checkpoint(source, state)
+    refuse_quantised_config(checkpoint.config, str(source))
     names, moves = find_moves(plan, perms, checkpoint.infos, str(source), prefix, ignore_unexpected)
     step = applied_step(plan, perms)
     refuse_twice(checkpoint, step)
@@ -96,6 +108,8 @@ def apply_checkpoint(
 
     def read(key: str) -> torch.Tensor:
         tensor = checkpoint.read(key)
+        if not allow_nonfinite:
+            refuse_nonfinite(key, tensor, str(source))
         weights.add(names.get(key, ""), tensor)
         return apply_gathers(tensor, moves.get(key, ()))
 
@@ -122,7 +136,6 @@ def find_moves(
     check_plan(plan)
     check_permutations(plan, perms)
     found = gathers(plan, perms)
-    refuse_quantised(tensors, where)
     shapes = {key: tuple(t.shape) for key, t in tensors.items()}
     tables = [key for key, t in tensors.items() if _is_integer(t.dtype)]  # position ids, counters
     stored = match_names(plan.spec, shapes, where, prefix, [*ignore_unexpected, *tables])
@@ -137,7 +150,14 @@ def find_moves(
     for step in found:
         if step.moves:
             steps.setdefault(step.tensor, []).append(step)
-    return stored, {key: steps[name] for key, name in stored.items() if name in steps}
+    moves = {key: steps[name] for key, name in stored.items() if name in steps}
+    packed = [key for key in moves if str(tensors[key].dtype).endswith("int8")]
+    if packed:
+        raise FileError(
+            f"{where}: quantised ({packed[0]!r} is {tensors[packed[0]].dtype}); re-ordering channels would tear scales "
+            "and packed values apart. Permute the unquantised checkpoint, then quantise."
+        )
+    return stored, moves
 
 
 def applied_step(plan: Plan, perms: Permutations) -> Applied:
@@ -170,6 +190,19 @@ def refuse_twice(checkpoint: Checkpoint, step: Applied) -> None:
             f"{checkpoint.path}: this plan with these permutations was already applied to it "
             f"(permutations {step.permutations[:8]}…). Apply it to the original instead."
         )
+
+
+def refuse_nonfinite(key: str, tensor: Any, whose: str) -> None:
+    """Refuse NaN and infinity in a torch tensor or an array. Raises FileError."""
+    if isinstance(tensor, torch.Tensor):
+        if tensor.is_meta or not (tensor.is_floating_point() or tensor.is_complex()):
+            return
+        wide = tensor.float() if tensor.element_size() == 1 else tensor  # float8 has no test of its own
+        count = tensor.numel() - int(torch.isfinite(wide).sum())
+    else:
+        count = 0 if _is_integer(tensor.dtype) else int((~np.isfinite(tensor)).sum())
+    if count:
+        raise FileError(f"{key}: {count:,} of {math.prod(tensor.shape):,} values are NaN or inf in {whose}.")
 
 
 def _storage(tensor: Any) -> tuple[Any, ...]:

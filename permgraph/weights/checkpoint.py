@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import Any, Protocol
@@ -12,13 +13,14 @@ import torch
 
 from permgraph.errors import FileError
 from permgraph.ir.files import read_bounded, strict_json
+from permgraph.weights.conversion import Conversion, Read
 from permgraph.weights.names import first
 from permgraph.weights.pickles import PickleFile
 from permgraph.weights.record import RECORD, Record, read_record
-from permgraph.weights.renames import Renames, table_for
+from permgraph.weights.renames import Renames, renamed
 from permgraph.weights.safetensors_io import Info, SafetensorsFile
 
-PICKLES = (".bin", ".pt", ".pth")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".th", ".pkl")
 WEIGHT_FILES = (  # in the order in which transformers looks for them
     "model.safetensors",
     "model.safetensors.index.json",
@@ -47,12 +49,15 @@ class Checkpoint:
     shards    its files of weights; keys are unique over all of them
     left_out  keys of pre-training heads in a checkpoint of another library, which are not read
     renames   the table through which such a checkpoint's keys became transformers'
+    conversion  how the keys of a folder become the tensors of transformers' module, where these differ; tensors are
+                then named and shaped as the module's, and written as they were stored
     """
 
     path: Path
     shards: tuple[Shard, ...]
     left_out: tuple[str, ...] = ()
     renames: Renames | None = None
+    conversion: Conversion | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -61,13 +66,18 @@ class Checkpoint:
 
     @cached_property
     def home(self) -> dict[str, Shard]:
-        """Key → the shard it lives in."""
+        """Stored key → the shard it lives in."""
         return {key: shard for shard in self.shards for key in shard.infos}
+
+    @cached_property
+    def stored(self) -> dict[str, Info]:
+        """Stored key → shape and dtype."""
+        return {key: shard.infos[key] for key, shard in self.home.items()}
 
     @cached_property
     def infos(self) -> dict[str, Info]:
         """Key → shape and dtype."""
-        return {key: shard.infos[key] for key, shard in self.home.items()}
+        return self.conversion.infos(self.stored) if self.conversion else self.stored
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -98,14 +108,27 @@ class Checkpoint:
         return None if text is None else read_record(text, self.path)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.home)
+        return iter(self.infos)
 
     def __len__(self) -> int:
-        return len(self.home)
+        return len(self.infos)
 
     def read(self, key: str) -> torch.Tensor:
-        """One tensor, as stored. Raises KeyError for an unknown key, FileError for a damaged file."""
+        """One tensor. Raises KeyError for an unknown key, FileError for a damaged file."""
+        return self._read(key)
+
+    @cached_property
+    def _read(self) -> Read:
+        return self.conversion.reader(self._read_stored) if self.conversion else self._read_stored
+
+    def _read_stored(self, key: str) -> torch.Tensor:
         return self.home[key].read(key)
+
+    def as_stored(self, infos: Mapping[str, Info], read: Read) -> tuple[Mapping[str, Info], Read]:
+        """Tensors like these as they are stored: shapes and dtypes, and how to read one by its stored key."""
+        if self.conversion is None:
+            return infos, read
+        return self.conversion.stored_infos(self.stored, infos), self.conversion.writer(read)
 
     def verify(self) -> None:
         """Compare every shard with the SHA-256 noted in it, if any. Raises FileError."""
@@ -113,20 +136,32 @@ class Checkpoint:
             shard.verify()
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Open a .safetensors, .bin, .pt or .pth file, or a Hugging Face folder holding such weights.
+def open_checkpoint(path: str | Path, state: str = "") -> Checkpoint:
+    """Open a file of weights (safetensors or torch.save, whatever its suffix), or a Hugging Face folder of such.
+
+    state   which weights of a file that holds several: "ema" for the running average, or a key of the file
 
     A file with the names of another library (fairseq's HuBERT) is read under those of transformers.
     No code is run, whatever the folder or the pickle holds. Raises FileError.
     """
     path = Path(path)
     if path.is_dir():
-        return _open_folder(path)
+        if state:
+            raise FileError(f"{path}: a folder holds one state; there is no {state!r} to choose.")
+        return _converted(_open_folder(path))
     if not path.exists():
         raise FileError(f"{path}: no such file or folder.")
     if not path.is_file():
         raise FileError(f"{path}: not a regular file or folder.")
-    return _renamed(path, _open_file(path))
+    return _renamed(path, _open_file(path, state))
+
+
+def _converted(folder: Checkpoint) -> Checkpoint:
+    """A folder under the names of transformers' module, where its stored keys are others."""
+    from permgraph.weights.transformers_names import conversion_of
+
+    conversion = conversion_of(folder.path, folder.config, folder.stored)
+    return folder if conversion is None else replace(folder, conversion=conversion)
 
 
 class RenamedFile:
@@ -148,26 +183,45 @@ class RenamedFile:
 
 def _renamed(path: Path, shard: Shard) -> Checkpoint:
     """A file as it is, or under transformers' names when a table knows its own."""
-    table = table_for(shard.infos)
-    if table is None:
+    found = renamed(shard.infos)
+    if found is None:
         return Checkpoint(path, (shard,))
     names: dict[str, str] = {}
-    left_out = []
-    for old in shard.infos:
-        new = table.key(old)
-        if new is None:
-            left_out.append(old)
-        elif names.setdefault(new, old) != old:
+    for old, new in found[1].items():
+        if new is not None and names.setdefault(new, old) != old:
             raise FileError(f"{path}: {names[new]!r} and {old!r} are both {new!r} in transformers' names.")
-    return Checkpoint(path, (RenamedFile(shard, names),), tuple(left_out), table)
+    left_out = tuple(old for old, new in found[1].items() if new is None)
+    return Checkpoint(path, (RenamedFile(shard, names),), left_out, found[0])
 
 
-def _open_file(path: Path) -> Shard:
-    if path.suffix == ".safetensors":
+def _open_file(path: Path, state: str = "") -> Shard:
+    """A file of weights by what it holds, not by its name."""
+    if _is_safetensors(path):
+        if state:
+            raise FileError(f"{path}: a safetensors file holds one state; there is no {state!r} to choose.")
         return SafetensorsFile(path)
-    if path.suffix in PICKLES:
-        return PickleFile(path)
-    raise FileError(f"{path}: expected a .safetensors, {', '.join(PICKLES)} file or a model folder.")
+    if _is_pickle(path):
+        return PickleFile(path, state)
+    raise FileError(f"{path}: expected a .safetensors file, one that torch.save wrote, or a model folder.")
+
+
+def _is_safetensors(path: Path) -> bool:
+    start, size = _start(path), path.stat().st_size
+    announced = len(start) == 9 and start.endswith(b"{") and struct.unpack("<Q", start[:8])[0] <= size - 8
+    return announced or (path.suffix == ".safetensors" and not start.startswith((b"PK\x03\x04", b"\x80\x02")))
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether it begins as a pickle or a zip archive does; a name as torch's gives a reason why it does not."""
+    return _start(path).startswith((b"PK", b"\x80")) or path.suffix in PICKLES
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(9)
+    except OSError as error:
+        raise FileError(f"{path}: cannot read: {error.strerror or error}.") from error
 
 
 def _open_folder(folder: Path) -> Checkpoint:
@@ -228,23 +282,3 @@ def _json_object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise FileError(f"{path}: expected a JSON object.")
     return found
-
-
-QUANTISED = (".qweight", ".qzeros", ".g_idx", ".SCB", ".absmax", ".quant_map", ".weight_packed")
-
-
-def refuse_quantised(infos: Mapping[str, Info], where: str) -> None:
-    """Refuse packed weights, and scales along an axis: no gather re-orders them. Raises FileError."""
-    for key, info in infos.items():
-        scale = key.endswith((".weight_scale", ".weight_scale_inv", ".scales")) and sum(info.shape) > 1
-        packed = key.endswith(QUANTISED) or ".quant_state." in key
-        if scale or packed:
-            axes = [i for i, n in enumerate(info.shape) if n > 1]
-            along = f" along axis {', '.join(map(str, axes))}" if axes else ""
-            raise FileError(
-                f"{where}: quantised{along} ({key!r}); re-ordering channels would tear scales and "
-                "packed values apart. Permute the unquantised checkpoint, then quantise."
-            )
-    narrow = [k for k, i in infos.items() if k.endswith(".weight") and i.dtype in (torch.int8, torch.uint8)]
-    if narrow:
-        raise FileError(f"{where}: {narrow[0]!r} is {infos[narrow[0]].dtype}: quantised. Use the original.")

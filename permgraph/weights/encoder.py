@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,10 @@ from permgraph.errors import FileError, TraceError, UsageError
 from permgraph.frontend.architectures import aliases, is_alias
 from permgraph.ir.names import canonical
 from permgraph.ir.spec import PermSpec
-from permgraph.weights.checkpoint import Checkpoint, open_checkpoint, refuse_quantised
+from permgraph.weights.checkpoint import Checkpoint, open_checkpoint
 from permgraph.weights.names import match_names
+from permgraph.weights.preprocessing import RATE, Preprocessing, preprocessing
+from permgraph.weights.quantised import refuse_quantised
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from permgraph.frontend.sources import Source
     from permgraph.ir.trace import Trace
 
-RATE = 16_000
 _UNREAD = ("masked_spec_embed",)  # read in training only; transformers makes it or not by the config
 
 
@@ -44,9 +45,9 @@ class Encoder:
     config         the transformers configuration, as config.json holds it; MERT's as HuBERT's
     checkpoint     its tensors, under the names transformers gives them (a head's prefix included)
     source         the network on the meta device, ready to be traced
-    sampling_rate  Hz, for a model that hears raw audio; None for others
-    do_normalize   whether each clip is brought to zero mean and unit variance first
+    audio          what it receives, for a model of raw audio
     architecture   what `source` is built from: an alias or a folder
+    state          which weights of a file that holds several, as for `open_checkpoint`
     """
 
     path: Path
@@ -54,9 +55,19 @@ class Encoder:
     config: dict[str, Any]
     checkpoint: Checkpoint
     source: Source
-    sampling_rate: int | None
-    do_normalize: bool
+    audio: Preprocessing
     architecture: str
+    state: str = ""
+
+    @property
+    def sampling_rate(self) -> int | None:
+        """Hz; None for a model that does not take raw audio."""
+        return self.audio.sampling_rate
+
+    @property
+    def do_normalize(self) -> bool:
+        """Whether each clip is brought to zero mean and unit variance first."""
+        return self.audio.do_normalize
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -71,9 +82,7 @@ class Encoder:
     @cached_property
     def trace(self) -> Trace:
         """The captured network (seconds). Raises TraceError."""
-        from permgraph.frontend.capture import capture
-
-        return capture(self.source.module, self.source.args, self.source.kwargs, self.source.name)
+        return self.source.trace()
 
     def module(self, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> nn.Module:
         """A new module in eval mode with the weights, loaded strictly. Weights of 16 bits become `dtype`.
@@ -91,7 +100,7 @@ class Encoder:
 
     def load_into(self, module: nn.Module) -> None:
         """Write the weights into a module of this architecture, cast to its dtypes. Raises like `module`."""
-        refuse_quantised(self.checkpoint.infos, str(self.path))
+        refuse_quantised(self.checkpoint.infos, str(self.path), self.checkpoint.config)
         state = module.state_dict()
         with torch.no_grad():
             for key, name in self.stored.items():
@@ -101,8 +110,8 @@ class Encoder:
                     state[name].zero_()  # not stored, not read: the same in every run
 
 
-def open_encoder(path: str | Path, architecture: str | Path | None = None) -> Encoder:
-    """Open a Hugging Face folder or a single file of weights.
+def open_encoder(path: str | Path, architecture: str | Path | None = None, state: str = "") -> Encoder:
+    """Open a Hugging Face folder or a single file of weights; `state` is for a file, as for `open_checkpoint`.
 
     architecture   for a file: the alias or the folder whose configuration it has; found by its shapes
                    among the published HuBERT sizes when not given
@@ -111,7 +120,7 @@ def open_encoder(path: str | Path, architecture: str | Path | None = None) -> En
     """
     path = Path(path).expanduser()
     if not path.is_dir():
-        return _from_file(path, architecture)
+        return replace(_from_file(path, architecture, state), state=state)
     if architecture is not None:
         raise UsageError(
             f"{path}: a folder has its own config.json; architecture= ({architecture}) is for a file."
@@ -119,8 +128,8 @@ def open_encoder(path: str | Path, architecture: str | Path | None = None) -> En
     return _open(path, path.resolve().name, open_checkpoint(path), str(path.resolve()))
 
 
-def _from_file(path: Path, architecture: str | Path | None) -> Encoder:
-    checkpoint = open_checkpoint(path)
+def _from_file(path: Path, architecture: str | Path | None, state: str) -> Encoder:
+    checkpoint = open_checkpoint(path, state)
     refuse_quantised(checkpoint.infos, str(path))
     for setting, reason in (checkpoint.renames.refused if checkpoint.renames else {}).items():
         if checkpoint.settings.get(setting):
@@ -131,8 +140,8 @@ def _from_file(path: Path, architecture: str | Path | None) -> Encoder:
         built = _find_architecture(path, checkpoint)
     else:
         built = str(architecture)
-        if not is_alias(built):
-            folder = Path(built).expanduser()
+        folder = Path(built).expanduser()
+        if not is_alias(built) or (folder / "config.json").is_file():
             if not (folder / "config.json").is_file():
                 raise UsageError(
                     f"architecture={built!r}: give an alias ({', '.join(aliases())}) or a folder with config.json."
@@ -155,8 +164,8 @@ def _open(path: Path, name: str, checkpoint: Checkpoint, architecture: str) -> E
     source = load_source(architecture)
     made: Any = source.module.config
     config = json.loads(json.dumps(made.to_dict(), default=str))
-    rate, normalize = _preprocessing(source, architecture, config, checkpoint.settings)
-    return Encoder(path, name, config, checkpoint, source, rate, normalize, architecture)
+    audio = _preprocessing(source, architecture, config, checkpoint.settings)
+    return Encoder(path, name, config, checkpoint, source, audio, architecture)
 
 
 def _fit(module: nn.Module, checkpoint: Checkpoint, where: str) -> dict[str, str]:
@@ -209,25 +218,17 @@ def _find_architecture(path: Path, checkpoint: Checkpoint) -> str:
 
 def _preprocessing(
     source: Source, architecture: str, config: Mapping[str, Any], settings: Mapping[str, Any]
-) -> tuple[int | None, bool]:
-    """(sampling rate, normalise) of a model that hears raw audio; (None, False) of others."""
+) -> Preprocessing:
+    """What a model that takes raw audio receives."""
     if "conv_kernel" not in config or len(source.args[0].shape) != 2:
-        return None, False
-    if is_alias(architecture):
-        from permgraph.weights.renames import tables
+        return Preprocessing(None, False)
+    folder = Path(architecture).expanduser()
+    if (folder / "config.json").is_file():
+        return preprocessing(folder, config, settings, None)
+    from permgraph.weights.renames import tables
 
-        rates = {name: rate for table in tables() for name, rate in table.sampling_rate.items()}
-        # fairseq's recipes normalise the audio of the models that have layer norm in the front end
-        normalize = settings.get("normalize", config.get("feat_extract_norm") == "layer")
-        return int(settings.get("sample_rate", rates.get(architecture, RATE))), bool(normalize)
-    file = Path(architecture) / "preprocessor_config.json"
-    if not file.is_file():
-        return int(config.get("sample_rate", RATE)), False  # MERT notes it in its config.json
-    try:
-        data = json.loads(file.read_bytes())
-        return int(data.get("sampling_rate", RATE)), bool(data.get("do_normalize", False))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise FileError(f"{file}: not a preprocessor configuration: {error}.") from error
+    rates = {name: rate for table in tables() for name, rate in table.sampling_rate.items()}
+    return preprocessing(None, config, settings, rates.get(architecture, RATE))
 
 
 # Fields that do not change what the model computes.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from permgraph.errors import FileError, UsageError
@@ -39,7 +39,9 @@ def match_names(
     the messages for what `spec` lists.
     """
     names = spec.names
-    keys = {key: canonical(key) for key in shapes}
+    keys = _spelt(shapes, names)
+    if whole == "model":
+        refuse_twice_spelt(shapes, where)  # a plan moves both alike, a module has room for one
     if prefix is None:
         prefix = _find_prefix(spec, shapes, names, keys, where)
     stored = {}
@@ -68,6 +70,29 @@ def match_names(
             f"{where}: {len(unexpected)} tensors unknown to the {whole}: {first(unexpected)}. {hint}"
         )
     return stored
+
+
+def _spelt(shapes: Shapes, names: Mapping[str, str]) -> dict[str, str]:
+    """Stored key → its spelling among the names of the plan.
+
+    A model in `DataParallel` has a `module` in its keys, perhaps in their middle; it counts when the plan has one too.
+    """
+    keys = {key: canonical(key) for key in shapes}
+    if any("module" in name.split(".") for name in names):
+        return keys
+    plain = {k: ".".join(part for part in name.split(".") if part != "module") for k, name in keys.items()}
+    return plain if len(set(plain.values())) == len(set(keys.values())) else keys
+
+
+def refuse_twice_spelt(keys: Iterable[str], where: str) -> None:
+    """Refuse two keys that are spellings of one name: which one counts is not known. Raises FileError."""
+    seen: dict[str, str] = {}
+    for key in keys:
+        other = seen.setdefault(canonical(key), key)
+        if other != key:
+            raise FileError(
+                f"{where}: {other} and {key} are one tensor under two names: which one counts is not known."
+            )
 
 
 def first(items: Sequence[str], count: int = 20) -> str:

@@ -11,6 +11,7 @@ import torch
 
 from permgraph.atomic_write import replacing, write_file
 from permgraph.errors import FileError
+from permgraph.frontend.hugging_face import plain_config
 from permgraph.weights.checkpoint import Checkpoint, Shard, open_checkpoint
 from permgraph.weights.record import RECORD, Record
 from permgraph.weights.safetensors_io import Info, SafetensorsFile, write_safetensors
@@ -68,6 +69,7 @@ def _write_folder(
     record: Record,
     extra: Mapping[str, bytes],
 ) -> None:
+    infos, read = source.as_stored(infos, read)
     names = [_shard_name(shard) for shard in source.shards]
     for shard, name in zip(source.shards, names, strict=True):
         held = {key: infos[key] for key in shard.infos}
@@ -80,7 +82,8 @@ def _write_folder(
             folder / "model.safetensors.index.json",
             json.dumps(index, sort_keys=True, ensure_ascii=False).encode(),
         )
-    extra = {**extra, RECORD: record.text().encode()}
+    config = {} if "config.json" in extra else {"config.json": plain_config(source.config)}
+    extra = {**{k: v for k, v in config.items() if v}, **extra, RECORD: record.text().encode()}
     for name, data in extra.items():
         write_file(folder / name, data)
     for path in sorted(source.path.iterdir()):

@@ -1,193 +1,169 @@
-"""Pickled checkpoints (.bin, .pt, .pth) read with `torch.load(weights_only=True)`: nothing in them is run.
+"""Pickled checkpoints as torch.save writes them: where their tensors lie, read one at a time. Nothing in them is run.
 
-Training checkpoints (fairseq's) also hold their settings, as objects of classes that are not installed here
-and must not be imported. Those names, listed by their package, are read as inert stubs; any other name makes
-the file refused. There is no way to switch this off.
+Since torch 1.6 a file is a zip archive: one pickle, and a member for each storage. Before, it was five pickles and then
+the storages one after another. Both are read here, not by torch.load, which allocates what a pickle announces.
 """
 
 from __future__ import annotations
 
-import pickle
-import pickletools
+import math
+import struct
 import zipfile
-from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from permgraph.errors import FileError
 from permgraph.weights.safetensors_io import CODES, Info
+from permgraph.weights.training_files import chosen_state, settings_of
+from permgraph.weights.unpickling import Refused, Storage, Stored, Unpickler
 
 MAX_PICKLE = 512 * 2**20
-NESTED = ("model", "state_dict", "model_state_dict", "module")  # where training checkpoints keep the weights
-INERT = ("argparse", "collections", "enum", "fairseq", "hydra", "numpy", "omegaconf", "pathlib", "typing")
-
-
-class _Inert:
-    """Stands for an object of a class we do not load; takes any arguments, and only holds its state."""
-
-    held: Any = None
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> _Inert:
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        self.held = state
+MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of an old file
+Spans = Mapping[str, tuple[int, int]]  # storage → where its bytes begin, and how many there are
 
 
 class PickleFile:
     """One pickled file, with the same reading interface as SafetensorsFile. Raises FileError.
 
-    A zip checkpoint (torch ≥ 1.6) is mapped, so its tensors are read when used; an older one is held whole.
-    `settings` are the training settings that fairseq keeps beside the weights: name → bool, number or text.
+    state     which weights of several: "" for the model's, "ema" for their running average, or a key of the file
+    settings  the training settings kept beside the weights: name → bool, number or text
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, state: str = "") -> None:
         self.path = path
         self.metadata: dict[str, str] = {}
-        loaded = _load(path)
-        self._tensors = _state(path, loaded)
-        self.settings = _settings(loaded)
+        content, self._spans = _load(path)
+        self._tensors = chosen_state(path, content, state)
+        self.settings = settings_of(content)
         self.infos = {key: _info(path, key, tensor) for key, tensor in self._tensors.items()}
 
     def read(self, key: str) -> torch.Tensor:
-        """The tensor; shared with this object, do not write into it."""
-        return self._tensors[key]
+        """The tensor, freshly read: the caller owns it."""
+        tensor = self._tensors[key]
+        size = tensor.dtype.itemsize
+        begin, count = self._spans[tensor.storage.key][0] + tensor.offset * size, tensor.extent * size
+        raw = torch.empty(count, dtype=torch.uint8)
+        with open(self.path, "rb") as stream:
+            stream.seek(begin)
+            if count and stream.readinto(raw.numpy().data) != count:
+                raise FileError(f"{self.path}: {key!r} ends before its {count:,} bytes.")
+        return raw.view(tensor.dtype).as_strided(tensor.shape, tensor.stride)
 
     def verify(self) -> None:
         """Nothing to compare with."""
 
+    @property
+    def same(self) -> dict[str, object]:
+        """Key → what is equal for tensors that are one: the same numbers of the file, seen the same way."""
+        return dict(self._tensors)
 
-def _load(path: Path) -> Any:
+
+def _load(path: Path) -> tuple[Any, Spans]:
+    """What is pickled, and where the storages lie; every storage is there as announced."""
     try:
         with open(path, "rb") as stream:
             zipped = stream.read(2) == b"PK"
-        if zipped and not zipfile.is_zipfile(path):
-            raise FileError(f"{path}: incomplete: the end of the file is missing. Download it again.")
-        names = _globals(path, zipped)
+            if zipped and not zipfile.is_zipfile(path):
+                raise FileError(f"{path}: incomplete: the end of the file is missing. Download it again.")
+            content, storages, spans = _zipped(stream) if zipped else _plain(stream)
+            size = path.stat().st_size
+        for storage in storages.values():
+            _check(storage, spans, size)
+    except Refused as error:
+        raise FileError(
+            f"{path}: refused, nothing was run: the file asks for {error}, which weights do not need. "
+            "Ask its author for a .safetensors file."
+        ) from error
+    except FileError:
+        raise
     except OSError as error:
         raise FileError(f"{path}: cannot read: {error.strerror or error}.") from error
-    except (ValueError, EOFError, IndexError, UnicodeDecodeError, KeyError, zipfile.BadZipFile) as error:
-        raise FileError(f"{path}: not a PyTorch checkpoint, or damaged: {error}.") from error
-    unknown = sorted(names - _known())
-    refused = [n for n in unknown if not n.startswith(tuple(f"{package}." for package in INERT))]
-    if refused:
+    except Exception as error:  # whatever a damaged pickle makes of the reader
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FileError(
-            f"{path}: refused, nothing was run: the file asks for {', '.join(refused[:20])}"
-            f"{f' and {len(refused) - 20} more' if len(refused) > 20 else ''}, which weights do not need. "
-            "Ask its author for a .safetensors file."
+            f"{path}: not a PyTorch checkpoint, refused or damaged, nothing was run: {reason}"
+        ) from error
+    return content, spans
+
+
+def _zipped(stream: BinaryIO) -> tuple[Any, dict[str, Storage], Spans]:
+    with zipfile.ZipFile(stream) as archive:
+        members = archive.infolist()
+        found = [m for m in members if m.filename.rpartition("/")[2] == "data.pkl"]
+        if not found:
+            raise ValueError("no data.pkl in it (a TorchScript or other archive)")
+        top = found[0].filename.removesuffix("data.pkl")
+        if any(m.filename == f"{top}constants.pkl" for m in members):
+            raise ValueError("it is a TorchScript archive, a program")
+        packed = [
+            m.filename
+            for m in members
+            if m.filename.startswith(top) and m.compress_type != zipfile.ZIP_STORED
+        ]
+        if packed or found[0].file_size > MAX_PICKLE:
+            raise ValueError(f"{(packed or ['data.pkl'])[0]} is compressed or too large")
+        order = [m for m in members if m.filename == f"{top}byteorder"]
+        if order and archive.read(order[0]) != b"little":
+            raise ValueError("its numbers are big-endian")
+        with archive.open(found[0]) as pickled:
+            unpickler = Unpickler(pickled)  # type: ignore[arg-type]
+            content = unpickler.load()
+    data = f"{top}data/"
+    spans = {m.filename.removeprefix(data): _span(stream, m) for m in members if m.filename.startswith(data)}
+    return content, unpickler.storages, spans
+
+
+def _span(stream: BinaryIO, member: zipfile.ZipInfo) -> tuple[int, int]:
+    stream.seek(member.header_offset)
+    header = stream.read(30)
+    if len(header) != 30 or not header.startswith(b"PK\x03\x04"):
+        raise ValueError(f"no {member.filename} where the archive says")
+    name, extra = struct.unpack("<HH", header[26:30])
+    return member.header_offset + 30 + name + extra, member.file_size
+
+
+def _plain(stream: BinaryIO) -> tuple[Any, dict[str, Storage], Spans]:
+    stream.seek(0)
+    if Unpickler(stream).load() != MAGIC:
+        raise ValueError("a pickle, but not one of torch.save")
+    Unpickler(stream).load()  # the version of the format
+    system = Unpickler(stream).load()
+    if isinstance(system, dict) and not system.get("little_endian", True):
+        raise ValueError("its numbers are big-endian")
+    unpickler = Unpickler(stream)
+    content = unpickler.load()
+    spans, keys = {}, Unpickler(stream).load()
+    if not isinstance(keys, list) or set(map(str, keys)) != set(unpickler.storages):
+        raise ValueError("its list of storages is not that of its tensors")
+    for key in map(str, keys):
+        storage, counted = unpickler.storages[key], stream.read(8)
+        if len(counted) != 8 or struct.unpack("<q", counted)[0] != storage.count:
+            raise ValueError(f"storage {key} is not there, or of another size")
+        spans[key] = (stream.tell(), storage.count * storage.dtype.itemsize)
+        stream.seek(spans[key][1], 1)
+    return content, unpickler.storages, spans
+
+
+def _check(storage: Storage, spans: Spans, size: int) -> None:
+    begin, held = spans.get(storage.key, (0, 0))
+    wanted = storage.count * storage.dtype.itemsize
+    if wanted > held or begin + held > size:
+        raise ValueError(
+            f"storage {storage.key} announces {wanted:,} bytes, the file holds {min(held, size):,}"
+        )
+
+
+def _info(path: Path, key: str, tensor: Stored) -> Info:
+    if tensor.dtype not in CODES:
+        raise FileError(
+            f"{path}: {key!r} is a {tensor.dtype} tensor; only plain dense tensors can be permuted."
         )
     try:
-        with torch.serialization.safe_globals([(_Inert, name) for name in unknown]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        KeyError,
-        EOFError,
-        OSError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FileError(f"{path}: refused or damaged, nothing was run: {reason}") from error
-
-
-def _known() -> set[str]:
-    """Names that torch itself allows with weights_only=True."""
-    from torch import _weights_only_unpickler as unpickler
-
-    return set(unpickler._get_allowed_globals())
-
-
-def _globals(path: Path, zipped: bool) -> set[str]:
-    """Every global that the pickles of a file name, read off the opcodes without running them."""
-    if zipped:
-        with zipfile.ZipFile(path) as archive:
-            found = [n for n in archive.namelist() if n.rpartition("/")[2] == "data.pkl"]
-            if not found:
-                raise ValueError("no data.pkl in it (a TorchScript or other archive)")
-            if archive.getinfo(found[0]).file_size > MAX_PICKLE:
-                raise ValueError("its data.pkl is too large")
-            with archive.open(found[0]) as stream:
-                return _scan(stream, 1)
-    with open(path, "rb") as stream:
-        # The old format is five pickles: magic, version, system, object, storage keys. A plain pickle is one.
-        return _scan(stream, 5)
-
-
-def _scan(stream: Any, count: int) -> set[str]:
-    names: set[str] = set()
-    for turn in range(count):
-        strings: list[str] = []
-        try:
-            for opcode, value, _ in pickletools.genops(stream):
-                if opcode.name in ("GLOBAL", "INST"):
-                    names.add(_python3(*str(value).split(" ", 1)))
-                elif opcode.name == "STACK_GLOBAL":
-                    names.add(".".join(strings[-2:]))
-                elif isinstance(value, str):
-                    strings.append(value)
-        except (ValueError, EOFError):
-            if turn == 0:
-                raise
-            break  # fewer pickles than the old format has: torch.load will judge
-    return names
-
-
-def _python3(module: str, name: str) -> str:
-    """A global by the name Python 3 gives it: protocol 2 writes `__builtin__.set` for `builtins.set`."""
-    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-    return f"{module}.{name}"
-
-
-def _state(path: Path, loaded: Any) -> dict[str, torch.Tensor]:
-    """The state dict in what was loaded; values that are no tensors are left out."""
-    if not isinstance(loaded, dict):
-        raise FileError(f"{path}: holds a {type(loaded).__name__}, expected a dict of tensors.")
-    for name in NESTED:
-        inner = loaded.get(name)
-        if isinstance(inner, dict) and any(isinstance(v, torch.Tensor) for v in inner.values()):
-            loaded = inner
-            break
-    found = {str(k): v for k, v in loaded.items() if isinstance(v, torch.Tensor)}
-    if not found:
-        raise FileError(
-            f"{path}: holds no tensors (looked in the dict itself and under {', '.join(NESTED)}); "
-            f"its keys are {', '.join(map(repr, list(loaded)[:10]))}."
-        )
-    return found
-
-
-def _settings(loaded: Any) -> dict[str, Any]:
-    """Of the model and the task: from fairseq's `args` (a Namespace), or its `cfg` (an OmegaConf, a dict)."""
-    found: dict[str, Any] = {}
-    if isinstance(loaded, dict):
-        cfg = _fields(loaded.get("cfg"))
-        for section in (loaded.get("args"), cfg.get("task"), cfg.get("model")):
-            found |= {k: _value(v) for k, v in _fields(section).items()}
-    return {k: v for k, v in found.items() if isinstance(v, (bool, int, float, str))}
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    """The fields of a dict, or of an object that was read as a stub."""
-    if isinstance(value, _Inert):
-        value = value.held
-    content = value.get("_content", value) if isinstance(value, dict) else {}  # OmegaConf's DictConfig
-    return {str(k): v for k, v in content.items()} if isinstance(content, dict) else {}
-
-
-def _value(value: Any) -> Any:
-    """OmegaConf wraps each value in a node."""
-    return value.held.get("_val") if isinstance(value, _Inert) and isinstance(value.held, dict) else value
-
-
-def _info(path: Path, key: str, tensor: torch.Tensor) -> Info:
-    if tensor.is_quantized or tensor.layout != torch.strided or tensor.dtype not in CODES:
-        kind = "quantised" if tensor.is_quantized else f"{tensor.layout} {tensor.dtype}"
-        raise FileError(f"{path}: {key!r} is a {kind} tensor; only plain dense tensors can be permuted.")
-    return Info(tuple(tensor.shape), tensor.dtype)
+        tensor.check(path.stat().st_size)
+    except ValueError as error:
+        raise FileError(f"{path}: {key!r}: {error}.") from error
+    assert math.prod(tensor.shape) >= 0
+    return Info(tensor.shape, tensor.dtype)

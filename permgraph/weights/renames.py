@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from permgraph.data_files import read_toml, specs
 from permgraph.errors import FileError
+from permgraph.ir.names import canonical
 
-_TAIL = r"(\.(?:weight|bias|weight_g|weight_v))?"
+_TAIL = r"(\.(?:weight|bias|weight_g|weight_v|running_mean|running_var|num_batches_tracked))?"
 
 
 @dataclass(frozen=True)
@@ -47,24 +49,50 @@ class Renames:
                 return renamed.replace("{i}", "".join(numbers)) + (tail or "")
         return key
 
+    def prefix_in(self, keys: Collection[str]) -> str | None:
+        """What stands before the names of this library in a checkpoint; None when it is not of this library."""
+        ends = [key.removesuffix(self.when[0]) for key in keys if f".{key}".endswith(f".{self.when[0]}")]
+        held = set(keys)
+        return next((p for p in sorted(ends, key=len) if held.issuperset(p + key for key in self.when)), None)
+
 
 @cache
 def tables() -> tuple[Renames, ...]:
-    """Every table, sorted by file name. Raises FileError when a data file is damaged."""
-    return tuple(_read(path) for path in sorted((specs() / "architectures" / "renames").glob("*.toml")))
+    """Every table, those that ask for more keys first. Raises FileError when a data file is damaged."""
+    found = [_read(path) for path in sorted((specs() / "architectures" / "renames").glob("*.toml"))]
+    return tuple(sorted(found, key=lambda table: -len(table.when)))
 
 
-def table_for(keys: Iterable[str]) -> Renames | None:
-    """The table whose `when` keys are all there."""
-    held = set(keys)
-    return next((table for table in tables() if held.issuperset(table.when)), None)
+def renamed(keys: Iterable[str]) -> tuple[Renames, dict[str, str | None]] | None:
+    """The table of a checkpoint's library, and stored key → transformers' name, None for what is left out.
+
+    The names of wrappers and what stands before the encoder (`w2v_encoder.w2v_model.` in a fine-tuned model) do not count;
+    what lies beside the encoder is a head.
+    """
+    plain = {key: ".".join(part for part in canonical(key).split(".") if part != "module") for key in keys}
+    for table in tables():
+        prefix = table.prefix_in(plain.values())
+        if prefix is not None:
+            inside = {
+                k: name.removeprefix(prefix) if name.startswith(prefix) else None for k, name in plain.items()
+            }
+            return table, {k: None if name is None else table.key(name) for k, name in inside.items()}
+    return None
 
 
 def _read(path: Path) -> Renames:
     try:
-        data = read_toml(path)
+        data = _laid_over(path)
         for name in ("when", "heads", "architectures"):
             data[name] = tuple(data.get(name, ()))
         return Renames(**data)
     except TypeError as error:
         raise FileError(f"{path}: cannot read this table of names: {error}.") from error
+
+
+def _laid_over(path: Path) -> dict[str, Any]:
+    """One file, laid over the file that it extends; tables are merged key by key."""
+    data = read_toml(path)
+    base = _laid_over(path.with_name(f"{data.pop('extends')}.toml")) if "extends" in data else {}
+    merged = {k: base[k] | data[k] for k in data if isinstance(data[k], dict) and k in base}
+    return base | data | merged

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
+from torch.utils._pytree import tree_map_only
 
 from permgraph.errors import MatchError, PlanError
+from permgraph.frontend.batches import Inputs, call_for, sides
 from permgraph.ir.plan import Plan
 from permgraph.ir.sums import Sums
 from permgraph.torch_modes import eval_mode
@@ -33,13 +35,14 @@ def repair(
     model_b: nn.Module,
     batches: Iterable[Any],
     weights: tuple[float, float] = (0.5, 0.5),
+    inputs: Inputs = None,
 ) -> dict[str, Any]:
     """Correct `merged` in place, in one pass; each layer sees the corrected outputs of those before it.
 
     Args:
         plan: its groups are repaired: the layers that make their units.
         model_b: B as aligned, with the permuted weights.
-        batches: as for `calibrate`: a tensor, or a pair (for A, for B); the merged network hears what A hears.
+        batches, inputs: as for `calibrate`; the merged network receives what A receives.
         weights: of A and B in the merge.
 
     Returns:
@@ -62,11 +65,11 @@ def repair(
     count = 0
     with torch.no_grad(), eval_mode(*models), _averaging(norms.values()):
         for batch in batches:
-            for_a, for_b = batch if isinstance(batch, (tuple, list)) and len(batch) == 2 else (batch, batch)
+            for_a, for_b = sides(batch, inputs)
             here = [{name: _nothing() for name in names} for _ in models]
-            for side, inputs in ((1, for_a), (2, for_b)):
+            for side, received in ((1, for_a), (2, for_b)):
                 with _watching(layers[side], here[side]):
-                    _run(models[side], inputs)
+                    _run(models[side], received)
             targets = {name: _target(here[1][name], here[2][name], weights) for name in names}
             with _watching(layers[0], here[0], targets):
                 _run(merged, for_a)
@@ -194,10 +197,10 @@ def _averaging(norms: Iterable[_BatchNorm]) -> Iterator[None]:
             norm.training, norm.momentum, norm.num_batches_tracked = training, momentum, tracked
 
 
-def _run(model: nn.Module, inputs: Any) -> None:
+def _run(model: nn.Module, value: Any) -> None:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    args = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-    model(*(a.to(device) if isinstance(a, Tensor) else a for a in args))
+    args, kwargs = tree_map_only(Tensor, lambda t: t.to(device), call_for(model, value))
+    model(*args, **kwargs)
 
 
 def _fold(name: str, layer: nn.Module, now: Sums, target: Target) -> float:

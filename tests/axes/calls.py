@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from permgraph.frontend.capture import capture
+from permgraph.frontend.decomposition import comes_apart
 from permgraph.frontend.schema import node_of
 from permgraph.ir.trace import Node, Ref, StateTensor, TensorMeta, Trace
 from tests.axes.example import C, Example, P
@@ -108,7 +110,11 @@ def _meta(value: Any) -> TensorMeta | None:
 
 
 def traced(call: Call) -> Trace:
-    """The trace that capturing `call` would give if the op came through under its own name."""
+    """The trace of `call`; an op that is not to be decomposed comes through under its own name, whatever its rule."""
+    return capture(call, ()) if comes_apart(call.function) else _as_it_is(call)
+
+
+def _as_it_is(call: Call) -> Trace:
     b, example = _Builder(), call.example
     refs = [b.parameter(f"params.{i}", p) for i, p in enumerate(call.params)]
     weights = [b.parameter(f"weights.{i}", w) for i, w in enumerate(call.weights)]
@@ -124,7 +130,7 @@ def traced(call: Call) -> Trace:
             part = made[which]
             ref = b.add(f"item{i}", "getitem", (node, which), part)
         flat = part.reshape(-1)
-        ref = b.add(f"flat{i}", "aten.reshape.default", (ref, (-1,)), flat)
+        ref = b.add(f"flat{i}", "aten._unsafe_view.default", (ref, (-1,)), flat)
         ref = b.add(f"scaled{i}", "aten.mul.Tensor", (w, ref), flat * call.weights[i], pointwise=True)
         outputs.append(b.add(f"sum{i}", "aten.sum.default", (ref,), flat.sum()))
     b.nodes.append(node_of("output", "output", (tuple(outputs),)))

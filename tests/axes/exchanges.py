@@ -21,5 +21,5 @@ def exchanged_units(found: PermSpec) -> Iterator[list[Gather]]:
         for slot in np.ndindex(shape[:-1]):
             for i, j in combinations(range(group.size), 2):
                 array = np.broadcast_to(np.arange(group.size), shape).copy()
-                array[(*slot, [i, j])] = [j, i]
+                array[slot][[i, j]] = [j, i]
                 yield gathers(plan, Permutations({group.name: array}))

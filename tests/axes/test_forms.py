@@ -103,7 +103,7 @@ def test_a_refusal_is_pinned_and_reported(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def keyless(x1: LabelledTensor, x2: LabelledTensor) -> Any:
-    return {}["x"]
+    return dict[str, Any]()["x"]
 
 
 def of_another_op(x1: LabelledTensor, dim: int) -> str:

@@ -122,7 +122,7 @@ class Flat(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         at = 40 * 30 * 9
-        one, two = self.shaped(self.whole[:at], self.whole[at:]) if self.parts is None else self.parts
+        one, two = self.shaped(self.whole[:at], self.whole[at:]) if self.whole is not None else self.parts
         return F.conv2d(F.conv2d(self.first(x).tanh(), one).tanh(), two)
 
 

@@ -135,10 +135,10 @@ def test_an_argument_of_any_class_is_taken(kind: str) -> None:
     assert (1, 4) in inputs(trace)
     assert [g.size for g in infer(trace).groups] == [6]
     assert len(trace.nodes[-1].operands["outputs"]) == 1
-    assert module.forward.__func__ is Takes.forward
+    assert "forward" not in vars(module)
     runner = Runner(module, args)
     probe = next(n.name for n in runner.trace.nodes if n.shape == (1, 6))
-    assert torch.allclose(runner(args, {probe})[probe], module.one(X))
+    assert torch.allclose(runner(args, {probe})[probe][0], module.one(X))
 
 
 def test_a_cache_is_left_out_of_the_outputs_and_said() -> None:

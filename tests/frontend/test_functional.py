@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from zoo_models.handmade import NETS
 
 from permgraph.frontend import capture as module
 from permgraph.frontend.functional import made_functional
 from permgraph.ir.trace import Trace
-from tools.zoo_models.handmade import NETS
 
 
 class Both:

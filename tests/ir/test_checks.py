@@ -13,7 +13,7 @@ from networks.traced import spec, trace
 
 from permgraph import infer
 from permgraph.errors import PlanError, TraceError
-from permgraph.ir.check_plan import check_permutations, check_plan
+from permgraph.ir.check_plan import MODES, check_permutations, check_plan
 from permgraph.ir.check_spec import check_spec
 from permgraph.ir.check_trace import MAX_COORDINATES, check_trace
 from permgraph.ir.permutations import Permutations, random_permutations
@@ -112,7 +112,7 @@ def test_what_permgraph_makes_itself_passes_every_check(name: str) -> None:
     for free in (False, True):
         found = spec(name, free)
         check_spec(found)
-        for mode in ("exact", "one-sided", "untied"):
+        for mode in MODES:
             if found.groups:
                 check_plan(compile_plan(found, "all", mode=mode))
 
@@ -241,7 +241,7 @@ def test_a_spec_that_contradicts_itself_is_refused(name: str) -> None:
 WRONG_PLANS: dict[str, tuple[dict[str, Any], str]] = {
     "selected": ({"selected": ("ffn.9",)}, "group 'ffn.9' is selected and not defined. Did you mean ffn."),
     "twice": ({"selected": ("ffn.0", "ffn.0")}, "selected: a group is selected twice."),
-    "mode": ({"mode": "evil"}, "mode 'evil': one of exact, one-sided, untied can be."),
+    "mode": ({"mode": "evil"}, "mode 'evil': one of exact, one-sided, untied, untied-qkv can be."),
     "tap": ({"taps": {"ffn.0": "sideways"}}, "taps: 'ffn.0' is observed 'sideways'"),
     "tap of another": ({"taps": {"heads.0": "entering"}}, "it is not selected"),
     "exact, broken": ({"broken": ("x",)}, "mode 'exact' keeps the function"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -88,11 +90,11 @@ class Resize(nn.Module):
 
     def __init__(self, width: int, name: str) -> None:
         super().__init__()
-        self.double = name == "conv"
-        setattr(self, name, nn.Conv2d(width, width, 3, 1 if self.double else 2, padding=1))
+        self.doubles = name == "conv"
+        setattr(self, name, nn.Conv2d(width, width, 3, 1 if self.doubles else 2, padding=1))
 
     def forward(self, x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0)) if self.double else self.op(x)
+        return self.conv(F.interpolate(x, scale_factor=2.0)) if self.doubles else self.op(x)
 
 
 class UNet(nn.Module):
@@ -112,7 +114,7 @@ class UNet(nn.Module):
             if level < 3:
                 inputs.append(nn.ModuleList([Resize(width, "op")]))
                 stack.append(before)
-        self.input_blocks = nn.ModuleList(inputs)
+        self.input_blocks: Any = nn.ModuleList(inputs)
         self.middle_block = nn.ModuleList(
             [ResBlock(1280, 1280), SpatialTransformer(1280), ResBlock(1280, 1280)]
         )
@@ -122,7 +124,7 @@ class UNet(nn.Module):
                 block = self.block(before + stack.pop(), width, level < 3)
                 before = width
                 outputs.append(block.append(Resize(width, "conv")) if level and i == 2 else block)
-        self.output_blocks = nn.ModuleList(outputs)
+        self.output_blocks: Any = nn.ModuleList(outputs)
         self.out = nn.Sequential(nn.GroupNorm(32, 320), nn.SiLU(), nn.Conv2d(320, 4, 3, padding=1))
 
     def block(self, a: int, b: int, attends: bool) -> nn.ModuleList:

@@ -402,7 +402,7 @@ class OpenClipText(nn.Module):
         self.token_embedding = nn.Embedding(49408, width)
         self.positional_embedding = nn.Parameter(torch.empty(77, width))
         blocks = nn.ModuleList(OpenClipBlock(width, heads) for _ in range(layers))
-        self.transformer = nn.ModuleDict({"resblocks": blocks})
+        self.transformer: Any = nn.ModuleDict({"resblocks": blocks})
         self.ln_final = nn.LayerNorm(width)
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from torch import nn
 
 from permgraph.frontend.capture import capture
 from permgraph.ir.spec import PermSpec
-from permgraph.linter.containment import Claim, ClaimPlace, contain
+from permgraph.linter.claims import Claim, ClaimPlace
+from permgraph.linter.containment import contain
 from permgraph.linter.foreign import ForeignGroup, ForeignPlace, resolve
 from permgraph.linter.notations import spelt_places
 from permgraph.linter.report import claim_spec

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from permgraph.ir.spec import PermSpec
-from permgraph.linter.containment import Claim, contain
+from permgraph.linter.claims import Claim
+from permgraph.linter.containment import contain
 from permgraph.linter.foreign import resolve
 from permgraph.linter.notations import read_foreign
 from tests.linter.networks import NETWORKS

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import permgraph as pg
 from permgraph.errors import MatchError
+from permgraph.frontend.batches import Pair
 from permgraph.ir.moments import Moments
 from permgraph.ir.permutations import Permutations
 from permgraph.matching.calibration import calibrate
@@ -211,7 +212,9 @@ def test_a_b_at_another_frame_rate_is_read_at_the_nearest_frame(plan) -> None:
     """B hears the same sound at twice the rate, with a stride twice as long: exactly A's frames."""
     a, b = Tiny(stride=2), Tiny(stride=4)
     sound = clips(6, 120)
-    moments = calibrate(plan, a, b, [(sound[..., ::2], sound)])  # both see every fourth sample: equal counts
+    moments = calibrate(
+        plan, a, b, [Pair(sound[..., ::2], sound)]
+    )  # both see every fourth sample: equal counts
     key = next(k for k in moments.probes if k.startswith("cnn.0"))
     assert moments[key].n == 6 * 28
     slow, fast = Tiny(stride=2), Tiny(stride=1)  # twice the frames
@@ -220,7 +223,7 @@ def test_a_b_at_another_frame_rate_is_read_at_the_nearest_frame(plan) -> None:
     moments = calibrate(plan, slow, fast, [smooth])
     assert moments[key].n == 6 * 58
     nearby = moments[key].correlation().diagonal()
-    elsewhere = calibrate(plan, slow, fast, [(smooth, smooth.flip(-1))])[key].correlation().diagonal()
+    elsewhere = calibrate(plan, slow, fast, [Pair(smooth, smooth.flip(-1))])[key].correlation().diagonal()
     assert nearby.mean() > 0.85 > 0.5 > np.abs(elsewhere).mean()
 
 
@@ -251,7 +254,7 @@ def test_heads_folded_into_the_batch_are_still_told_from_clips() -> None:
 
 def test_clips_that_do_not_pair_are_refused(plan, pair) -> None:
     with pytest.raises(MatchError, match="4 clips for A and 3 for B"):
-        calibrate(plan, *pair, [(clips(4), clips(3))])
+        calibrate(plan, *pair, [Pair(clips(4), clips(3))])
 
 
 def test_no_batch_is_an_error_and_a_nan_is_counted(plan, pair) -> None:
@@ -304,8 +307,8 @@ def test_nodes_inside_sub_graphs_are_found_by_their_names_in_the_trace() -> None
     runner = Runner(model, (x,))
     ops = [n for n in runner.trace.nodes if n.op.startswith("aten.")]
     seen = runner((x,), [n.name for n in ops])
-    assert [tuple(seen[n.name].shape) for n in ops] == [n.shape for n in ops]
-    relus = [seen[n.name] for n in ops if n.op.startswith("aten.relu")]
+    assert [tuple(seen[n.name][0].shape) for n in ops] == [n.shape for n in ops]
+    relus = [seen[n.name][0] for n in ops if n.op.startswith("aten.relu")]
     with torch.no_grad():
         first = torch.relu(model.a(x))
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -314,3 +317,21 @@ def test_nodes_inside_sub_graphs_are_found_by_their_names_in_the_trace() -> None
         last = torch.relu(third * 3 * 0.5)
     for found, want in zip(relus, (first, second, third, last), strict=True):
         torch.testing.assert_close(found, want)
+
+
+def test_labels_in_a_loader_change_nothing_and_keywords_are_as_arguments() -> None:
+    from torch.utils.data import DataLoader, TensorDataset
+
+    def net() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 6)).eval()
+
+    torch.manual_seed(0)
+    a, b, x = net(), net(), torch.randn(64, 6)
+    plan = pg.plan(pg.infer(pg.trace(a, (x[:2],))))
+    want = match(plan, calibrate(plan, a, b, [x]))
+    for target in (torch.randn(64, 6), torch.randint(0, 3, (64,))):
+        loader = DataLoader(TensorDataset(x, target), 64)
+        assert same(match(plan, calibrate(plan, a, b, loader)), want)
+    keyed = match(plan, calibrate(plan, a, b, [{"input": x, "labels": target}]))
+    picked = match(plan, calibrate(plan, a, b, [(target, x)], inputs=1))
+    assert same(keyed, want) and same(picked, want)

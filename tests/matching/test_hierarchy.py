@@ -10,11 +10,12 @@ import pytest
 from permgraph.errors import MatchError
 from permgraph.ir.check_plan import check_permutations
 from permgraph.ir.permutations import Permutations, random_permutations
+from permgraph.ir.spec import PermSpec
 from permgraph.matching.nested_assignment import align, evidence
+from permgraph.matching.scores import flat_source
 from tests.matching.planted import (
     GROUPED_QUERY_PROBES,
     TRANSFORMER_PROBES,
-    flat_source,
     grouped_query,
     plan_of,
     spec_of,
@@ -40,7 +41,7 @@ THREE_DEEP = spec_of(
     ("a/d", "d", 3, "a"),
     ("e", "e", 5, None),
 )
-CASES = {
+CASES: dict[str, tuple[PermSpec, dict[str, tuple[str, ...]]]] = {
     "transformer": (transformer(), TRANSFORMER_PROBES),
     "grouped query": (grouped_query(), GROUPED_QUERY_PROBES),
     "three deep": (THREE_DEEP, {"x": ("a", "a/b", "a/b/c"), "y": ("a", "a/d"), "e": ("e",)}),

@@ -151,6 +151,8 @@ def test_without_moments_only_what_needs_none():
         "role": "ffn",
         "units": 9,
         "moved": 0.0,
+        "fixed": 9,
+        "by_chance": 1.0,
     }
     assert match(plan, None, "random", seed=3).report["groups"]["ffn.0"]["moved"] > 0
     with pytest.raises(MatchError, match=r"matcher 'correlation' needs moments"):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from functools import cache
 
+import onsets
 import pytest
+import real_pairs as tool
 import torch
 from networks import pretrained as p
 
 from permgraph.matching.matchers import match
-from tools import real_pairs as tool
 
 pytestmark = p.needs_data
 
@@ -66,3 +67,18 @@ def test_cifar_pair_needs_alignment_and_batch_norm_both() -> None:
     aligned = p.accuracy(pair.merged(perms, True, equal), judged)
     assert plain < 0.3 and aligned > plain + 0.15
     assert p.accuracy(pair.merged(perms, True), judged) > p.accuracy(pair.merged(None, True), judged)
+
+
+@pytest.mark.slow
+def test_onset_detectors_average_once_every_layer_and_direction_is_aligned() -> None:
+    """On clips of other recordings than those matched on, as in docs/onsets.md."""
+    heard, judged = p.onset_features("train", onsets.HEARD), p.onset_features("test", onsets.JUDGED)
+    wanted = onsets.consensus(judged)
+    ours, reports = onsets.aligned(heard)
+    for count, least in ((2, 0.87), (4, 0.78), (8, 0.72)):
+        aligned, plain = (
+            onsets.agreement(onsets.outputs(onsets.averaged(found[:count]), judged), wanted)[0]
+            for found in (ours, onsets.states())
+        )
+        assert aligned >= least and plain < 0.6
+    assert len(reports[0]) == 6 and all(row["correlation"] > 0.35 for row in reports[0].values())

@@ -70,7 +70,8 @@ class Remembers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scale, self.table = nn.Parameter(torch.empty(7)), None
+        self.scale = nn.Parameter(torch.empty(7))
+        self.table: Tensor | None = None
         self.first, self.head = nn.Linear(3, 7), nn.Linear(7, 2)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,26 +5,24 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from dataclasses import replace
-from pathlib import Path
-from xml.etree import ElementTree
 
 import networkx as nx
 import pytest
 
-from permgraph.errors import FileError
+from permgraph.errors import UsageError
 from permgraph.ir.plan import Plan
-from permgraph.ir.spec import Group, PermSpec
-from permgraph.reporting.drawing import svg
-from permgraph.reporting.drawing.colours import BY_ROLE, of_roles, tint
-from permgraph.reporting.drawing.columns import columns, split
-from permgraph.reporting.drawing.dot import draw
+from permgraph.ir.spec import Group as SpecGroup
+from permgraph.ir.spec import PermSpec
+from permgraph.reporting.drawing import dot
+from permgraph.reporting.drawing.cards import Look, card
+from permgraph.reporting.drawing.colours import BY_ROLE, INK, PALE, Ink, inks
+from permgraph.reporting.drawing.columns import columns, crossings, split
 from permgraph.reporting.drawing.fold import fold
 from permgraph.reporting.drawing.graph import build
-from permgraph.reporting.drawing.tags import TAG, tagged
+from permgraph.reporting.drawing.part import of_groups, of_layer
+from permgraph.reporting.drawing.picture import picture
+from permgraph.reporting.drawing.scene import Text
 from tests.reporting import made
-
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
@@ -54,28 +52,43 @@ def test_wires_carry_the_groups_of_the_weights_at_their_ends(graph: nx.DiGraph) 
 
 
 def test_marks_stand_where_steps_are(graph: nx.DiGraph) -> None:
-    """Each place of a group is at the tail (P) or the head (P⁻¹) of a wire that carries it."""
+    """Each step of the plan is a mark on the side of its box where the units enter or leave."""
     m = "encoder.layers.1"
-    produced, consumed = (
-        wire(graph, f"{m}.attention.q_proj", f"{m}.sdpa"),
-        wire(graph, f"{m}.sdpa", f"{m}.attention.out_proj"),
-    )
-    assert (produced.permute, produced.unpermute) == (True, False)
-    assert (consumed.permute, consumed.unpermute) == (False, True)
-    for tail, head, w in graph.edges(data="wire"):
-        sides = [(p.side, p.layout) for n in (tail, head) for p in graph.nodes[n]["box"].steps]
-        assert not w.permute or any(s == "permute" and layout in w.layouts for s, layout in sides)
-        assert not w.unpermute or any(s == "un-permute" and layout in w.layouts for s, layout in sides)
+    box = {name: box for name, box in graph.nodes(data="box")}
+    assert box[f"{m}.attention.q_proj"].gives == {("heads.1", "heads.1/qk")}
+    assert box[f"{m}.attention.out_proj"].takes == {("heads.1", "heads.1/v")}
+    assert not box[f"{m}.attention.q_proj"].takes and not box[f"{m}.attention.out_proj"].gives
+    steps = {(s.side, s.layout) for b in box.values() for s in b.steps}
+    marks = {("permute", x) for b in box.values() for x in b.gives}
+    assert marks | {("un-permute", x) for b in box.values() for x in b.takes} == steps
 
 
 def test_a_plan_marks_its_own_steps_only() -> None:
     trace = made.trace()
     spec = made.spec(trace)
-    graph = build(trace, spec, Plan(spec, ("ffn.0",)))
-    marked = [w.layouts for *_, w in graph.edges(data="wire") if w.permute or w.unpermute]
-    assert marked == [{("ffn.0",)}]
-    one_sided = build(trace, spec, Plan(spec, ("ffn.0",), "one-sided"))
-    assert not any(w.permute for *_, w in one_sided.edges(data="wire"))
+
+    def marked(plan: Plan) -> list[tuple[str, str]]:
+        boxes = [box for _, box in build(trace, spec, plan).nodes(data="box")]
+        return [(b.title, side) for b in boxes for side in ("takes", "gives") if getattr(b, side)]
+
+    assert marked(Plan(spec, ("ffn.0",))) == [("up", "gives"), ("down", "takes")]
+    assert marked(Plan(spec, ("ffn.0",), "one-sided")) == [("down", "takes")]
+
+
+def test_a_mark_names_the_groups_that_move_and_no_others() -> None:
+    """q moves with the order of heads: its channels, which stay, are named behind the mark and pale."""
+    trace = made.trace()
+    spec = made.spec(trace)
+    plan = Plan(spec, ("heads.1", "heads.1/v"))
+    look = Look(spec, plan)
+    boxes = {name: box for name, box in build(trace, spec, plan).nodes(data="box")}
+    q, v, up = (boxes[f"encoder.layers.1.{n}"] for n in ("attention.q_proj", "attention.v_proj", "ffn.up"))
+    texts = {b.title: [t for t in card(b, b.title, 1, look).items if isinstance(t, Text)] for b in (q, v, up)}
+    assert [t.text for t in texts["q_proj"]][-3:] == ["P", "heads.1", "/qk"]
+    assert [t.text for t in texts["v_proj"]][-3:] == ["P", "heads.1", "/v"]
+    assert [t.text for t in texts["up"]][-1] == "ffn.1" and "P" not in [t.text for t in texts["up"]]
+    ink = {t.text: t.fill for t in texts["q_proj"]}
+    assert ink["heads.1"] == INK and ink["/qk"] == PALE
 
 
 def test_folding_keeps_every_group_and_draws_each_layer_once() -> None:
@@ -103,130 +116,66 @@ def test_a_layer_that_differs_is_not_folded_away() -> None:
 def test_columns_hold_every_box_once_and_no_wire_between_them() -> None:
     trace = made.trace(12)
     graph = build(trace, made.spec(trace, 12))
-    parts = columns(graph, {})
+    parts = columns(graph, {}, 4)
     assert [name for part in parts for name in part] == list(graph)
-    assert len(parts) > 2
+    assert len(parts) == 4
     pieces = split(graph, parts)
-    assert all(nx.is_weakly_connected(piece) for piece in pieces)
-    signs = [box.title for piece in pieces for _, box in piece.nodes(data="box") if box.kind == "sign"]
-    assert signs and all(signs.count(sign) >= 2 for sign in signs)
+    assert [n for p in pieces for n, box in p.nodes(data="box") if box.kind != "port"] == list(graph)
+    ways = {(out.removeprefix("out "), j) for _, out, j, _, _ in crossings(pieces)}
+    home = {name: i for i, part in enumerate(parts) for name in part}
+    assert ways == {(a, home[b]) for a, b in graph.edges if home[a] != home[b]}
 
 
-def test_tags_name_each_group(graph: nx.DiGraph) -> None:
-    boxes = [box for _, box in tagged(graph).nodes(data="box")]
-    named = {layout for box in boxes if box.kind == TAG for layout in box.leaves}
-    assert named == {layout for *_, w in graph.edges(data="wire") for layout in w.layouts}
+def test_every_row_of_the_table_has_an_ink_of_its_own() -> None:
+    names = [f"{role}.{i}" for i in range(12) for role in ("cnn", "ffn", "residual")]
+    sizes = range(2, 2 + len(names))  # all different, so that no two share a row
+    groups = [SpecGroup(n, n.rpartition(".")[0], size) for n, size in zip(names, sizes, strict=True)]
+    found = inks(PermSpec("m", "", tuple(groups), ()))
+    assert len(set(found.values())) == len(groups)
+    assert found["cnn.0"] == BY_ROLE["cnn"] and found["ffn.0"] == BY_ROLE["ffn"]
 
 
-def test_selected_groups_are_strong_and_the_rest_pale() -> None:
+def test_inks_differ_for_a_colour_blind_eye_and_in_grey() -> None:
+    """The hues that roles own differ by lightness, or by the dashes of their lines."""
+
+    def grey(ink: Ink) -> float:
+        red, green, blue = (int(ink.colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+        return 0.299 * red + 0.587 * green + 0.114 * blue
+
+    own = list(BY_ROLE.values())
+    for i, a in enumerate(own):
+        for b in own[i + 1 :]:
+            assert a.dash != b.dash or abs(grey(a) - grey(b)) > 0.05, (a, b)
+
+
+def test_layers_and_groups_alone() -> None:
     trace = made.trace()
     spec = made.spec(trace)
-    dot = draw(trace, spec, Plan(spec, tuple(g.name for g in spec.groups if g.role == "ffn")))
-    assert f'color="{BY_ROLE["ffn"]}"'.lower() in dot.lower()
-    assert BY_ROLE["cnn"].lower() not in dot.lower()
-    assert tint(BY_ROLE["cnn"], 0.3) in dot
-
-
-def test_every_role_has_its_own_hue() -> None:
-    roles = [*BY_ROLE, "slots", "slots/in", "residual/inner"]
-    spec = PermSpec("m", "", tuple(Group(f"{r}.0", r, 2) for r in roles), ())
-    assert len(set(of_roles(spec).values())) == len(roles)
-
-
-@pytest.mark.parametrize("unfold", [False, True])
-def test_layout_is_well_formed_and_of_a_screen_when_folded(tmp_path: Path, unfold: bool) -> None:
-    trace = made.trace(12)
-    path = svg.render(draw(trace, made.spec(trace, 12), unfold=unfold), tmp_path / "made.svg")
-    root = ElementTree.parse(path).getroot()
-    words = [t.text for t in root.iter(f"{SVG}text")]
-    assert words.count("q_proj") == (12 if unfold else 1)
-    assert {"P", "P⁻¹"} <= set(words)
-    assert unfold or {"ffn.0-11", "× 12"} <= set(words)
-    width, height = (float(root.attrib[k].removesuffix("pt")) * 4 / 3 for k in ("width", "height"))
-    assert unfold or (width <= 1600 and height <= 1100)
-
-
-def test_columns_stand_in_order(tmp_path: Path) -> None:
-    """Also when the first has no clusters: Graphviz would put it last."""
-    trace = made.trace(12, prefix="layers")
-    dot = draw(trace, made.spec(trace, 12, prefix="layers"), unfold=True)
-    root = ElementTree.parse(svg.render(dot, tmp_path / "made.svg")).getroot()
-    at: dict[str | None, list[float]] = {}
-    for text in root.iter(f"{SVG}text"):
-        at.setdefault(text.text, []).append(float(text.attrib["x"]))
-    signs = [at[letter] for letter in "ABC"]
-    assert all(max(sign) - min(sign) > 100 for sign in signs)
-    assert [min(sign) for sign in signs] == sorted(min(sign) for sign in signs)
-    assert max(at["audio"]) < min(at["output"])
-
-
-HOSTILE = [
-    "</title><script>alert(1)</script>",
-    "a\x1b[31mred",
-    "x" * 10_000,
-    "<b>bold</b>",
-    "<<table><tr><td>x</td></tr></table>>",
-    'quote" ] ; evil [label="x',
-    "back\\slash\\",
-    "\\N{a|b}\\l",
-    "&lt;i&gt; &amp; &#x41;",
-    "javascript:alert(1)",
-    "a\u202eb\x00c\ud800",
-]
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_names_are_text_and_nothing_else(name: str, tmp_path: Path) -> None:
-    trace = made.trace(1, prefix=name, model=name)
-    spec = made.spec(trace, 1, prefix=name)
-    spec = replace(spec, pinned=tuple(replace(p, reason=name) for p in spec.pinned))
-    path = svg.render(draw(trace, spec, Plan(spec, ("ffn.0",), selection=name)), tmp_path / "made.svg")
-    text = path.read_text()
-    root = ElementTree.fromstring(text)
-    tags = {element.tag.removeprefix(SVG) for element in root.iter()}
-    assert tags <= {"svg", "g", "title", "a", "text", "path", "polygon", "ellipse", "polyline", "tspan"}
-    links = [v for e in root.iter() for k, v in e.attrib.items() if k.endswith("href")]
-    assert all(link.startswith("#") for link in links)
-    assert not any(k.startswith("on") for e in root.iter() for k in e.attrib)
-    assert "\x1b" not in text and "\u202e" not in text and len(text) < 200_000
-    if len(name) < 40 and name.isprintable():
-        assert name in [t.text for t in root.iter(f"{SVG}text")]
-
-
-def test_dot_file_is_the_text_itself(tmp_path: Path) -> None:
-    assert svg.render("digraph {}", tmp_path / "a.dot").read_text() == "digraph {}"
-
-
-def test_unknown_suffix_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"cannot draw a \.bmp\. Use \.svg or \.dot\."):
-        svg.render("digraph {}", tmp_path / "a.bmp")
-
-
-def test_a_layout_that_takes_too_long_leaves_the_dot(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"took more than 0\.001 s\. Wrote .*a\.dot instead"):
-        svg.render("digraph {}", tmp_path / "a.svg", timeout=0.001)
-    assert (tmp_path / "a.dot").read_text() == "digraph {}"
-    assert not (tmp_path / "a.svg").exists()
-
-
-def test_a_layout_that_fails_leaves_the_dot(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"Graphviz failed: .* Wrote .*a\.dot instead"):
-        svg.render("digraph { a -> ", tmp_path / "a.svg")
-    assert (tmp_path / "a.dot").exists()
+    graph = build(trace, spec)
+    layer = of_layer(graph, "encoder.layers.1")
+    inside = {n for n, box in layer.nodes(data="box") if box.kind != "beyond"}
+    assert inside == {n for n, box in graph.nodes(data="box") if box.module.startswith("encoder.layers.1")}
+    ffn = of_groups(graph, ["ffn.2"])
+    assert list(ffn) == ["encoder.layers.2.ffn.up", "encoder.layers.2.ffn.down"]
+    with pytest.raises(UsageError, match=r"--layer encoder.layer.1: no module .*Did you mean"):
+        of_layer(graph, "encoder.layer.1")
 
 
 def test_report_imports_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys, permgraph.reporting.drawing.dot, permgraph.reporting.drawing.svg, permgraph.reporting.tables\n"
+        "import sys, permgraph.reporting.drawing.render, permgraph.reporting.tables\n"
         "print(sorted({'torch', 'transformers', 'pygraphviz'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_graphviz_never_sees_a_name_where_it_has_syntax() -> None:
+@pytest.mark.parametrize("name", ["a;b->c", 'quote" ] ; evil [label="x', "back\\", "<b>x</b>", "\\N{a|b}\\l"])
+def test_graphviz_never_sees_a_name_where_it_has_syntax(name: str) -> None:
     """Ids of nodes and clusters are our own, whatever the network calls its modules."""
-    trace = made.trace(1, prefix="a;b->c")
-    dot = draw(trace, made.spec(trace, 1, prefix="a;b->c"))
-    outside = re.sub(r'"(\\.|[^"\\])*"', "", re.sub(r"<(?:[^<>]|<[^<>]*>)*>(?=[ \]\n])", "", dot))
-    assert "a;b" not in outside
+    trace = made.trace(1, prefix=name)
+    drawn = picture(trace, made.spec(trace, 1, prefix=name))
+    sizes = dot.sizes(drawn._part(drawn.folded.graph, {}), "TB")
+    assert not any(part in sizes for part in ("evil", "a;b", "{a|b}", "<b>", "q_proj"))
+    outside = re.sub(r'"(\\.|[^"\\])*"', "", drawn.dot())
+    assert "a;b" not in outside and "evil" not in outside

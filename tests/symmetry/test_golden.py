@@ -3,8 +3,7 @@
 import json
 
 import pytest
-
-from tools.golden import GOLDEN, golden, networks, text_of, trace_of
+from golden import GOLDEN, golden, networks, text_of, trace_of
 
 LARGE = (
     "hubert-xlarge",

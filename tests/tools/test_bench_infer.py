@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from bench_infer import LARGE, main
 
 from permgraph.frontend.capture import capture
 from permgraph.frontend.sources import load_source
 from permgraph.symmetry.infer import infer
-from tools.bench_infer import LARGE, main
 
 
 def test_the_table_is_printed(capfd: pytest.CaptureFixture[str]) -> None:

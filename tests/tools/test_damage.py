@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from damage import KINDS, Counts, damage_files, valid_files
 
 from permgraph.ir import check_spec, codec, files
-from tools.damage import KINDS, Counts, damage_files, valid_files
 
 SMALL = ("hubert_layer", "grouped_conv", "tied_autoencoder")
 COUNT = 300

@@ -131,7 +131,7 @@ class Memory(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.last(torch.relu(self.first(x)))
-        self.calls += 1
+        self.calls += 1  # type: ignore[assignment]
         self.last_output = y
         return y / self.calls
 

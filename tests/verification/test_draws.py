@@ -21,7 +21,7 @@ CROSSING: Sizes = {"a": (2, ()), "b": (2, ()), "c": (3, ())}
 NESTED: Sizes = {"a": (2, ()), "b": (2, ("a",)), "c": (3, ("a",))}
 DEEP: Sizes = {"a": (2, ()), "b": (3, ("a",)), "c": (2, ("a", "b"))}
 UNDER_TWO: Sizes = {"a": (2, ()), "b": (3, ()), "c": (2, ("a", "b"))}
-CASES = {
+CASES: dict[str, tuple[Sizes, list[tuple[str, ...]]]] = {
     "one group": (PLAIN, [("a",), ("b",), ("c",), ("d",)]),
     "two groups of one place": (CROSSING, [("a", "b"), ("b", "c"), ("c", "a")]),
     "three groups of one place": (CROSSING, [("a", "b", "c")]),

@@ -256,7 +256,7 @@ def test_22_a_fairseq_checkpoint_in_pre_norm_is_not_read_as_post_norm(tmp_path: 
 def test_the_table_covers_a_published_model_one_to_one(name: str) -> None:
     module: Any = load_source(name).module
     state = module.state_dict()
-    (table,) = (t for t in tables() if "mask_emb" in t.names)
+    (table,) = (t for t in tables() if "mask_emb" in t.names and "encoder.pos_conv.0.bias" in t.when)
     layer_norm = module.config.feat_extract_norm == "layer"
     theirs = {fairseq_name(key, layer_norm): canonical(key) for key in state}
     assert len(theirs) == len(state) and set(table.when) <= set(theirs)
@@ -358,7 +358,7 @@ def test_a_folder_and_a_fairseq_file_merge_into_a_folder_that_transformers_loads
 
     out = merge_checkpoints(a.path, b.path, tmp_path / "out", (0.0, 1.0), plan=plan, perms=perms)
     same_output(transformers.AutoModel.from_pretrained(out).double(), model_b, x)
-    out = merge_checkpoints(a.path, b.path, tmp_path / "mean", (0.25, 0.75))
+    out = merge_checkpoints(a.path, b.path, tmp_path / "mean", (0.25, 0.75), parametrized="parts")
     merged = transformers.AutoModel.from_pretrained(out).state_dict()
     state_a, state_b = model_a.state_dict(), model_b.float().state_dict()
     for key, tensor in merged.items():
@@ -378,3 +378,31 @@ def test_other_pickles_keep_their_names(tmp_path: Path) -> None:
     torch.save({"layer_norm.weight": torch.ones(3), "fc1.weight": torch.ones(2, 3)}, tmp_path / "x.pt")
     checkpoint = open_checkpoint(tmp_path / "x.pt")
     assert set(checkpoint) == {"layer_norm.weight", "fc1.weight"} and checkpoint.left_out == ()
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("preprocessor_config.json", {"sampling_rate": 24_000, "do_normalize": True}),
+        ("processor_config.json", {"feature_extractor": {"sampling_rate": 24_000, "do_normalize": True}}),
+        ("processor_config.json", {"sampling_rate": 24_000, "do_normalize": True}),
+    ],
+)
+def test_a_processors_file_says_what_the_model_receives(
+    tmp_path: Path, name: str, content: dict[str, Any]
+) -> None:
+    folder = save(hubert(), tmp_path / "m")
+    (folder / name).write_text(json.dumps(content))
+    encoder = open_encoder(folder)
+    assert (encoder.sampling_rate, encoder.do_normalize, encoder.audio.assumed) == (24_000, True, "")
+
+
+@pytest.mark.parametrize("front", ["group", "layer"])
+def test_what_no_file_says_is_assumed_and_said(tmp_path: Path, front: str) -> None:
+    fields = STABLE | {"feat_extract_norm": "layer"} if front == "layer" else {}
+    encoder = open_encoder(save(hubert(**fields), tmp_path / "m"))
+    assert (encoder.sampling_rate, encoder.do_normalize) == (16_000, front == "layer")
+    assert "assumed: 16,000 Hz" in encoder.audio.assumed
+    (tmp_path / "m" / "preprocessor_config.json").write_text('{"sampling_rate": "fast"}')
+    with pytest.raises(FileError, match="'fast' is not a sampling rate in Hz"):
+        open_encoder(tmp_path / "m")

@@ -104,9 +104,24 @@ def test_17_a_tensor_tied_in_both_stays_tied() -> None:
     a["tied"], b["tied"] = a["fc1.weight"], b["fc1.weight"]
     merged = merge(a, b)
     assert merged["tied"] is merged["fc1.weight"]
-    b["tied"] = b["tied"] + 1
-    merged = merge(a, b)
-    assert not torch.equal(merged["tied"], merged["fc1.weight"])
+
+
+def test_a_tie_of_one_model_only_loses_no_tensor_and_is_said() -> None:
+    a, b = pair()
+    a["tied"], b["tied"] = a["fc1.weight"], b["fc1.weight"] + 1
+    with pytest.warns(UserWarning, match=r"fc1\.weight, tied are one tensor in A and several in B"):
+        merged = merge(a, b, (0.5, 0.5))
+    assert merged["tied"] is merged["fc1.weight"]  # A's network has one there: it keeps what it is given
+    torch.testing.assert_close(merged["tied"], 0.5 * a["tied"] + 0.5 * (b["fc1.weight"] + 0.5))
+    with pytest.raises(
+        UsageError, match=r"fc1\.weight, tied are one tensor in A: give them the same weights"
+    ):
+        merge(a, b, tensor_weights={"tied": (1, 0)})
+    a["tied"], b["tied"] = a["fc1.weight"] + 1, b["fc1.weight"]
+    merged = merge(a, b, (0.5, 0.5))  # A has room for both
+    torch.testing.assert_close(merged["tied"], merged["fc1.weight"] + 0.5)
+    with pytest.raises(FileError, match=r"only in B: tied.*one of them ties to another"):
+        merge({k: v for k, v in a.items() if k != "tied"}, b)
 
 
 @pytest.mark.parametrize("kinds", [("single", "bin shards"), ("shards", "single"), ("bin", "shards")])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import permgraph as pg
 from permgraph.errors import MatchError
+from permgraph.frontend.batches import Pair
 from permgraph.ir.sums import Sums
 from permgraph.weights.interpolate import merge
 from permgraph.weights.repair import repair
@@ -145,9 +146,9 @@ def test_the_other_models_and_dropout_are_left_alone() -> None:
 def test_a_dead_unit_is_moved_and_not_blown_up() -> None:
     plan, merged, a, b = made(False, (0.5, 0.5))
     with torch.no_grad():
-        merged.conv.weight[2] = 0
+        merged.get_parameter("conv.weight")[2] = 0
     repair(plan, merged, a, b, inputs())
-    assert not merged.conv.weight[2].any() and all(
+    assert not merged.get_parameter("conv.weight")[2].any() and all(
         torch.isfinite(t).all() for t in merged.state_dict().values()
     )
 
@@ -156,8 +157,8 @@ def test_same_inputs_same_weights_and_pairs_feed_b_its_own() -> None:
     plan, merged, a, b = made(False, (0.5, 0.5))
     one, two, three = (copy.deepcopy(merged) for _ in range(3))
     repair(plan, one, a, b, inputs())
-    repair(plan, two, a, b, ((x, x) for x in inputs()))  # a generator, read once
-    repair(plan, three, a, b, [(x, 2 * x) for x in inputs()])
+    repair(plan, two, a, b, (Pair(x, x) for x in inputs()))  # a generator, read once
+    repair(plan, three, a, b, [Pair(x, 2 * x) for x in inputs()])
     assert all(
         torch.equal(s, t) for s, t in zip(one.state_dict().values(), two.state_dict().values(), strict=True)
     )

@@ -106,21 +106,80 @@ def test_values_that_are_not_known_pin() -> None:
     assert not spec.groups and not spec.values
 
 
-def test_a_mask_may_differ_where_its_values_decide_nothing() -> None:
-    """It holds its layer in place, whatever it holds; the layer behind it moves."""
-    one = randomise(Pruned([1, 1, 0, 1, 0, 1, 1, 1]), 1)
-    other = randomise(Pruned([1, 0, 1, 1, 1, 1, 0, 1]), 2)
-    plan = plan_of(one)
-    assert plan.groups and not plan.spec.values
-    assert pg.verify(other, X, plan).kept
+MASKS = {"mixed": [1, 1, 0, 1, 0, 1, 1, 1], "other": [1, 0, 1, 1, 1, 1, 0, 1], "all": [1] * 8}
 
 
-def test_a_mask_of_ones_may_not_become_another() -> None:
-    """The units are free because all have the same mask."""
-    one, other = randomise(Pruned([1] * 8), 1), randomise(Pruned([1, 1, 0, 1, 0, 1, 1, 1]), 2)
-    plan = plan_of(one)
-    if {g.size for g in plan.groups} == {8, 6} and "mask" not in {p.tensor for p in plan.steps}:
-        with pytest.raises(PlanError, match="'mask' holds other values"):
-            pg.verify(other, X, plan)
-    else:
-        assert pg.verify(other, X, plan).kept
+@pytest.mark.parametrize("mask", MASKS)
+def test_a_mask_moves_with_its_channels(mask: str) -> None:
+    """Whatever it holds: a plan made for one mask is right for every other."""
+    plan = plan_of(randomise(Pruned(MASKS["mixed"]), 1))
+    assert {g.size for g in plan.groups} == {8, 6} and not plan.spec.values
+    assert "mask" in {step.tensor for step in plan.steps}
+    net = randomise(Pruned(MASKS[mask]), 2)
+    assert pg.verify(net, X, plan).kept
+    moved = pg.apply(plan, pg.random_permutations(plan, seed=3), net.state_dict())
+    assert moved["mask"].dtype == torch.bool and int(moved["mask"].sum()) == sum(MASKS[mask])
+
+
+def test_a_mask_left_behind_is_noticed() -> None:
+    net, other = randomise(Pruned(MASKS["mixed"]), 1).double(), Pruned(MASKS["mixed"]).double()
+    plan, x = plan_of(net), X[0].double()
+    changes = []
+    for seed in range(4):  # an order may leave the mask as it was
+        moved = pg.apply(plan, pg.random_permutations(plan, seed), net.state_dict())
+        other.load_state_dict(moved)
+        torch.testing.assert_close(other(x), net(x), rtol=1e-12, atol=1e-12)
+        other.load_state_dict({**moved, "mask": net.mask})
+        changes.append((other(x) - net(x)).detach().abs().max().item())
+    assert max(changes) > 1e-3
+
+
+class Quantised(nn.Module):
+    """Weights kept as small integers with a scale for each row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        for name, rows, columns in (("first", 8, 5), ("second", 3, 8)):
+            integers = torch.randint(-127, 128, (rows, columns), generator=generator)
+            self.register_buffer(name, integers.to(torch.int8))
+            self.register_buffer(f"{name}_scale", torch.rand(rows, 1, generator=generator) / 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(x @ (self.first.to(x.dtype) * self.first_scale).T)
+        return h @ (self.second.to(x.dtype) * self.second_scale).T  # type: ignore[no-any-return]
+
+
+def test_integers_that_are_scaled_are_weights_as_others() -> None:
+    net = Quantised()
+    plan = plan_of(net)
+    assert [g.size for g in plan.groups] == [8] and not plan.spec.values
+    assert pg.verify(net, X, plan).kept
+
+
+class Counted(Ordered):
+    """An order that is also summed: one use by position is enough for it to be a table."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (1 + self.order.to(x.dtype).sum())
+
+
+def test_a_table_stays_a_table_whatever_else_reads_it() -> None:
+    assert set(plan_of(randomise(Counted(1), 1)).spec.values) == {"order"}
+
+
+class Largest(nn.Module):
+    """Which channels are read depends on where the largest integers are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(5, 8), nn.Linear(3, 3)
+        self.register_buffer("rank", torch.tensor([4, 1, 7, 0, 2, 6, 3, 5]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.leave(torch.tanh(self.enter(x))[:, self.rank.topk(3).indices])  # type: ignore[no-any-return]
+
+
+def test_integers_that_are_sorted_are_a_table() -> None:
+    spec = pg.infer(pg.trace(randomise(Largest(), 1), X))
+    assert "rank" not in {place.tensor for place in spec.places}

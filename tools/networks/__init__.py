@@ -6,8 +6,9 @@ each other where the architecture allows, so that a rule that mixes two axes up 
 """
 
 from networks.handmade import HANDMADE
+from networks.recurrent import RECURRENT
 from networks.small import SMALL
 
-MODELS = SMALL | HANDMADE
+MODELS = SMALL | HANDMADE | RECURRENT
 
-__all__ = ["HANDMADE", "MODELS", "SMALL"]
+__all__ = ["HANDMADE", "MODELS", "RECURRENT", "SMALL"]

@@ -6,6 +6,7 @@ The README beside the weights describes them and gives the accuracies they were 
 from __future__ import annotations
 
 import csv
+import importlib.util
 import math
 from functools import cache
 from itertools import pairwise
@@ -107,6 +108,18 @@ class Res8(nn.Module):
         return self.output(x.mean((2, 3)))
 
 
+class Onsets(nn.Module):
+    """Features (clips, frames, 266), 100 frames a second, to the probability of an onset (clips, frames)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.RNN(266, 25, num_layers=3, bidirectional=True, batch_first=True)
+        self.out = nn.Linear(50, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.out(self.rnn(x)[0]))[..., 0]
+
+
 def weights(name: str) -> Path:
     """The file of one network: "mnist_cnn_a", "cifar_resnet20", "res8_firefox_seed403959", …"""
     return DATA / "weights" / f"{name}.safetensors"
@@ -124,6 +137,8 @@ def build(name: str) -> nn.Module:
         return MnistCnn().eval()
     if name.startswith("res8_firefox"):
         return Res8().eval()
+    if name.startswith("onsets"):
+        return Onsets().eval()
     return CifarNet(shortcut="plainnet" not in name).eval()
 
 
@@ -136,8 +151,13 @@ def load(name: str) -> nn.Module:
 
 def example(name: str) -> tuple[Tensor, ...]:
     """Inputs of the right shape to trace `build(name)` with."""
-    shape = {"mnist": (1, 1, 28, 28), "cifar": (1, 3, 32, 32), "res8": (1, 1, 81, 40)}[name.split("_")[0]]
-    return (torch.randn(shape, generator=torch.Generator().manual_seed(0)),)
+    shapes = {
+        "mnist": (1, 1, 28, 28),
+        "cifar": (1, 3, 32, 32),
+        "res8": (1, 1, 81, 40),
+        "onsets": (1, 50, 266),
+    }
+    return (torch.randn(shapes[name.split("_")[0]], generator=torch.Generator().manual_seed(0)),)
 
 
 def _images(file: str, count: int | None) -> tuple[np.ndarray, Tensor]:
@@ -209,3 +229,27 @@ def keyword_clips(count: int) -> tuple[Tensor, ...]:
     pick = np.linspace(0, len(rows) - 1, count).astype(int)
     paths = [DATA / "kws" / rows[i]["path"] for i in pick]
     return tuple(torch.from_numpy(soundfile.read(p, dtype="float32")[0])[None] for p in paths)
+
+
+def onset_features(split: str, count: int) -> list[Tensor]:
+    """Clips of four seconds of real music, evenly from a split ("train" or "test"), as the onset detectors see them.
+
+    Each (1, frames, 266).
+    """
+    import soxr
+
+    path = DATA / "weights" / "onset_features.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with (DATA / "misc_music" / "manifest.csv").open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["split"] == split and r["kind"].startswith("music")]
+    rows = [row for row in rows if float(row["seconds"]) >= 4]
+    found = []
+    for i in np.linspace(0, len(rows) - 1, count).astype(int):
+        row = rows[i]
+        wave, rate = soundfile.read(DATA / "misc_music" / row["path"], always_2d=True)
+        features = module.features(soxr.resample(wave.mean(1), rate, module.RATE))
+        found.append(torch.from_numpy(features)[None])
+    return found

@@ -22,7 +22,7 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
             if name.endswith(("weight_g", "original0")):  # the norms of weight_norm: positive
                 parameter.copy_(0.5 + torch.rand(parameter.shape, generator=generator))
             elif parameter.dim() >= 2:
-                normal(parameter, 0.0, parameter[0].numel() ** -0.5)
+                normal(parameter, 0.0, max(parameter[0].numel(), 1) ** -0.5)
             else:  # scales near 1, biases near 0, far enough from either to tell units apart
                 normal(parameter, 1.0 if name.endswith("weight") else 0.0, 0.3)
         for name, buffer in module.named_buffers():

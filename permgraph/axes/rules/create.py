@@ -20,12 +20,18 @@ def filled(call: Call) -> LabelledTensor:
     return LabelledTensor(call.space, call.shape, weight=True)
 
 
-@op("""linspace logspace eye tril_indices triu_indices hann_window hamming_window randperm rand randn randint
-    rand_like randn_like""")
+@op("""linspace logspace eye tril_indices triu_indices hann_window hamming_window""")
 def by_position(call: Call) -> LabelledTensor:
     """Every element knows its place."""
     call.only_shapes()
     return pinned_tensor(call.space, call.shape, "position", weight=True)
+
+
+@op("rand randn randint randperm rand_like randn_like randint_like")
+def random_values(call: Call) -> LabelledTensor:
+    """Every element has a value of its own, which does not move along with a unit."""
+    call.only_shapes()
+    return pinned_tensor(call.space, call.shape, "random values", weight=True)
 
 
 @op("arange")

@@ -16,23 +16,13 @@ _COPIES = tuple(f"aten.{name}." for name in ("alias", "clone", "contiguous", "de
 register("isin", "...?, t*? -> ...", "elements", "test_elements")
 
 
-@op("""permgraph.pointwise hardtanh relu6 rrelu celu selu threshold softplus logit nan_to_num
-    hardswish log_sigmoid hardshrink softshrink hardsigmoid leaky_relu mish elu real imag special_expm1 special_erf
-    masked_fill clamp addcmul addcdiv lerp copy gelu silu fmod remainder heaviside floor_divide
-    complex polar __and__ __or__ __xor__ multiply subtract divide true_divide _prelu_kernel""")
+@op("permgraph.pointwise hardswish masked_fill copy floor_divide complex polar _prelu_kernel")
 def elementwise(call: Call) -> LabelledTensor:
     """..., ... -> ..."""
     return contract(", ".join(["..."] * len(call.tensors)) + " -> ...", call.tensors, call.shape)
 
 
-@op("where")
-def where(call: Call) -> LabelledTensor | Results:
-    """A choice between two; with the condition alone, where it holds."""
-    return call.pin_all("selected by its values") if call.node.multiple else elementwise(call)
-
-
-@op("""alias clone contiguous detach lift lift_fresh lift_fresh_copy to _to_copy type_as alias_copy detach_copy
-    bernoulli feature_dropout conj _conj resolve_conj""")
+@op("alias clone detach lift lift_fresh lift_fresh_copy _to_copy alias_copy detach_copy bernoulli _conj")
 def same(call: Call) -> LabelledTensor:
     """The input itself; a table of indices keeps its contents."""
     tensor, *others = call.tensors
@@ -45,7 +35,7 @@ def same(call: Call) -> LabelledTensor:
     return replace(result, table=tensor.table) if integers else result
 
 
-@op("dropout native_dropout alpha_dropout feature_alpha_dropout")
+@op("native_dropout")
 def dropout(input: LabelledTensor, call: Call) -> Results:
     """... -> ..."""
     return call.every(pointwise(input))
@@ -57,8 +47,3 @@ def glu(self: LabelledTensor, dim: int) -> LabelledTensor:
     dim = one_dim(dim, self.rank)
     half = self.shape[dim] // 2
     return pointwise(span(self, dim, 0, half), span(self, dim, half, 2 * half))
-
-
-@op("prelu")
-def prelu(self: LabelledTensor, weight: LabelledTensor) -> str:
-    return "..., ... -> ..." if self.rank < 2 or weight.shape == (1,) else "b c s*, c -> b c s*"

@@ -67,7 +67,7 @@ def index_select(self: LabelledTensor, dim: int, index: LabelledTensor) -> Label
 
 
 @op("""nonzero nonzero_static masked_select bincount _unique _unique2 unique_dim unique_consecutive put
-    multinomial""")
+    multinomial repeat_interleave""")
 def by_content(call: Call) -> Results:
     """What is found where depends on all that enters: nothing of it may move."""
     return call.pin_all("selected by its values")
@@ -163,15 +163,6 @@ def equal(self: LabelledTensor, call: Call) -> LabelledTensor:
         if chosen is not None:
             return reshape(chosen.values, call.shape)
     return pointwise(*call.tensors)
-
-
-@op("take_along_dim")
-def take_along(
-    self: LabelledTensor, indices: LabelledTensor, dim: int | None, call: Call
-) -> LabelledTensor | Results:
-    if dim is None:
-        raise UnsupportedForm("take_along_dim over the flattened tensor")
-    return gather(self, dim, indices, call)
 
 
 @op("scatter scatter_add scatter_reduce")

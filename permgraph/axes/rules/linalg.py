@@ -85,7 +85,7 @@ def _in_order(matrix: LabelledTensor, shape: Shape) -> LabelledTensor:
     return positions_only(lead, shape, lead.rank, "order of rows and columns")
 
 
-@op("""linalg_qr linalg_cholesky_ex linalg_lu_factor_ex linalg_lu cholesky _linalg_eigh linalg_eig linalg_eigvals
+@op("""linalg_qr linalg_cholesky_ex linalg_lu_factor_ex linalg_lu cholesky _linalg_eigh linalg_eig
     linalg_ldl_factor_ex linalg_householder_product geqrf""")
 def decomposition(call: Call) -> Results:
     """QR, LU, Cholesky, eigenvectors: factors that depend on the order of rows."""

@@ -12,7 +12,7 @@ from permgraph.axes import joining, movement
 from permgraph.axes.contraction import contract
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.movement import resized
-from permgraph.axes.rules.builders import INDEX, dims_of, one_dim, part_by_data, placed, written
+from permgraph.axes.rules.builders import dims_of, one_dim, part_by_data, placed, written
 from permgraph.axes.rules.rule import Call, Results
 from permgraph.axes.rules.table import op
 from permgraph.ir.trace import Ref
@@ -20,8 +20,7 @@ from permgraph.ir.trace import Ref
 PARTS = "real and imaginary part"
 
 
-@op("""view _unsafe_view reshape flatten unflatten squeeze unsqueeze view_copy ravel _reshape_alias squeeze_copy
-    unsqueeze_copy""")
+@op("view _unsafe_view squeeze unsqueeze view_copy _reshape_alias squeeze_copy unsqueeze_copy")
 def reshape(self: LabelledTensor, call: Call) -> LabelledTensor:
     return movement.reshape(self, call.shape)
 
@@ -31,19 +30,9 @@ def transpose(self: LabelledTensor, dim0: int, dim1: int) -> LabelledTensor:
     return movement.swap(self, dim0, dim1)
 
 
-@op("swapaxes")
-def swap_axes(self: LabelledTensor, axis0: int, axis1: int) -> LabelledTensor:
-    return movement.swap(self, axis0, axis1)
-
-
-@op("t numpy_T")
+@op("t")
 def reverse(self: LabelledTensor) -> LabelledTensor:
     return movement.permute(self, range(self.rank)[::-1])
-
-
-@op("mT adjoint")
-def adjoint(self: LabelledTensor) -> LabelledTensor:
-    return movement.swap(self, -2, -1)
 
 
 @op("permute permute_copy")
@@ -51,25 +40,9 @@ def permute(self: LabelledTensor, dims: tuple[int, ...]) -> LabelledTensor:
     return movement.permute(self, dims)
 
 
-@op("movedim")
-def move_dims(self: LabelledTensor, source: Any, destination: Any) -> LabelledTensor:
-    sources, targets = dims_of(source, self.rank), dims_of(destination, self.rank)
-    order = [d for d in range(self.rank) if d not in sources]
-    for new, old in sorted(zip(targets, sources, strict=True)):
-        order.insert(new, old)
-    return movement.permute(self, order)
-
-
-@op("expand expand_copy expand_as broadcast_to")
-def expand(self: LabelledTensor, call: Call, other: LabelledTensor | None = None) -> LabelledTensor:
-    call.only_shapes(*([other] if other else []), self)
+@op("expand expand_copy")
+def expand(self: LabelledTensor, call: Call) -> LabelledTensor:
     return movement.expand(self, call.shape)
-
-
-@op("broadcast_tensors")
-def broadcast(tensors: tuple[LabelledTensor, ...], call: Call) -> Results:
-    """Each is widened to the common shape."""
-    return tuple(movement.expand(t, shape) for t, shape in zip(tensors, call.shapes, strict=True))
 
 
 @op("slice slice_copy")
@@ -80,15 +53,6 @@ def cut(self: LabelledTensor, dim: int, start: Any, end: Any, step: int, call: C
     return movement.span(self, dim, *slice(start, end, step).indices(self.shape[dim]))
 
 
-@op("narrow")
-def narrow(self: LabelledTensor, dim: int, start: Any, length: Any, call: Call) -> LabelledTensor:
-    dim = one_dim(dim, self.rank)
-    if not isinstance(start, int) or not isinstance(length, int):
-        return part_by_data(self, dim, call.shape)
-    start %= max(1, self.shape[dim])
-    return movement.span(self, dim, start, start + length)
-
-
 @op("select select_copy")
 def select(self: LabelledTensor, dim: int, index: Any, call: Call) -> LabelledTensor:
     if isinstance(index, Ref):
@@ -96,19 +60,13 @@ def select(self: LabelledTensor, dim: int, index: Any, call: Call) -> LabelledTe
     return movement.select(self, dim, index)
 
 
-@op("""split chunk split_with_sizes split_with_sizes_copy split_copy tensor_split unsafe_split""")
+@op("split split_with_sizes split_with_sizes_copy split_copy unsafe_split")
 def split(
-    self: LabelledTensor,
-    dim: int,
-    call: Call,
-    split_size: Any = None,
-    split_sizes: Any = None,
-    indices: Any = None,
-    tensor_indices_or_sections: LabelledTensor | None = None,
+    self: LabelledTensor, dim: int, call: Call, split_size: Any = None, split_sizes: Any = None
 ) -> Results:
     """Sizes are read off the results, if they do not depend on the data."""
-    dim, asked = one_dim(dim, self.rank), (split_size, split_sizes, indices)
-    if tensor_indices_or_sections is not None or any(isinstance(x, Ref) for a in asked for x in _many(a)):
+    dim = one_dim(dim, self.rank)
+    if any(isinstance(size, Ref) for size in (*_many(split_size), *_many(split_sizes))):
         return tuple(part_by_data(self, dim, shape) for shape in call.shapes)
     ends = np.cumsum([shape[dim] for shape in call.shapes])
     starts = [0, *ends[:-1]]
@@ -120,7 +78,7 @@ def unbind(self: LabelledTensor, dim: int) -> Results:
     return tuple(movement.select(self, dim, i) for i in range(self.shape[dim]))
 
 
-@op("cat concat concatenate")
+@op("cat")
 def cat(tensors: tuple[LabelledTensor, ...], dim: int) -> LabelledTensor:
     return joining.concat(tensors, dim)
 
@@ -152,56 +110,19 @@ def roll(self: LabelledTensor, shifts: Any, dims: Any) -> LabelledTensor:
     return self
 
 
-@op("fft_fftshift")
-def half_turn(self: LabelledTensor, dim: Any) -> LabelledTensor:
-    """Every dim rolled by half its length, rounded down."""
-    dims = dims_of(dim, self.rank)
-    return roll(self, tuple(self.shape[d] // 2 for d in dims), dims)
-
-
-@op("fft_ifftshift")
-def half_turn_back(self: LabelledTensor, dim: Any) -> LabelledTensor:
-    """Every dim rolled by half its length, rounded up."""
-    dims = dims_of(dim, self.rank)
-    return roll(self, tuple((self.shape[d] + 1) // 2 for d in dims), dims)
-
-
 def _many(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
 @op("repeat")
 def repeat(self: LabelledTensor, repeats: tuple[Any, ...], call: Call) -> LabelledTensor:
-    counts = (1,) * (self.rank - len(repeats)) + repeats  # tile may name fewer
-    self = movement.reshape(self, (1,) * (len(counts) - self.rank) + self.shape)
-    for dim, count in enumerate(counts):
+    self = movement.reshape(self, (1,) * (len(repeats) - self.rank) + self.shape)
+    for dim, count in enumerate(repeats):
         if isinstance(count, Ref):
             self = part_by_data(self, dim, resized(self.shape, dim, call.shape[dim]))
         elif count != 1:
             self = movement.tile(self, dim, count, inner=False)
     return self
-
-
-@op("tile")
-def tile(self: LabelledTensor, dims: tuple[Any, ...], call: Call) -> LabelledTensor:
-    return repeat(self, dims, call)
-
-
-@op("repeat_interleave")
-def repeat_interleave(
-    call: Call, repeats: Any, self: LabelledTensor | None = None, dim: int | None = None
-) -> LabelledTensor | Results:
-    """Each element so many times; where a tensor says how many, positions are ordered."""
-    if self is None:  # the counts alone: the result is an index
-        return call.pin_all(INDEX)
-    if dim is None:
-        self, dim = movement.reshape(self, (prod(self.shape),)), 0
-    dim %= self.rank
-    if isinstance(repeats, int):
-        return movement.tile(self, dim, repeats, inner=True)
-    if isinstance(repeats, LabelledTensor):
-        repeats.pin(INDEX)
-    return part_by_data(self, dim, call.shape)
 
 
 @op("constant_pad_nd pad")

@@ -13,7 +13,7 @@ GROUPS = "b (g [c]) [s*], (g c)?, (g c)? -> b (g c) s*"
 
 register("softmax _softmax log_softmax _log_softmax _safe_softmax", SOFTMAX, l="dim")
 register("layer_norm native_layer_norm", "... [c*], c*?, c*? -> ... c*", c="normalized_shape")
-register("rms_norm _fused_rms_norm", "... [c*], c*? -> ... c*", c="normalized_shape")
+register("rms_norm", "... [c*], c*? -> ... c*", c="normalized_shape")
 register("group_norm", GROUPS, g="num_groups")
 register("native_group_norm", GROUPS, g="group")
 register("instance_norm", "b c [s*], c?, c?, c?, c? -> b c s*")
@@ -22,8 +22,7 @@ RUNNING = parse("b c s*, c?, c?, c?, c? -> b c s*")
 BATCH = parse("[b] c [s*], c?, c?, c?, c? -> b c s*")
 
 
-@op("""batch_norm native_batch_norm cudnn_batch_norm _native_batch_norm_legit
-    _native_batch_norm_legit_no_training""")
+@op("""native_batch_norm cudnn_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training""")
 def batch_norm(
     input: LabelledTensor,
     weight: LabelledTensor | None,

@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from permgraph.axes.contraction import contract
 from permgraph.axes.labelled_tensor import LabelledTensor
-from permgraph.axes.movement import reshape, resized
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules.builders import axes, dims_of, ordered_along, placed, pointwise, term
-from permgraph.axes.rules.rule import Call
 from permgraph.axes.rules.table import op, register
 
 register("stft", "... !t -> ... !f !s", "self")
 register("unfold unfold_copy", "l* !n r* -> l* !w r* !z", l="dimension")
-register("unfold_backward", "l* !w r* !z -> l* !n r*", l="dim")
 register("bucketize", "... -> ...", "self")
 register("segment_reduce", "l* !n r* -> l* !segments r*", "data", l="axis")
-register("grid_sampler grid_sampler_2d grid_sampler_3d", "b c !s*, b t* !p -> b c t*")
+register("grid_sampler_2d grid_sampler_3d", "b c !s*, b t* !p -> b c t*")
 
 
 @op("_fft_r2c _fft_c2c _fft_c2r")
 def fourier(self: LabelledTensor, dim: tuple[int, ...]) -> str:
-    return ordered_along(self.rank, dims_of(dim, self.rank))
-
-
-_KINDS = ("fft", "ifft", "rfft", "irfft")
-
-
-@op(" ".join([*(f"fft_{kind}" for kind in _KINDS), "fft_hfft fft_ihfft"]))
-def transform(self: LabelledTensor, dim: int) -> str:
-    return ordered_along(self.rank, dims_of(dim, self.rank))
-
-
-@op(" ".join(f"fft_{kind}{n}" for kind in _KINDS for n in "2n"))
-def transforms(self: LabelledTensor, s: tuple[int, ...] | None, dim: tuple[int, ...] | None) -> str:
-    if dim is None and s is not None:  # the last dims, one per size
-        dim = tuple(range(-len(s), 0))
     return ordered_along(self.rank, dims_of(dim, self.rank))
 
 
@@ -53,15 +32,6 @@ def diagonal(self: LabelledTensor, dim1: int, dim2: int) -> str:
     return f"{term(names, ordered=dims)} -> {term([*kept, '!new'])}"
 
 
-@op("diag_embed")
-def diagonal_matrix(self: LabelledTensor, dim1: int, dim2: int) -> str:
-    *kept, last = axes(self.rank)
-    after = list(kept)
-    for dim in sorted((dim1 % (self.rank + 1), dim2 % (self.rank + 1))):
-        after.insert(dim, f"!new{dim}")
-    return f"{term([*kept, f'!{last}'])} -> {term(after)}"
-
-
 @op("searchsorted")
 def search(sorted_sequence: LabelledTensor, self: LabelledTensor | None = None) -> LabelledTensor:
     """Where each element falls among sorted ones: those are ordered."""
@@ -69,20 +39,3 @@ def search(sorted_sequence: LabelledTensor, self: LabelledTensor | None = None) 
         raise UnsupportedForm("a table per row" if sorted_sequence.rank > 1 else "a number searched for")
     sorted_sequence.pin("ordered axis")
     return pointwise(self)
-
-
-@op("col2im")
-def fold(self: LabelledTensor, call: Call) -> LabelledTensor:
-    """(b, c·taps, places) → (b, c, h, w)."""
-    channels, taps = call.shape[-3], self.shape[-2] // call.shape[-3]
-    wide = reshape(self, resized(self.shape, self.rank - 2, channels, taps))
-    return contract("... c !k !p -> ... c !h !w", [wide], call.shape)
-
-
-@op("cross linalg_cross")
-def cross(self: LabelledTensor, other: LabelledTensor, dim: Any) -> LabelledTensor:
-    """Vector product: the three coordinates are ordered."""
-    product = pointwise(self, other)
-    at = product.shape.index(3) if dim is None else dim % product.rank
-    contract("l* !n r* -> l* r*", [product], resized(product.shape, at), {"l*": at})  # all three in one order
-    return placed(product, (at,))

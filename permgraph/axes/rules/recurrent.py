@@ -15,6 +15,7 @@ from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules.rule import Call, Results
 from permgraph.axes.rules.table import op
+from permgraph.ir.names import hidden_states_name
 
 # Rows are (gate, unit), gates in a fixed order; time is ordered, and its order shows in the result.
 INPUT = "b !t i, (!g h) i, (!g h)?, (!g h)? -> b !s h"
@@ -62,12 +63,22 @@ def _recurrent(gates: int) -> Callable[..., Results]:
             for at in range(first, first + ways):
                 initial = [movement.select(h, 0, at) for h in start]
                 last.append(_layer(x, params[at * per : (at + 1) * per], initial, gates, has_biases))
+                _show(call, last[-1], at // ways, bool(at % ways))
             states = [state for state, _ in last[first:]]
             x = concat(states, 2) if ways > 1 else states[0]
         x = x if batch_first else movement.swap(x, 0, 1)
         return (x, *(_final(call, i, last) if i in call.read else None for i in range(1, 1 + len(start))))
 
     return layers
+
+
+def _show(call: Call, made: State, layer: int, reverse: bool) -> None:
+    """The hidden states of this layer and direction can be observed, also where they are projected afterwards."""
+    state, cell = made
+    node = call.node.name
+    call.space.show(hidden_states_name(node, layer, reverse), state)
+    if cell is not state:
+        call.space.show(hidden_states_name(node, layer, reverse, inner=True), cell)
 
 
 def _final(call: Call, result: int, last: list[State]) -> LabelledTensor:

@@ -7,7 +7,6 @@ from typing import Any
 from permgraph.axes.contraction import contract
 from permgraph.axes.equal_values import EQUAL, ZEROS
 from permgraph.axes.labelled_tensor import Chosen, LabelledTensor
-from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules.builders import axes, dims_of, one_dim, pointwise, term
 from permgraph.axes.rules.rule import Call, Results
 from permgraph.axes.rules.table import op, register
@@ -44,7 +43,7 @@ def choice(tensor: LabelledTensor, dim: int, shape: Shape, kept: str, call: Call
     return LabelledTensor(tensor.space, shape, chosen=chosen)
 
 
-@op("""sum mean amax amin prod logsumexp nansum nanmean count_nonzero any all _is_all_true _is_any_true var std norm
+@op("""sum mean amax amin prod logsumexp nansum count_nonzero any all _is_all_true _is_any_true var std norm
     linalg_vector_norm""")
 def reduction(self: LabelledTensor, dim: Any = None, keepdim: bool = False) -> LabelledTensor:
     """... c -> ..."""
@@ -85,7 +84,7 @@ def position(self: LabelledTensor, dim: int | None, keepdim: bool, call: Call) -
     return reduced(self, dim, keepdim, ordered=True)
 
 
-@op("sort topk argsort")
+@op("sort topk")
 def ranked(self: LabelledTensor, call: Call, dim: int) -> Results:
     """Values in their own order, whatever the order of coordinates; the index follows the coordinates it names."""
     if not self.rank:
@@ -107,11 +106,3 @@ def scan(self: LabelledTensor, call: Call, dim: int) -> Results:
     if not self.rank:
         return call.every(self)
     return call.every(contract(ALONG, [self], call.shape, {"l*": dim % self.rank}))
-
-
-@op("linalg_norm")
-def vector_norm(self: LabelledTensor, ord: Any, dim: Any, keepdim: bool) -> LabelledTensor:
-    """Norms of matrices other than Frobenius' have no rule."""
-    if ord not in (None, "fro") and len(dims_of(dim, self.rank)) > 1:
-        raise UnsupportedForm("a norm of matrices")
-    return reduced(self, dim, keepdim)

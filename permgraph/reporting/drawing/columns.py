@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 
 import networkx as nx
 import numpy as np
 
 from permgraph.ir.spec import IntArray
 from permgraph.reporting.drawing.graph import Box, Wire
+from permgraph.reporting.drawing.part import ordered
 
-MAX_RANKS = 11  # boxes above each other that a screen holds at a readable size
 # What a further stream across a cut, and a further level of modules cut, cost; an even column costs 1.
 _CROSSING, _LEVEL = 0.1, 0.15
 
 
-def columns(graph: nx.DiGraph, whole: dict[str, str], ranks: int = MAX_RANKS) -> list[list[str]]:
-    """The boxes, in order, cut into columns of about equal height, wider than high as a screen is.
+def columns(graph: nx.DiGraph, whole: dict[str, str], count: int) -> list[list[str]]:
+    """The boxes, in order, cut into at most `count` columns of about equal height.
 
     Cuts are placed where few streams cross and between modules far apart in the module tree; never between
     two boxes with the same value in `whole`.
@@ -25,7 +25,6 @@ def columns(graph: nx.DiGraph, whole: dict[str, str], ranks: int = MAX_RANKS) ->
     names = list(graph)
     depth = _depths(graph, names)
     height = max(depth.values(), default=0) + 1
-    count = max(1, min(-(-height // ranks), round((height / 5) ** 0.5) + 1))
     starts = [c for c in range(1, len(names)) if _may_cut(names, depth, whole, c)]
     cost = {c: _cost(graph, names, c) for c in starts}
 
@@ -79,32 +78,38 @@ def _cost(graph: nx.DiGraph, names: list[str], cut: int) -> float:
 
 
 def split(graph: nx.DiGraph, parts: list[list[str]]) -> list[nx.DiGraph]:
-    """One graph per column. A wire that crosses columns ends at a sign, and begins again at its twin.
+    """One graph per column. A wire from one column to another ends at a port "out", and begins again at one "into".
 
-    Each column is connected, so that Graphviz lays it out as one: an edge whose "wire" is None is not drawn.
+    All wires of a box that leave its column share a port, and so do those of a box that enter another column.
     """
     home = {name: i for i, part in enumerate(parts) for name in part}
-    found = [graph.subgraph(part).copy() for part in parts]
-    letters: dict[str, str] = {}
+    found = [ordered(graph, part) for part in parts]
     for tail, head, wire in graph.edges(data="wire"):
         if home[tail] == home[head]:
             continue
-        letter = letters.setdefault(tail, _letter(len(letters)))
-        box: Box = graph.nodes[tail]["box"]
+        out, into = _port(graph, tail, "out"), _port(graph, tail, "into", home[head])
         leaves, enters = found[home[tail]], found[home[head]]
-        out, into = f"{letter} out", f"{letter} into {home[head]}"
-        leaves.add_node(out, box=replace(box, name=out, kind="sign", title=letter))
-        enters.add_node(into, box=replace(box, name=into, kind="sign", title=letter))
-        before = leaves.edges[tail, out]["wire"] if leaves.has_edge(tail, out) else Wire()
-        leaves.add_edge(tail, out, wire=before | replace(wire, unpermute=False))
-        enters.add_edge(into, head, wire=replace(wire, permute=False))
-    for column in found:
-        islands = [min(island, key=list(column).index) for island in nx.weakly_connected_components(column)]
-        column.add_edges_from(((islands[0], other) for other in islands[1:]), wire=None)
+        leaves.add_node(out.name, box=out)
+        enters.add_node(into.name, box=into)
+        before = leaves.edges[tail, out.name]["wire"] if leaves.has_edge(tail, out.name) else Wire()
+        leaves.add_edge(tail, out.name, wire=before | wire)
+        enters.add_edge(into.name, head, wire=wire)
     return found
 
 
-def _letter(number: int) -> str:
-    """A, B, … Z, AA, AB, …"""
-    more, last = divmod(number, 26)
-    return (_letter(more - 1) if more else "") + chr(ord("A") + last)
+def crossings(parts: list[nx.DiGraph]) -> list[tuple[int, str, int, str, Wire]]:
+    """The ways between columns: column and port of the beginning, column and port of the end, what they carry."""
+    found = []
+    for j, part in enumerate(parts):
+        for name, box in part.nodes(data="box"):
+            if box.kind == "port" and box.op == "into":
+                out = f"out {box.title}"
+                i = next(i for i, other in enumerate(parts) if out in other)
+                wires = (wire for *_, wire in part.out_edges(name, data="wire"))
+                found.append((i, out, j, name, reduce(or_, wires)))
+    return found
+
+
+def _port(graph: nx.DiGraph, tail: str, kind: str, column: int | None = None) -> Box:
+    name = f"{kind} {tail}" + ("" if column is None else f" {column}")
+    return Box(name, "port", kind, "", tail)

@@ -1,242 +1,153 @@
-"""The permutation graph as DOT: modules are clusters, groups are colours, P and P⁻¹ stand at the weights."""
+"""The permutation graph as DOT: with sizes alone, for the layout, or with texts, for another tool."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from html import escape
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import graphviz
 import networkx as nx
 
-from permgraph.ir.plan import Plan
-from permgraph.ir.spec import PermSpec
-from permgraph.ir.trace import Trace
-from permgraph.reporting.drawing import colours
-from permgraph.reporting.drawing.columns import columns, split
-from permgraph.reporting.drawing.fold import Folded, fold
-from permgraph.reporting.drawing.graph import Box, Layout, Wire, build
-from permgraph.reporting.drawing.legend import legend
-from permgraph.reporting.drawing.modules import Module, last_level, tree
-from permgraph.reporting.drawing.tags import TAG, tagged
-from permgraph.reporting.text import clean, fold_names
+from permgraph.reporting.drawing import colours, fonts
+from permgraph.reporting.drawing.cards import TITLE, Card, Look
+from permgraph.reporting.drawing.facts import carried
+from permgraph.reporting.drawing.graph import Box, Wire
+from permgraph.reporting.drawing.modules import Caption, Module
+from permgraph.reporting.text import clean
 
-FONT = "Helvetica,Arial,DejaVu Sans,sans-serif"
-PALE = 0.3  # how much is left of a group's colour when the plan does not move it
-_SIGN = {"shape": "circle", "width": "0.26", "height": "0.26", "margin": "0", "fixedsize": "true"}
+BAND = 19  # height of the band above a frame's boxes, for its title
 
 
-def draw(trace: Trace, spec: PermSpec, plan: Plan | None = None, unfold: bool = False) -> str:
-    """The permutation graph of a network as DOT.
+@dataclass(frozen=True)
+class Part:
+    """What is laid out as one: a column of the drawing, or all of it.
 
-    Args:
-        trace, spec: the network and its groups.
-        plan: groups it selects are drawn strong and all others pale; without it all are strong.
-        unfold: draw every copy of repeated layers instead of one, "× 12".
+    graph, cards, captions   boxes and wires; the card and the caption of each box
+    root                     the frames
+    titles                   width to keep for the title of each frame, by path
     """
-    graph = build(trace, spec, plan)
-    folded = Folded(graph, {}, {}) if unfold else fold(graph, trace, spec)
-    parts = split(folded.graph, columns(folded.graph, _folded_home(folded)))
+
+    graph: nx.DiGraph
+    cards: Mapping[str, Card]
+    captions: Mapping[str, Caption]
+    root: Module
+    titles: Mapping[str, float]
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """Box → its id. Ids are ours: a name from the model never stands where DOT has syntax."""
+        return {name: f"n{i}" for i, name in enumerate(self.graph)}
+
+    @property
+    def frames(self) -> dict[str, Module]:
+        """Id of a cluster → its frame."""
+        return {f"cluster_{i}": module for i, module in enumerate(self.root.walk())}
+
+
+def sizes(part: Part, direction: str) -> str:
+    """DOT that says only how large everything is."""
     dot = graphviz.Digraph("permgraph")
-    dot.attr(rankdir="TB", nodesep="0.25", ranksep="0.2", bgcolor="white", pad="0.15")
-    # Columns hold no wire between them, so Graphviz lays out each alone and packs them in a row.
-    dot.attr(pack="24", packmode=f"array_ti{len(parts)}")
-    dot.attr(label=legend(spec, plan, colours.of_roles(spec)), labelloc="t", labeljust="l")
-    dot.attr(fontname=FONT, fontsize="11", tooltip=_quoted(spec.model))
-    dot.attr("node", fontname=FONT, fontsize="11", shape="box", style="rounded,filled", margin="0.13,0.05")
-    dot.attr("node", fillcolor="white", color=colours.PINNED, height="0.3")
-    dot.attr("edge", fontname=FONT, arrowsize="0.6", labelfontsize="10")
-    for i, part in enumerate(parts):
-        # A cluster that is not seen: Graphviz packs what has clusters first, and keeps their order.
-        with dot.subgraph(name=f"cluster_{i}") as column:
-            column.attr(label="", peripheries="0", margin="0")
-            _Column(column, tagged(part), i, folded, spec, plan).draw()
+    dot.attr(rankdir=direction, nodesep="0.2", ranksep="0.24", pad="0", margin="0")
+    dot.attr("node", shape="box", fixedsize="true", label="")
+    dot.attr("edge", dir="none")
+    ids = part.ids
+
+    def node(dot: graphviz.Digraph, name: str) -> None:
+        card = part.cards[name]
+        dot.node(ids[name], width=f"{card.width / 72:.4f}", height=f"{card.height / 72:.4f}")
+
+    def frame(dot: graphviz.Digraph, module: Module) -> None:
+        table = (
+            f'<<table border="0" cellborder="0" fixedsize="true" width="{round(part.titles[module.path])}"'
+        )
+        dot.attr(label=f'{table} height="{BAND - 4}"><tr><td></td></tr></table>>', labeljust="l", margin="8")
+
+    _nest(dot, part, node, frame)
+    _ends(dot, part)
+    for tail, head in part.graph.edges:
+        dot.edge(ids[tail], ids[head])
     return str(dot.source)
 
 
-def _folded_home(folded: Folded) -> dict[str, str]:
-    """Box → the outermost folded module it is in, if any: a column must not end inside it."""
-    home: dict[str, str] = {}
-    for name, box in folded.graph.nodes(data="box"):
-        found = [path for path in folded.copies if f"{box.module}.".startswith(f"{path}.")]
-        if found:
-            home[name] = min(found, key=len)
-    return home
+def text(part: Part, look: Look, direction: str) -> str:
+    """DOT with titles, groups and colours, for Graphviz or another tool to lay out."""
+    dot = graphviz.Digraph("permgraph")
+    dot.attr(rankdir=direction, fontname=fonts.FAMILY)
+    dot.attr(
+        "node",
+        shape="box",
+        style="rounded,filled",
+        fillcolor="white",
+        color=colours.PINNED,
+        fontsize=str(TITLE),
+    )
+    ids = part.ids
+
+    def node(dot: graphviz.Digraph, name: str) -> None:
+        box: Box = part.graph.nodes[name]["box"]
+        caption = part.captions[name]
+        times = f" × {caption.count}" if caption.count > 1 else ""
+        groups = carried(box.leaves, look.spec) if box.kind == "weight" and box.leaves else ""
+        lines = [caption.title + times, box.detail, groups]
+        dot.node(ids[name], "\\n".join(_quoted(line) for line in lines if line), color=_colour(box, look))
+
+    def frame(dot: graphviz.Digraph, module: Module) -> None:
+        times = f" × {module.count}" if module.count > 1 else ""
+        dot.attr(label=_quoted(module.title + times), labeljust="l", color="#C8C8C8")
+
+    _nest(dot, part, node, frame)
+    for tail, head, wire in part.graph.edges(data="wire"):
+        dot.edge(ids[tail], ids[head], **_line(wire, look))
+    return str(dot.source)
 
 
-class _Column:
-    """Writes one column of the drawing into `dot`."""
-
-    def __init__(
-        self,
-        dot: graphviz.Digraph,
-        graph: nx.DiGraph,
-        number: int,
-        folded: Folded,
-        spec: PermSpec,
-        plan: Plan | None,
-    ) -> None:
-        self.dot, self.graph, self.number, self.folded, self.spec = dot, graph, number, folded, spec
-        self.selected = {g.name for g in spec.groups} if plan is None else set(plan.selected)
-        self.hues = colours.of_roles(spec)
-        # Ids are ours: a name from the model never stands where DOT has syntax.
-        self.ids = {name: f"c{number}n{i}" for i, name in enumerate(graph)}
-
-    def draw(self) -> None:
-        boxes = [box for _, box in self.graph.nodes(data="box")]
-        root = tree(boxes, self.folded.copies)
-        for name in root.boxes:
-            self._node(self.dot, name, self._box(name).title)
-        for i, module in enumerate(root.inside.values()):
-            self._module(self.dot, module, f"{self.number}_{i}")
-        for tail, head, wire in self.graph.edges(data="wire"):
-            self._wire(self.ids[tail], self.ids[head], wire, self._box(head).kind == TAG)
-
-    def _box(self, name: str) -> Box:
-        box: Box = self.graph.nodes[name]["box"]
-        return box
-
-    def _module(self, dot: graphviz.Digraph, module: Module, key: str, above: str = "") -> None:
-        """A cluster; but a module with one box is that box, and one with one module a longer name for it."""
-        title = _dotted(above, self.folded.titles.get(module.path, last_level(module.path)))
-        count = self.folded.copies.get(module.path, 1)
-        inside = list(module.inside.values())
-        if len(module.all_boxes()) == 1:
-            (name,) = module.all_boxes()
-            self._only(dot, module, name, title)
-            return
-        if not module.boxes and len(inside) == 1 and count == 1:
-            self._module(dot, inside[0], key, title)
-            return
-        with dot.subgraph(name=f"cluster_{key}") as cluster:
-            times = f'  <b><font point-size="12">× {count}</font></b>' if count > 1 else ""
-            cluster.attr(label=f'<<font color="#555555">{_html(title)}</font>{times}>', labeljust="l")
-            cluster.attr(
-                style="rounded,filled", color="#C8C8C8", fillcolor="#00000008", margin="7", peripheries="1"
-            )
-            cluster.attr(tooltip=_quoted(module.path))
-            for name in module.boxes:
-                self._node(cluster, name, self._box(name).title)
-            for i, child in enumerate(inside):
-                self._module(cluster, child, f"{key}_{i}")
-
-    def _only(self, dot: graphviz.Digraph, module: Module, name: str, title: str) -> None:
-        box = self._box(name)
-        rest = box.module.removeprefix(module.path).strip(".")
-        own = box.title if box.kind != "weight" or rest else ""
-        count = max(self.folded.copies.get(path, 1) for path in (module.path, box.module))
-        self._node(dot, name, _dotted(title, own), count)
-
-    def _node(self, dot: graphviz.Digraph, name: str, title: str, count: int = 1) -> None:
-        box, key = self._box(name), self.ids[name]
-        tip = _tooltip(_facts(box))
-        if box.kind == "sign":
-            look = {"fillcolor": "#444444", "fontcolor": "white", "fontsize": "10"}
-            dot.node(key, title, tooltip=tip, **_SIGN, **look)
-            return
-        if box.kind == TAG:
-            ink = colours.INK if self._strong(box.leaves or ()) else "#999999"
-            text = self._groups(box.leaves or ())
-            look = {"shape": "plain", "style": "", "fontsize": "10", "height": "0", "fontcolor": ink}
-            dot.node(key, f"<{_html(text)}>", tooltip=_quoted(text), **look)
-            return
-        if box.kind == "join" and len(box.title) == 1:
-            dot.node(key, f"<<b>{_html(box.title)}</b>>", tooltip=tip, fontsize="15", **_SIGN)
-            return
-        lines = [f"<b>{_html(title)}</b>" + (f"  <b>× {count}</b>" if count > 1 else "")]
-        if small := " · ".join(word for word in (box.detail, *box.follows) if word):
-            lines.append(f'<font point-size="9" color="#555555">{_html(small)}</font>')
-        if box.through and box.steps and box.kind == "weight":
-            words = ", ".join(dict.fromkeys(s.tensor.rpartition(".")[2] for s in box.steps))
-            lines.append(f'<font point-size="9"><b>P</b> {_html(words)}</font>')
-        dot.node(key, f"<{'<br/>'.join(lines)}>", tooltip=tip, **self._look(box))
-
-    def _look(self, box: Box) -> dict[str, str]:
-        """Filled with a tint of the group whose units it makes."""
-        if box.kind in ("input", "output"):
-            return {"style": "filled", "color": "#555555", "fillcolor": "#E4E4E4"}
-        if box.kind == "unknown":
-            return {"color": colours.UNKNOWN, "style": "rounded,filled,dashed", "penwidth": "1.6"}
-        made = sorted(box.leaves or ()) if box.kind == "weight" else []
-        if not made:
-            return {}
-        hue = self.hues[self.spec.by_name[made[0][-1]].role]
-        strong = self._strong(made)
-        return {
-            "color": hue if strong else colours.tint(hue, PALE),
-            "fillcolor": colours.tint(hue, 0.22 if strong else 0.07),
-        }
-
-    def _wire(self, a: str, b: str, wire: Wire | None, into_tag: bool) -> None:
-        if wire is None:
-            self.dot.edge(a, b, style="invis")
-            return
-        if not wire.layouts:
-            why = f"pinned by {', '.join(wire.reasons[:3])}" if wire.reasons else "no group lives here"
-            self.dot.edge(a, b, color=colours.PINNED, penwidth="1.1", tooltip=_tooltip([why]))
-            return
-        strong = self._strong(wire.layouts)
-        marks = {"taillabel": "P", "labelangle": "50", "labeldistance": "1.5"} if wire.permute else {}
-        marks |= {"headlabel": "P⁻¹", "labelangle": "68", "labeldistance": "1.9"} if wire.unpermute else {}
-        self.dot.edge(
-            a,
-            b,
-            color=self._stripes(wire.layouts),
-            penwidth="2.4" if strong else "1.6",
-            labelfontcolor=colours.INK if strong else "#999999",
-            arrowhead="none" if into_tag else "normal",
-            weight="4",  # keeps tags straight above what they belong to, and the marks clear of them
-            tooltip=_tooltip([self._groups(wire.layouts)]),
-            **marks,
-        )
-
-    def _strong(self, layouts: Iterable[Layout]) -> bool:
-        return any(name in self.selected for layout in layouts for name in layout)
-
-    def _groups(self, layouts: Iterable[Layout]) -> str:
-        """Names and sizes: "heads.0-11/v  12 × 64"."""
-        ordered = sorted(layouts)
-        innermost = [n for layout in ordered for n in layout if not self._holds(n, layout)]
-        names = ", ".join(fold_names(innermost))
-        sizes = (tuple(self.spec.by_name[n].size for n in layout) for layout in ordered)
-        return f"{names}  {', '.join(' × '.join(map(str, size)) for size in dict.fromkeys(sizes))}"
-
-    def _holds(self, name: str, layout: Layout) -> bool:
-        return any(self.spec.by_name[other].within == name for other in layout)
-
-    def _stripes(self, layouts: Iterable[Layout]) -> str:
-        """A line for each role on the wire, side by side; strong when a group of the role is selected."""
-        hues: dict[str, bool] = {}
-        for name in (n for layout in sorted(layouts) for n in layout):
-            hue = self.hues[self.spec.by_name[name].role]
-            hues[hue] = hues.get(hue, False) or name in self.selected
-        return ":".join(hue if strong else colours.tint(hue, PALE) for hue, strong in hues.items())
+def _colour(box: Box, look: Look) -> str:
+    makes = sorted(box.leaves or ()) if box.kind == "weight" else []
+    return look.inks[makes[0][-1]].colour if makes else colours.PINNED
 
 
-def _facts(box: Box) -> Iterable[str]:
-    """Lines of a box's tooltip: its module, its tensors, its steps, why it is pinned."""
-    yield f"{box.module or box.name}: {box.op}"
-    for step in box.steps[:8]:
-        yield f"{step.side} {step.tensor}[{step.axis}]: {', '.join(step.layout)}"
-    touched = {step.tensor for step in box.steps}
-    yield from [t for t in box.tensors if t not in touched][:4]
-    for pin in box.pins[:6]:
-        yield f"{pin.tensor}[{pin.axis}]: {pin.count} pinned by {pin.reason}"
+def _line(wire: Wire, look: Look) -> dict[str, str]:
+    strokes = look.strokes(wire.layouts)
+    if not strokes:
+        return {"color": colours.PINNED}
+    return {
+        "color": ":".join(ink.colour if strong else colours.tint(ink.colour, 0.4) for ink, strong in strokes),
+        "penwidth": "2",
+        "tooltip": _quoted(carried(wire.layouts, look.spec)),
+    }
 
 
-def _dotted(*parts: str) -> str:
-    return ".".join(p for p in parts if p)
+Draw = Callable[[graphviz.Digraph, str], None]
+Frame = Callable[[graphviz.Digraph, Module], None]
 
 
-def _html(text: str) -> str:
-    return escape(clean(text, 60), quote=True)
+def _nest(dot: graphviz.Digraph, part: Part, node: Draw, frame: Frame) -> None:
+    """Nodes in clusters inside clusters, as the frames are."""
+    keys = {module.path: key for key, module in part.frames.items()}
+
+    def fill(dot: graphviz.Digraph, module: Module) -> None:
+        for name in module.boxes:
+            node(dot, name)
+        for child in module.inside.values():
+            with dot.subgraph(name=keys[child.path]) as cluster:
+                frame(cluster, child)
+                fill(cluster, child)
+
+    fill(dot, part.root)
+
+
+def _ends(dot: graphviz.Digraph, part: Part) -> None:
+    """Ports at the upper or at the lower edge."""
+    for rank, kind in (("source", "into"), ("sink", "out")):
+        boxes = [box for _, box in part.graph.nodes(data="box") if box.kind == "port" and box.op == kind]
+        if boxes:
+            with dot.subgraph() as edge:
+                edge.attr(rank=rank)
+                for box in boxes:
+                    edge.node(part.ids[box.name])
 
 
 def _quoted(text: str) -> str:
     """Text for a plain DOT attribute, in which Graphviz reads backslashes, quotes and entities."""
     quoted: str = graphviz.nohtml(graphviz.escape(clean(text, 300).replace("&", "&amp;")))
     return quoted
-
-
-def _tooltip(lines: Iterable[str]) -> str:
-    joined: str = graphviz.nohtml("\\n".join(_quoted(line) for line in lines))
-    return joined

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 
 import networkx as nx
@@ -37,6 +37,31 @@ def fold(graph: nx.DiGraph, trace: Trace, spec: PermSpec) -> Folded:
                 found = _merged(found, family, run)
         depth += 1
     return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """Equal modules that follow each other: their paths, the title of all, the boxes of each in order."""
+
+    paths: tuple[str, ...]
+    title: str
+    copies: tuple[tuple[str, ...], ...]
+
+
+def runs(graph: nx.DiGraph, trace: Trace, spec: PermSpec) -> list[Run]:
+    """All runs of equal numbered modules, those inside others too, the outermost first."""
+    found = []
+    deepest = max((len(_parts(box)) for _, box in graph.nodes(data="box")), default=0)
+    for depth in range(deepest):
+        for family in _families(graph, depth):
+            for run in _runs(graph, family, trace, spec):
+                paths = tuple(_join(family, number) for number, _ in run)
+                found.append(Run(paths, _title(family, run), tuple(tuple(names) for _, names in run)))
+    return found
+
+
+def _title(family: str, run: list[tuple[str, list[str]]]) -> str:
+    return f"{family.rpartition('.')[2]}.{ranges(int(number) for number, _ in run)}".removeprefix(".")
 
 
 def _parts(box: Box) -> list[str]:
@@ -110,7 +135,7 @@ def _structure(layouts: frozenset[Layout] | None, spec: PermSpec) -> Hashable:
 
 
 def _merged(found: Folded, family: str, run: list[tuple[str, list[str]]]) -> Folded:
-    """The graph with the boxes of a run mapped to those of its first module.
+    """The graph with the boxes of a run mapped to those of its first module, which carry the groups of all.
 
     Wires from one copy to the next are left out; what they carry is shown on the wires that leave the last.
     """
@@ -119,6 +144,8 @@ def _merged(found: Folded, family: str, run: list[tuple[str, list[str]]]) -> Fol
     copy = {name: i for i, (_, names) in enumerate(run) for name in names}
     merged = nx.DiGraph()
     merged.add_nodes_from((n, d) for n, d in graph.nodes(data=True) if home.get(n, n) == n)
+    for same in zip(*(names for _, names in run), strict=True):
+        merged.nodes[same[0]]["box"] = _together([graph.nodes[name]["box"] for name in same])
     between: list[tuple[str, Wire]] = []
     for tail, head, wire in graph.edges(data="wire"):
         ends = home.get(tail, tail), home.get(head, head)
@@ -130,7 +157,25 @@ def _merged(found: Folded, family: str, run: list[tuple[str, list[str]]]) -> Fol
     for tail, wire in between:
         for _, head in merged.out_edges(tail):
             if head not in home:
-                merged.edges[tail, head]["wire"] |= replace(wire, unpermute=False)
+                merged.edges[tail, head]["wire"] |= wire
     path = _join(family, run[0][0])
-    title = f"{family.rpartition('.')[2]}.{ranges(int(n) for n, _ in run)}".removeprefix(".")
-    return Folded(merged, found.copies | {path: len(run)}, found.titles | {path: title})
+    return Folded(merged, found.copies | {path: len(run)}, found.titles | {path: _title(family, run)})
+
+
+def _together(boxes: list[Box]) -> Box:
+    """The first of some equal boxes, with the groups of all of them."""
+    first = boxes[0]
+    return replace(
+        first,
+        enters=_union(first.enters, (box.enters for box in boxes)),
+        leaves=_union(first.leaves, (box.leaves for box in boxes)),
+        takes=frozenset().union(*(box.takes for box in boxes)),
+        gives=frozenset().union(*(box.gives for box in boxes)),
+    )
+
+
+def _union(
+    first: frozenset[Layout] | None, layouts: Iterable[frozenset[Layout] | None]
+) -> frozenset[Layout] | None:
+    """All layouts; None where no weight says, which equal boxes have in common."""
+    return None if first is None else first.union(*(found for found in layouts if found is not None))

@@ -25,6 +25,8 @@ Item = TypeVar("Item", Place, Pin)
 
 # Axis of a weight on which an op's inputs and outputs lie. A bias is always on the output side.
 _AXES = {"linear": (1, 0), "embedding": (None, 1), "mm": (0, 1), "addmm": (0, 1), "matmul": (0, 1)}
+# Ops that hold several weights, each (outputs, inputs), and consume inside what they produce.
+_RECURRENT = frozenset(("lstm", "gru", "rnn_tanh", "rnn_relu"))
 _JOINS = {
     "add": "+",
     "mul": "×",
@@ -48,7 +50,9 @@ class Box:
     through    the same units leave that enter (a norm, an addition)
     enters, leaves   layouts of the groups on its input and output side; None when no weight says
     follows    activations and pools that follow it, folded in
+    places     where groups lie on its tensors
     steps      places at which it is permuted or un-permuted (of the plan, when there is one)
+    takes, gives   layouts that a step re-orders on its input side, on its output side
     pins       what holds its axes
     """
 
@@ -65,17 +69,30 @@ class Box:
     enters: frozenset[Layout] | None = None
     leaves: frozenset[Layout] | None = None
     follows: tuple[str, ...] = ()
+    places: tuple[Place, ...] = ()
     steps: tuple[Place, ...] = ()
+    takes: frozenset[Layout] = frozenset()
+    gives: frozenset[Layout] = frozenset()
     pins: tuple[Pin, ...] = ()
+
+    @property
+    def vague(self) -> bool:
+        """Whether which axes of its weight lie where is not known: attention with a table of biases, say."""
+        known = self.axes is not None or self.through or self.op in _RECURRENT
+        return self.kind == "weight" and not known
 
     def on_input(self, item: Place | Pin) -> bool:
         """Whether an axis of one of its tensors lies on its input side."""
+        if self.op in _RECURRENT:
+            return item.axis == 1
         if self.axes is not None:
             return item.tensor == self.weight and item.axis == self.axes[0]
         return not isinstance(item, Place) or item.side == "un-permute"
 
     def on_output(self, item: Place | Pin) -> bool:
         """Whether an axis of one of its tensors lies on its output side."""
+        if self.op in _RECURRENT:
+            return item.axis == 0
         if self.axes is not None:
             return item.tensor != self.weight or item.axis == self.axes[1]
         return not isinstance(item, Place) or item.side == "permute"
@@ -85,23 +102,15 @@ class Box:
 class Wire:
     """What flows between two boxes.
 
-    layouts              of the groups that ride on it; empty when it is pinned
-    permute, unpermute   a step re-orders the output side of its tail, the input side of its head
-    reasons              why it is pinned
+    layouts   of the groups that ride on it; empty when it is pinned
+    reasons   why it is pinned
     """
 
     layouts: frozenset[Layout] = frozenset()
-    permute: bool = False
-    unpermute: bool = False
     reasons: tuple[str, ...] = ()
 
     def __or__(self, other: Wire) -> Wire:
-        return Wire(
-            self.layouts | other.layouts,
-            self.permute or other.permute,
-            self.unpermute or other.unpermute,
-            tuple(dict.fromkeys(self.reasons + other.reasons)),
-        )
+        return Wire(self.layouts | other.layouts, tuple(dict.fromkeys(self.reasons + other.reasons)))
 
 
 def build(trace: Trace, spec: PermSpec, plan: Plan | None = None) -> nx.DiGraph:
@@ -114,8 +123,8 @@ def build(trace: Trace, spec: PermSpec, plan: Plan | None = None) -> nx.DiGraph:
     for name in flow.boxes:
         here = places.get(name, [])
         box = _with_sides(_box(trace, flow, name), here)
-        box = replace(box, steps=tuple(p for p in here if p in steps), pins=tuple(pins.get(name, ())))
-        graph.add_node(name, box=box)
+        box = replace(box, places=tuple(here), pins=tuple(pins.get(name, ())))
+        graph.add_node(name, box=_with_steps(box, tuple(p for p in here if p in steps)))
     graph.add_edges_from((tail, name) for name in flow.boxes for tail in flow.tails[name])
     layouts = _layouts(graph)
     for tail, head in graph.edges:
@@ -171,9 +180,19 @@ def _with_sides(box: Box, places: list[Place]) -> Box:
         return replace(box, enters=both, leaves=both)
     enters = frozenset(p.layout for p in places if box.on_input(p))
     leaves = frozenset(p.layout for p in places if box.on_output(p))
+    if box.op in _RECURRENT:
+        return replace(box, enters=enters - leaves, leaves=leaves)
     if box.axes is None:  # which axes lie where is not known, so nothing here says "pinned"
         return replace(box, enters=enters or None, leaves=leaves or None)
     return replace(box, enters=None if box.axes[0] is None else enters, leaves=leaves)
+
+
+def _with_steps(box: Box, steps: tuple[Place, ...]) -> Box:
+    takes = frozenset(p.layout for p in steps if box.on_input(p) and not box.through)
+    gives = frozenset(p.layout for p in steps if box.on_output(p) or box.through)
+    if box.op in _RECURRENT:
+        takes -= gives
+    return replace(box, steps=steps, takes=takes, gives=gives)
 
 
 def axes_of(op: str) -> tuple[int | None, int] | None:
@@ -184,7 +203,6 @@ def axes_of(op: str) -> tuple[int | None, int] | None:
 
 
 def _groups(node: Node) -> int:
-    """Groups of a convolution."""
     groups = node.options.get("groups", 1)
     return groups if isinstance(groups, int) else 1
 
@@ -212,8 +230,7 @@ def _layouts(graph: nx.DiGraph) -> dict[tuple[str, str], frozenset[Layout] | Non
     """Layouts on every wire: said by the weights at its ends, or carried through joins."""
     known: dict[tuple[str, str], frozenset[Layout] | None] = {}
     for tail, head in graph.edges:
-        a, b = graph.nodes[tail]["box"].leaves, graph.nodes[head]["box"].enters
-        known[tail, head] = a if b is None else b if a is None else a & b
+        known[tail, head] = _between(graph.nodes[tail]["box"], graph.nodes[head]["box"])
     for _ in range(len(graph)):
         unknown = [edge for edge, layouts in known.items() if layouts is None]
         found = {edge: _carried(graph, edge, known) for edge in unknown}
@@ -221,6 +238,16 @@ def _layouts(graph: nx.DiGraph) -> dict[tuple[str, str], frozenset[Layout] | Non
         if not any(layouts is not None for layouts in found.values()):
             break
     return known
+
+
+def _between(tail: Box, head: Box) -> frozenset[Layout] | None:
+    """What both ends of a wire say; a box whose axes are not known gives way to one that knows."""
+    a, b = tail.leaves, head.enters
+    if a is None or b is None:
+        return b if a is None else a
+    if not a & b and b and tail.vague:
+        return b
+    return a if not a & b and a and head.vague else a & b
 
 
 def _carried(
@@ -241,6 +268,4 @@ def _wire(graph: nx.DiGraph, tail: str, head: str, layouts: frozenset[Layout] | 
     if not layouts:
         pins = [p for p in b.pins if b.on_input(p)] + [p for p in a.pins if a.on_output(p)]
         return Wire(reasons=tuple(dict.fromkeys(p.reason for p in pins)))
-    permute = not a.through and any(p.layout in layouts and a.on_output(p) for p in a.steps)
-    unpermute = not b.through and any(p.layout in layouts and b.on_input(p) for p in b.steps)
-    return Wire(layouts, permute, unpermute)
+    return Wire(layouts)

@@ -2,94 +2,111 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import PermSpec
-from permgraph.reporting.drawing.colours import PINNED, UNKNOWN, tint
+from permgraph.reporting.drawing import colours
+from permgraph.reporting.drawing.cards import Look
+from permgraph.reporting.drawing.colours import Ink
+from permgraph.reporting.drawing.fonts import shortened
+from permgraph.reporting.drawing.scene import Curve, Item, Rect, Scene, Text, moved
 from permgraph.reporting.tables import Row, family, rows
 from permgraph.reporting.text import clean
 
-_MOST = 24  # rows shown; an unusual network can have hundreds
-_LINES, _COLUMNS = 3, 4  # least lines of a column, most columns
+_MOST = 40  # rows shown; an unusual network can have hundreds
+_SIZE, _LINE, _SWATCH, _GAP = 10, 14, 26, 18
+_HEAD = 40  # height of the title and the line below it
+Line = list[Item]
 
 
-def legend(spec: PermSpec, plan: Plan | None, hues: dict[str, str]) -> str:
-    """The legend as a Graphviz HTML-like label: a strip of columns, to stand above the drawing."""
-    selected = {g.name for g in spec.groups} if plan is None else set(plan.selected)
-    shown = rows(spec)
-    blocks = [_rows(spec, row, hues, selected) for row in shown[:_MOST]]
+def legend(look: Look, plan: Plan | None, width: float) -> Scene:
+    """The legend, a strip to stand above the drawing, at most `width` pixels wide."""
+    shown = rows(look.spec)
+    blocks = [_rows(look, row, width / 2) for row in shown[:_MOST]]
     if len(shown) > _MOST:
-        blocks.append([_cells("", f"and {len(shown) - _MOST} more", "", "")])
-    columns = [*_balanced(blocks), _marks(spec)]
-    height = max(map(len, columns))
-    columns = [column + [_cells("", "", "", "")] * (height - len(column)) for column in columns]
-    inside = "".join(f'<td valign="top">{_table("".join(column))}</td>' for column in columns)
-    head = f'<tr><td colspan="{len(columns)}" align="left" balign="left">{_head(spec, plan)}</td></tr>'
-    return f"<{_table(f'{head}<tr>{inside}</tr>')}>"
+        blocks.append([[_words(0, f"and {len(shown) - _MOST} more")]])
+    blocks.append(_marks(look.spec, width / 2))
+    items: list[Item] = [*_title(look.spec, plan, width)]
+    columns = _columns(blocks, width)
+    x = 0.0
+    for column in columns:
+        for i, line in enumerate(column):
+            items += [moved(item, x, _HEAD + i * _LINE + 10) for item in line]
+        x += _width(column) + _GAP
+    right = max(x - _GAP, max(i.x + i.width for i in items if isinstance(i, Text)))
+    return Scene(right, _HEAD + _LINE * max(map(len, columns)), tuple(items))
 
 
-def _balanced(blocks: list[list[str]]) -> list[list[str]]:
-    """Blocks of lines in columns of about equal height, a block never divided."""
-    height = max(_LINES, -(-sum(map(len, blocks)) // _COLUMNS))
-    columns: list[list[str]] = []
-    for block in blocks:
-        if not columns or len(columns[-1]) + len(block) > height:
-            columns.append([])
-        columns[-1] += block
-    return columns
+def _columns(blocks: list[list[Line]], width: float) -> list[list[Line]]:
+    """Blocks of lines in columns of the least height that fits the width, a block never divided."""
+    height = max(map(len, blocks))
+    while True:
+        columns: list[list[Line]] = []
+        for block in blocks:
+            if not columns or len(columns[-1]) + len(block) > height:
+                columns.append([])
+            columns[-1] += block
+        if len(columns) == 1 or sum(map(_width, columns)) + _GAP * (len(columns) - 1) <= width:
+            return columns
+        height += 1
 
 
-def _marks(spec: PermSpec) -> list[str]:
-    reasons = list(dict.fromkeys(clean(p.reason, 40) for p in spec.pinned))
-    why = f" by {', '.join(reasons[:3])}{', …' if len(reasons) > 3 else ''}" if reasons else ""
-    lines = [_wide(PINNED, escape(f"pinned{why}"))]
-    lines += (
-        [_wide(UNKNOWN, f"{len(spec.unknown_ops)} ops without a rule (dashed)")] if spec.unknown_ops else []
-    )
-    return [
-        *lines,
-        _wide("", "<b>P</b>  permute, where the units are produced"),
-        _wide("", "<b>P⁻¹</b>  un-permute, where they are consumed"),
-    ]
+def _width(column: list[Line]) -> float:
+    return max(i.x + i.width for line in column for i in line if isinstance(i, (Text, Rect)))
 
 
-def _table(inside: str) -> str:
-    return f'<table border="0" cellborder="0" cellspacing="0" cellpadding="3">{inside}</table>'
-
-
-def _head(spec: PermSpec, plan: Plan | None) -> str:
-    title = f'<b><font point-size="14">{escape(clean(spec.model, 60))}</font></b>'
-    text = f"{len(spec.groups)} groups, 10^{spec.log10_order:,.0f} permutations that keep the function"
+def _title(spec: PermSpec, plan: Plan | None, width: float) -> list[Text]:
+    model = Text(0, 14, shortened(clean(spec.model), 14, width, True), 14, True)
+    words = f"{len(spec.groups)} groups, 10^{spec.log10_order:,.0f} permutations that keep the function"
     if plan is not None:
-        what = clean(plan.selection or ", ".join(plan.selected), 80) or "nothing"
-        text += f"<br/>the plan moves <b>{escape(what)}</b> in {len(plan.steps)} steps; the rest is pale"
-    return f"{title}<br/>{text}"
+        what = clean(plan.selection or ", ".join(plan.selected)) or "nothing"
+        words += f"; the plan moves {what} in {len(plan.steps)} steps, the rest is pale"
+    return [model, Text(0, 29, shortened(words, _SIZE, width), _SIZE, fill=colours.GREY)]
 
 
-def _rows(spec: PermSpec, row: Row, hues: dict[str, str], selected: set[str]) -> list[str]:
+def _rows(look: Look, row: Row, most: float) -> list[Line]:
     """One line for a row of groups, and one for each kind of group that lives within it."""
-    found: dict[str, list[bool]] = {}
-    sizes: dict[str, int] = {}
+    chosen: dict[str, bool] = {}
+    first: dict[str, str] = {}
     for group in row.groups:
-        for member in family(spec, group):
-            found.setdefault(member.role, []).append(member.name in selected)
-            sizes[member.role] = member.size
+        for member in family(look.spec, group):
+            first.setdefault(member.role, member.name)
+            chosen[member.role] = chosen.get(member.role, False) or member.name in look.selected
     lines = []
-    for i, (role, chosen) in enumerate(found.items()):
+    for i, (role, strong) in enumerate(chosen.items()):
+        size = look.spec.by_name[first[role]].size
+        times = f"  × {row.copies}" if row.copies > 1 else ""
         name = row.name if i == 0 else f"  /{role.rpartition('/')[2]}"
-        text = row.symmetry if i == 0 else f"S{sizes[role]}"
-        times = f"× {row.copies}" if i == 0 and row.copies > 1 else ""
-        lines.append(_cells(tint(hues[role], 1 if any(chosen) else 0.3), name, text, times))
+        text = f"{name}   {row.symmetry}{times}" if i == 0 else f"{name}   S{size}"
+        words = _words(_SWATCH + 6, shortened(clean(text), _SIZE, most - _SWATCH - 6))
+        lines.append([*_sample(look.inks[first[role]], strong), words])
     return lines
 
 
-def _cells(colour: str, name: str, text: str, times: str) -> str:
-    swatch = f' bgcolor="{colour}"' if colour else ""
-    words = "".join(f'<td align="left">{escape(clean(w, 60)) or " "}</td>' for w in (name, text, times))
-    return f'<tr><td width="22" height="9"{swatch}></td>{words}</tr>'
+def _words(x: float, text: str) -> Text:
+    return Text(x, 0, text, _SIZE)
 
 
-def _wide(colour: str, text: str) -> str:
-    swatch = f' bgcolor="{colour}"' if colour else ""
-    return f'<tr><td width="22" height="9"{swatch}></td><td align="left">{text}</td></tr>'
+def _sample(ink: Ink, strong: bool) -> Line:
+    """A piece of the line that a group is drawn with."""
+    colour = ink.colour if strong else colours.tint(ink.colour, 0.42)
+    return [_stroke(colour, 3.5 if strong else 2, ink.dash)]
+
+
+def _stroke(colour: str, line: float, dash: str = "") -> Curve:
+    return Curve(((0, -3.5), (9, -3.5), (17, -3.5), (_SWATCH, -3.5)), colour, line, dash)
+
+
+def _marks(spec: PermSpec, most: float) -> list[Line]:
+    reasons = list(dict.fromkeys(clean(p.reason, 40) for p in spec.pinned))
+    why = f"pinned by {', '.join(reasons[:3])}{', …' if len(reasons) > 3 else ''}" if reasons else "no group"
+    indent = _SWATCH + 6
+    lines: list[Line] = [[_stroke(colours.PINNED, 1.1), _words(indent, shortened(why, _SIZE, most - indent))]]
+    if spec.unknown_ops:
+        frame = Rect(2, -8, _SWATCH - 4, 8, "none", colours.UNKNOWN, 1.4, 2, "4 2")
+        lines.append([frame, _words(indent, f"{len(spec.unknown_ops)} ops without a rule")])
+    for mark, text in (
+        ("P", "permute, where units are produced"),
+        ("P⁻¹", "un-permute, where they are consumed"),
+    ):
+        lines.append([Text(4, 0, mark, _SIZE, True), _words(indent, text)])
+    return lines

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import permgraph as pg
 from permgraph.errors import UsageError
-from permgraph.symmetry.explain import explain_text, why
+from permgraph.reporting.explain import explain_text, why
 
 
 class Halves(nn.Module):

@@ -1,0 +1,62 @@
+"""From files to the page, to Model Explorer's JSON, and to figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from permgraph.errors import PlanError, UsageError
+from permgraph.ir.moments import Moments
+from permgraph.ir.permutations import Permutations
+from permgraph.ir.plan import Plan
+from permgraph.ir.spec import PermSpec
+from permgraph.ir.trace import Trace
+from permgraph.reporting.explorer import model_explorer, page
+from permgraph.reporting.explorer.model import model
+from permgraph.reporting.explorer.results import check_matching, results
+
+FORMATS = ("html", "model-explorer")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is shown: a network, its groups, and where given a plan, permutations and moments of a matching."""
+
+    trace: Trace
+    spec: PermSpec
+    plan: Plan | None = None
+    perms: Path | None = None
+    moments: Path | None = None
+
+    def matching(self) -> tuple[Plan, Permutations, Moments | None]:
+        """The files of the matching, checked against the plan. Raises FileError, PlanError."""
+        assert self.plan is not None and self.perms is not None
+        perms = Permutations.load(self.perms)
+        moments = None if self.moments is None else Moments.load(self.moments)
+        try:
+            check_matching(self.plan, perms, moments)
+        except PlanError as error:
+            raise PlanError(f"{self.perms}: {error}") from error
+        return self.plan, perms, moments
+
+
+def export(subject: Subject, out: Path, form: str = "html", figures: Path | None = None) -> Iterable[Path]:
+    """Write the page or the JSON to `out`, and figures of the matching to a folder. Yields what was written.
+
+    Raises UsageError for an unknown format, FileError and PlanError as reading and writing do.
+    """
+    if form not in FORMATS:
+        raise UsageError(f"--format {form}: use {' or '.join(FORMATS)}.")
+    if form == "model-explorer":
+        out = out.with_suffix(".json") if out.suffix == ".html" else out
+        yield model_explorer.write(model_explorer.collection(subject.trace, subject.spec, subject.plan), out)
+        return
+    data = model(subject.trace, subject.spec, subject.plan)
+    if subject.perms is not None:
+        data["results"] = results(*subject.matching())
+    yield page.write(data, out)
+    if figures is not None:
+        from permgraph.reporting.explorer.figures import draw
+
+        yield from draw(*subject.matching(), figures)

@@ -1,0 +1,74 @@
+"""The sections of the paper's Table II: how many units of each part of a network moved, and what chance would leave.
+
+section                  units  moved    share  fixed  by chance  dead A  dead B  matched  in place  shuffled
+CNN layer 0                512    511  99.80 %      1        1.0       0       2    0.641    -0.002     0.003
+CNN layers 1-6           3,072  3,066  99.80 %      6        6.0      11       9    0.522     0.001     0.001
+attention output         9,216  9,205  99.88 %     11       12.0       0       0    0.336     0.001     0.002
+W2                      36,864 36,852  99.97 %     12       12.0       0       0    0.294     0.000     0.000
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from permgraph.reporting.card import mean_of, text_table
+from permgraph.reporting.text import clean
+
+_HEAD = (
+    *("section", "units", "moved", "share", "fixed", "by chance", "dead A", "dead B"),
+    *("matched", "in place", "shuffled"),
+)
+_SECTIONS = {"heads/v": "attention output", "v": "attention output", "ffn": "W2"}
+
+Row = dict[str, Any]
+
+
+def sections_text(report: dict[str, Any], by_section: bool = True) -> str:
+    """The table for a terminal, one row per section (or group), with the warnings below."""
+    return text_table([_HEAD, *section_rows(report, by_section)], report)
+
+
+def section_rows(report: dict[str, Any], by_section: bool = True) -> list[tuple[str, ...]]:
+    """Cells by the columns of the table; what an older report does not hold, or was not measured, is blank."""
+    groups: dict[str, Row] = report.get("groups", {})
+    sections: dict[str, list[Row]] = {}
+    for name, row in groups.items():
+        sections.setdefault(_section(name, row["role"], groups) if by_section else name, []).append(row)
+    return [(clean(label), *_cells(rows)) for label, rows in sections.items()]
+
+
+def _section(name: str, role: str, groups: dict[str, Row]) -> str:
+    """The paper names the first convolution, the others, the features entering W_O, and those entering W2."""
+    layers = [int(other.partition(".")[2]) for other, row in groups.items() if row["role"] == "cnn"]
+    if role != "cnn":
+        return _SECTIONS.get(role, role)
+    if name == "cnn.0":
+        return "CNN layer 0"
+    return f"CNN layers 1-{max(layers)}" if max(layers) > 1 else "CNN layer 1"
+
+
+def _cells(rows: Sequence[Row]) -> tuple[str, ...]:
+    units = sum(row["units"] for row in rows)
+    moved = round(sum(row["units"] * row["moved"] / 100 for row in rows))
+    chance = _total(rows, "by_chance")
+    means = [mean_of(rows, key) for key in ("correlation", "identity", "shuffled")]
+    return (
+        f"{units:,}",
+        f"{moved:,}",
+        f"{100 * moved / units:.2f} %",
+        f"{units - moved:,}",
+        "" if chance is None else f"{chance:,.1f}",
+        *(_count(_total(rows, key)) for key in ("dead_a", "dead_b")),
+        *("" if mean is None else f"{mean:.3f}" for mean in means),
+    )
+
+
+def _count(total: float | None) -> str:
+    return "" if total is None else f"{total:,}"
+
+
+def _total(rows: Sequence[Row], key: str) -> float | None:
+    """Over the rows; None when one of them does not hold it."""
+    known = [row[key] for row in rows if row.get(key) is not None]
+    return sum(known) if len(known) == len(rows) else None

@@ -1,0 +1,53 @@
+"""Ratios: how much of A and how much of B, as typed after --weights and --group-weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from permgraph.errors import UsageError
+from permgraph.ir.plan import Plan
+from permgraph.planning.selection import select
+from permgraph.tolerances import PAIR
+
+
+def parse_weights(text: str) -> list[tuple[float, float]]:
+    """`--weights`: "0.9,0.1" is one pair (A, B); "0.9" or "0.9,0.8,0.5" are weights of A, one result each.
+
+    Raises UsageError.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--weights {text}: {error}. Write 0.9,0.1 or a list of weights of A.") from error
+    if len(numbers) == 2 and abs(sum(numbers) - 1) < PAIR:
+        return [(numbers[0], numbers[1])]
+    wrong = [n for n in numbers if not 0 <= n <= 1]
+    if wrong:
+        raise UsageError(f"--weights {text}: {wrong[0]:g} is not a weight between 0 and 1.")
+    twice = [n for n in numbers if numbers.count(n) > 1]
+    if twice:
+        raise UsageError(f"--weights {text}: {twice[0]:g} is given twice, and each weight has one result.")
+    return [(n, 1 - n) for n in numbers]
+
+
+def group_weights(plan: Plan, terms: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """`--group-weights ffn=0.5`: the weight of A for every tensor that holds units of these groups.
+
+    Returns tensor name → weights (A, B). Raises UsageError, SelectionError.
+    """
+    weights: dict[str, tuple[float, float]] = {}
+    for term in terms:
+        groups, _, number = term.rpartition("=")
+        try:
+            of_a = float(number)
+        except ValueError as error:
+            raise UsageError(f"--group-weights {term}: write GROUPS=WEIGHT, for example ffn=0.5.") from error
+        if not groups or not 0 <= of_a <= 1:
+            raise UsageError(
+                f"--group-weights {term}: write GROUPS=WEIGHT with a weight of A between 0 and 1."
+            )
+        chosen = set(select(plan.spec, groups).names)
+        for place in plan.spec.places:
+            if chosen & set(place.layout):
+                weights[place.tensor] = (of_a, 1 - of_a)
+    return weights

@@ -1,0 +1,76 @@
+"""The zoo: networks that draw random values are judged, and rows of other code are marked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import zoo
+from torch import Tensor, nn
+from zoo_models import Entry
+from zoo_table import is_stale, load, rules_digest, summary, write_table
+
+
+class Sampler(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(3, 5), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(torch.dropout(torch.tanh(self.one(x)), 0.5, True))  # type: ignore[no-any-return]
+
+
+class Remembers(nn.Module):
+    """Its outputs differ from call to call, and no op is random."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.calls = nn.Linear(3, 5), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.one(x) * self.calls  # type: ignore[no-any-return]
+
+
+def judged(module: nn.Module) -> dict[str, Any]:
+    entry = Entry("handmade", "it", lambda: (module, (torch.ones(1, 3),), {}))
+    record: dict[str, Any] = {"collection": "handmade", "model": "it", "seconds": {}}
+    for _ in zoo._stages(entry, record):
+        pass
+    return record
+
+
+def test_a_network_that_draws_random_values_is_judged_as_it_runs() -> None:
+    record = judged(Sampler())
+    assert record["status"] == "ok" and record["random"] == 1 and record["groups"] == 1
+
+
+def test_a_network_that_changes_by_itself_is_not_called_unsound() -> None:
+    try:
+        judged(Remembers())
+    except RuntimeError as error:
+        assert "no random op explains it" in str(error)
+    else:
+        raise AssertionError("it was judged")
+
+
+def test_a_row_of_other_code_is_stale(tmp_path: Path) -> None:
+    rows = [
+        {
+            "collection": "handmade",
+            "model": name,
+            "status": "ok",
+            "made": {"rules": rules, "date": "2026-01-01"},
+        }
+        for name, rules in (("new", rules_digest()), ("old", "0" * 16))
+    ]
+    path = tmp_path / "zoo.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    records = load(path)
+    assert [is_stale(r) for r in records.values()] == [False, True]
+    assert summary(records)["stale"] == 1
+    write_table(records, tmp_path / "zoo.md")
+    text = (tmp_path / "zoo.md").read_text()
+    assert "| old † |" in text and "| new |" in text

@@ -1,0 +1,1 @@
+"""Other libraries, asked for the channels that they would move together."""
