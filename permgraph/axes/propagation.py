@@ -94,6 +94,7 @@ class Propagation:
     results   node → its labelled result, the first where it has several
     unknown   nodes whose op has no rule for what it was asked, with what the rule said of it ("": no rule)
     usage     producers and consumers of weights, probes, and what structure says of points
+    slices    axes of weights that may have an order in each slice
     """
 
     points: Points
@@ -101,21 +102,19 @@ class Propagation:
     results: dict[str, LabelledTensor]
     unknown: list[tuple[Node, str]]
     usage: Usage
+    slices: Slices
 
 
-def propagate(trace: Trace, free_output: bool = False, per_slice: bool = True) -> Propagation:
+def propagate(trace: Trace, free_output: bool = False, slices: Slices | None = None) -> Propagation:
     """Label the whole network.
 
     Args:
         free_output: leave the channels of the outputs free to move; otherwise the output pins them.
-        per_slice: look for axes of weights that have an order in each slice; a second pass follows where there are any.
+        slices: axes of weights that are labelled separately in each slice, as a first pass found them.
 
     Raises RuleError where a rule is mistaken.
     """
-    first = _Pass(trace, free_output, {})
-    found = first.run()
-    slices = first.slices() if per_slice else {}
-    return _Pass(trace, free_output, slices).run() if slices else found
+    return _Pass(trace, free_output, slices or {}).run()
 
 
 class _Pass:
@@ -149,7 +148,8 @@ class _Pass:
         self.space.pin_unread()
         shown = {name: results[0] for name, results in self.results.items() if results and results[0]}
         found = usage(self.space.points, self.space.record, shown, self.space.inside)
-        return Propagation(self.space.points, self.outputs, shown, self.unknown, found)
+        slices = {} if self.per_slice else self.slices()
+        return Propagation(self.space.points, self.outputs, shown, self.unknown, found, slices)
 
     def slices(self) -> Slices:
         """Which axes of the state have an order in each slice."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from permgraph.axes.points import Labels, Origin
 from permgraph.axes.propagation import Propagation, propagate
 from permgraph.axes.rules.suggest import suggest_row
+from permgraph.errors import TraceError
 from permgraph.ir.check_trace import check_trace
 from permgraph.ir.spec import Group, PermSpec, Pin, Place, Positions, Probe, UnknownOp
 from permgraph.ir.trace import Trace
@@ -22,6 +23,7 @@ from permgraph.symmetry.random_values import random_notes
 from permgraph.symmetry.values import followed_values
 from permgraph.symmetry.wreath import read
 
+_GAIN = 0.1  # of the log10 of the order; an exchange of two is 0.3
 _ONE_BY_ONE = 16  # vertices held singly before all are that cannot be placed
 
 
@@ -31,20 +33,32 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
     Args:
         free_output: let the channels of the network's outputs move too (they are then part of the places,
             as "output:0", and a caller has to put the outputs back in order).
+
+    Raises TraceError where a trace is broken, or its symmetry has no form that a plan could hold.
     """
     check_trace(trace)
+    context = propagate(trace, free_output)
     try:
-        return _infer(trace, free_output, per_slice=True)
+        plain = _infer(trace, context, free_output)
+    except _RowsMixed as mixed:
+        raise TraceError(
+            f"{mixed}: its units lie in several blocks of a grouped convolution, in no common order, which no place of a "
+            "plan can say. Please report this network."
+        ) from None
+    if not context.slices:
+        return plain
+    try:  # orders per slice cost a place for each slice: only where they free something
+        sliced = _infer(trace, propagate(trace, free_output, context.slices), free_output)
     except _RowsMixed:
-        return _infer(trace, free_output, per_slice=False)
+        return plain
+    return sliced if sliced.log10_order > plain.log10_order + _GAIN else plain
 
 
 class _RowsMixed(Exception):
     """Units of an axis ordered in each slice lie in several slices, in no common order: no place says that."""
 
 
-def _infer(trace: Trace, free_output: bool, per_slice: bool) -> PermSpec:
-    context = propagate(trace, free_output, per_slice)
+def _infer(trace: Trace, context: Propagation, free_output: bool) -> PermSpec:
     classes = classify(context.points)
     addresses, frozen = _read(classes, _state(context, classes))
     places = _places(trace, context, classes, addresses)
@@ -150,7 +164,7 @@ def _placed(run: Origin, side: str, at: Labels, shape: tuple[int, ...], node: st
         mine = first == b
         rows = block[..., mine][..., :1] * height + np.arange(height)
         if (block[..., mine] != block[..., mine][..., :1]).any():
-            raise _RowsMixed
+            raise _RowsMixed(f"{tensor}[{axis}]")
         positions = Positions.of(column[..., mine])
         places.append(Place(tensor, axis, side, (), positions, Positions.of(rows), run.rows, node))
     return places

@@ -60,10 +60,8 @@ def ex(op: str, *args: Any, read: tuple[int, ...] = (0,), small: str = "", **kwa
     return Example(op if "." in op else f"{op}.default", args, kwargs, read, small)
 
 
-SORTED = "sorted values do not depend on the order of the input: the rule holds positions all the same"
 STATISTICS = "statistics are held in place when they are read"
 ORDERED = "positions are held in order, also those that a certain size would let move"
-ONE_PART = "the rows of one part alone: the result has one order of rows"
 MASK = "what a mask holds is not looked at"
 FROZEN = "batches of rows with orders of their own, under columns that all share, are reported as frozen"
 UNKNOWN = "the table is not in the trace"
