@@ -8,7 +8,7 @@ experts are, too. A weight that is only read slice by slice is several weights i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -33,6 +33,9 @@ class _Kinds:
 
     of: Labels
     pinned: set[int]
+    known: dict[int, set[int]] = field(
+        default_factory=dict
+    )  # by the identity of labels, which the record keeps
 
     @classmethod
     def of_points(cls, points: Points) -> _Kinds:
@@ -46,7 +49,12 @@ class _Kinds:
         return cls(of, set(of[points.pins()[0]].tolist()))
 
     def of_array(self, array: LabelArray) -> set[int]:
-        return set(np.unique(self.of[array.labels]).tolist())
+        found = self.known.get(id(array.labels))
+        if found is None:
+            kinds = self.of[array.labels].ravel()
+            one = bool(kinds.size and (kinds == kinds[0]).all())  # nearly always, and soon seen
+            found = self.known[id(array.labels)] = set((kinds[:1] if one else np.unique(kinds)).tolist())
+        return found
 
 
 def slices_of(
@@ -133,7 +141,7 @@ def _pairs(
 
 def _read_by_slices(trace: Trace, name: str, tensor: LabelledTensor) -> dict[int, int]:
     """Every axis in each slice of another, when the state is read slice by slice and in no other way."""
-    along = {_sliced(trace, node, name) for node in trace.nodes if name in node.refs()}
+    along = {_sliced(trace, node, name) for node in trace.readers.get(name, ())}
     rows = along.pop() if len(along) == 1 else None
     if rows is None or tensor.rank < 2 or tensor.shape[rows] < 2:
         return {}

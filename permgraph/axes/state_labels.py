@@ -82,14 +82,9 @@ def is_integer(node: Node) -> bool:
 
 def elementwise_integers(trace: Trace) -> frozenset[str]:
     """The nodes of integer and boolean state whose values end in activations, one element at a time."""
-    users: dict[str, list[Node]] = {}
-    for node in trace.nodes:
-        for name in dict.fromkeys(node.refs()):
-            users.setdefault(name, []).append(node)
-
     found: set[str] = set()
     for node in filter(is_integer, reversed(trace.nodes)):  # users stand after what they read
-        readers = users.get(node.name, ())
+        readers = trace.readers.get(node.name, ())
         if readers and all(_elementwise(u) and (not is_integer(u) or u.name in found) for u in readers):
             found.add(node.name)
     return frozenset(found.intersection(n.name for n in trace.nodes if n.op == "state"))

@@ -112,6 +112,15 @@ class Trace(Document):
         return {node.name: node for node in self.nodes}
 
     @cached_property
+    def readers(self) -> dict[str, list[Node]]:
+        """Node → the nodes that read it, in order; nothing for one that no node reads."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.refs()):
+                found.setdefault(name, []).append(node)
+        return found
+
+    @cached_property
     def fingerprint(self) -> str:
         """Digest of the computation and of every tensor's shape: equal for equal architectures."""
         nodes = []
