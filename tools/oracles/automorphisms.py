@@ -44,7 +44,14 @@ def log10_order(trace: Trace, free_output: bool = False) -> float:
     Raises:
         TooLarge: nauty cannot take the graph.
     """
-    graph = graph_of(propagate(trace, free_output).points)
+    context = propagate(trace, free_output)
+    orders = [_log10_moves(graph_of(context.points))]
+    if context.slices:  # labelled with an order in each slice as well
+        orders.append(_log10_moves(graph_of(propagate(trace, free_output, context.slices).points)))
+    return max(orders)
+
+
+def _log10_moves(graph: ColouredGraph) -> float:
     moving = _log10_automorphisms(graph.colour, graph.edges)
     held: list[Hashable] = [(c, v) if v in graph.state else c for v, c in enumerate(graph.colour)]
     return moving - _log10_automorphisms(held, graph.edges)
