@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from permgraph.axes.points import Labels, Origin
 from permgraph.axes.propagation import Propagation, propagate
 from permgraph.axes.rules.suggest import suggest_row
+from permgraph.axes.slices import Slices
 from permgraph.errors import TraceError
 from permgraph.ir.check_trace import check_trace
 from permgraph.ir.spec import Group, PermSpec, Pin, Place, Positions, Probe, UnknownOp
@@ -47,15 +48,30 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
         ) from None
     if not context.slices:
         return plain
-    try:  # orders per slice cost a place for each slice: only where they free something
-        sliced = _infer(trace, propagate(trace, free_output, context.slices), free_output)
-    except _RowsMixed:
-        return plain
-    return sliced if sliced.log10_order > plain.log10_order + _GAIN else plain
+    sliced = _in_slices(trace, context.slices, free_output)
+    # orders per slice cost a place for each slice: only where they free something
+    return sliced if sliced and sliced.log10_order > plain.log10_order + _GAIN else plain
+
+
+def _in_slices(trace: Trace, slices: Slices, free_output: bool) -> PermSpec | None:
+    """With axes labelled in each slice; without those of a tensor whose places could not be written so."""
+    nodes = {node.options["tensor"]: node.name for node in trace.nodes if node.op == "state"}
+    slices = dict(slices)
+    while slices:
+        try:
+            return _infer(trace, propagate(trace, free_output, slices), free_output)
+        except _RowsMixed as mixed:
+            if slices.pop(nodes[mixed.tensor], None) is None:
+                return None
+    return None
 
 
 class _RowsMixed(Exception):
     """Units of an axis ordered in each slice lie in several slices, in no common order: no place says that."""
+
+    def __init__(self, tensor: str, axis: int) -> None:
+        super().__init__(f"{tensor}[{axis}]")
+        self.tensor = tensor
 
 
 def _infer(trace: Trace, context: Propagation, free_output: bool) -> PermSpec:
@@ -164,7 +180,7 @@ def _placed(run: Origin, side: str, at: Labels, shape: tuple[int, ...], node: st
         mine = first == b
         rows = block[..., mine][..., :1] * height + np.arange(height)
         if (block[..., mine] != block[..., mine][..., :1]).any():
-            raise _RowsMixed(f"{tensor}[{axis}]")
+            raise _RowsMixed(tensor, axis)
         positions = Positions.of(column[..., mine])
         places.append(Place(tensor, axis, side, (), positions, Positions.of(rows), run.rows, node))
     return places
