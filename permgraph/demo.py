@@ -69,7 +69,7 @@ def run_demo(out: str | Path, say: Callable[[str], None], bar: Bar | None = None
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"{out}: cannot make this folder: {error.strerror or error}.") from error
-    say("Two small HuBERTs, pre-trained apart: A on speech-like, B on music-like audio.\n")
+    say("Two small HuBERTs, pre-trained separately: A on speech-like, B on music-like audio.\n")
     plan = plan_for(a, GROUPS)
     plan.save(out / "plan.json")
     say(spec_text(plan.spec))

@@ -1,4 +1,4 @@
-"""One class per kind of mistake. A message says what was typed, where it is wrong, and how to mend it."""
+"""One class per kind of mistake. A message says what was typed, where it is wrong, and how to correct it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Eight onset detectors that were trained apart, aligned and averaged: the numbers of docs/onsets.md.
+"""Eight onset detectors that were trained separately, aligned and averaged: the numbers of docs/onsets.md.
 
     python tools/onsets.py > docs/onsets.md
 
@@ -29,7 +29,7 @@ DRAWS = 2000
 
 TEXT = """# Onset detectors
 
-Eight recurrent networks of one architecture, trained apart on the same music (madmom; three bidirectional layers of 25
+Eight recurrent networks of one architecture, trained separately on the same music (madmom; three bidirectional layers of 25
 `tanh` units), aligned to the first and averaged. Written by `python tools/onsets.py > docs/onsets.md`. Matched on {heard}
 clips of music, judged on {judged} of other recordings: the correlation, over all frames, of what the averaged network says with
 the mean of what the eight networks say. In brackets its 95 % interval, by drawing the judged clips anew {draws:,} times (clips of one recording are alike, so the

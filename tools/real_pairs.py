@@ -1,4 +1,4 @@
-"""Two networks that were trained apart, aligned and averaged: the numbers of docs/real_pairs.md.
+"""Two networks that were trained separately, aligned and averaged: the numbers of docs/real_pairs.md.
 
     python tools/real_pairs.py > docs/real_pairs.md
 
@@ -31,7 +31,7 @@ HALF = (0.5, 0.5)
 
 TEXT = """# Real pairs
 
-Small networks that other people trained apart, aligned by permgraph. Written by
+Small networks that other people trained separately, aligned by permgraph. Written by
 `python tools/real_pairs.py > docs/real_pairs.md`. What calibrates is never what is judged, but for the column
 "all 4,000", which compares with numbers measured elsewhere.
 
@@ -71,7 +71,7 @@ and zero only for networks many times wider than ResNet-20.
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks of one architecture, and inputs as each hears them, to calibrate on."""
+    """Two networks of one architecture, and inputs as each receives them, to calibrate on."""
 
     names: tuple[str, str]
     a: nn.Module

@@ -1,4 +1,4 @@
-"""Joining: concatenation and padding. The parts of the new dim are told apart, each by a pinned point."""
+"""Joining: concatenation and padding. The parts of the new dim are distinguished, each by a pinned point."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from permgraph.axes.workspace import ORDERED, Workspace
 
 
 def concat(tensors: Sequence[LabelledTensor], dim: int) -> LabelledTensor:
-    """Parts one after another along a dim; each part is told apart.
+    """Parts one after another along a dim; each part is distinguished.
 
     Other dims are tied, except where every part is one coordinate (a stack): their orders may differ from part to
     part, so they are labelled jointly with the new dim.
@@ -58,7 +58,7 @@ def _joined(tensors: Sequence[LabelledTensor], dim: int, joint: tuple[int, ...])
     parts = [replace(p, part=None) for p in _copies(parts, tensors[0])]
     for part in parts:
         if not part.pinned:
-            space.tell_apart(part.labels)
+            space.distinguish(part.labels)
     labels = np.concatenate([p.labels for p in parts], axis=joint.index(dim))
     pinned = all(p.pinned for p in parts)
     repeats = any(p.repeats for p in parts) or (not pinned and np.unique(labels).size < labels.size)
@@ -138,7 +138,7 @@ def write(base: LabelledTensor, part: LabelledTensor, dim: int, chosen: Labels) 
 
 
 def pad(tensor: LabelledTensor, dim: int, before: int, after: int, ordered: bool = False) -> LabelledTensor:
-    """Constant padding of one dim (negative: cropping). The padded slots look alike and are told apart.
+    """Constant padding of one dim (negative: cropping). The padded slots look alike and are distinguished.
 
     `ordered` is for reflect, replicate and circular padding, whose slots depend on positions.
     """
@@ -164,7 +164,7 @@ def pad(tensor: LabelledTensor, dim: int, before: int, after: int, ordered: bool
 
 def _padded(space: Workspace, array: LabelArray, dim: int, before: int, after: int) -> LabelArray:
     axis = array.dims.index(dim)
-    space.tell_apart(array.labels)
+    space.distinguish(array.labels)
     fresh = space.points.fresh(resized(array.labels.shape, axis, before + after))
     left, right = np.split(fresh, [before], axis=axis)
     labels = np.concatenate([left, array.labels, right], axis=axis)

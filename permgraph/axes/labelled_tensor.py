@@ -64,10 +64,10 @@ class LabelledTensor:
             self.chosen.values.pin(reason)
 
     def with_positions(self, dims: tuple[int, ...], reason: str) -> LabelledTensor:
-        """The same, where the coordinates along `dims`, unlabelled so far, are told apart by where they are."""
+        """The same, where the coordinates along `dims`, unlabelled so far, are distinguished by where they are."""
         return replace(self, arrays=self.arrays + self.space.positions(self.shape, dims, reason))
 
 
 def pinned_tensor(space: Workspace, shape: Shape, reason: str, weight: bool = False) -> LabelledTensor:
-    """A tensor whose coordinates are all told apart by where they are."""
+    """A tensor whose coordinates are all distinguished by where they are."""
     return LabelledTensor(space, shape, weight=weight).with_positions(tuple(range(len(shape))), reason)

@@ -1,6 +1,6 @@
 """Movement: ops that re-arrange coordinates do to the label arrays what they do to the tensor.
 
-No equation is needed. Where a part is cut out and used, or several parts are joined, the parts are told apart by
+No equation is needed. Where a part is cut out and used, or several parts are joined, the parts are distinguished by
 a pinned point; where axes that are labelled separately are flattened, product points stand for the pairs.
 """
 

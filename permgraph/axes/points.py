@@ -81,7 +81,7 @@ class Points:
         rows: int = 0,
         view: View | None = None,
     ) -> Labels:
-        """New points, in the given shape. Points of one call look alike until something tells them apart."""
+        """New points, in the given shape. Points of one call look alike until something distinguishes them."""
         size = int(np.prod(shape, dtype=np.int64))
         start = self.count
         self.count += size

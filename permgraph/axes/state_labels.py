@@ -49,7 +49,7 @@ def equal_slices(space: Workspace, table: NDArray[np.generic], axis: int) -> Lab
     labels = space.points.fresh((table.shape[axis],))
     space.points.pin(labels[count[which.reshape(-1)] == 1], "constant")
     for value in np.flatnonzero(count > 1):
-        space.tell_apart(labels[which.reshape(-1) == value])
+        space.distinguish(labels[which.reshape(-1) == value])
     return LabelArray((axis,), labels)
 
 

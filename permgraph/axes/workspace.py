@@ -67,7 +67,7 @@ class Workspace:
         return labels
 
     def positions(self, shape: Shape, dims: tuple[int, ...], reason: str) -> tuple[LabelArray, ...]:
-        """One fresh pinned array per dim: coordinates that are told apart by where they are."""
+        """One fresh pinned array per dim: coordinates that are distinguished by where they are."""
         return tuple(
             LabelArray((d,), self.fresh_pinned((shape[d],), reason), pinned=True)
             for d in dims
@@ -79,7 +79,7 @@ class Workspace:
             if not array.pinned:
                 self.points.pin(array.labels, reason)
 
-    def tell_apart(self, labels: Labels) -> None:
+    def distinguish(self, labels: Labels) -> None:
         """These points form a part of their own: linked to a pinned point."""
         key = labels.tobytes()
         if labels.size and key not in self._apart:
@@ -88,10 +88,10 @@ class Workspace:
             self.points.link(labels, pinned.reshape((1,) * labels.ndim))
 
     def used_part(self, array: LabelArray) -> LabelArray:
-        """A part of an axis is used: from here on it is told apart from the rest."""
+        """A part of an axis is used: from here on it is distinguished from the rest."""
         if array.part is None:
             return array
-        self.tell_apart(array.labels)
+        self.distinguish(array.labels)
         return replace(array, part=None)
 
     def read(self, taken: Labels, left: Labels) -> None:

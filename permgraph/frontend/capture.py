@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 
 from permgraph.errors import TraceError
 from permgraph.frontend.arguments import Call, call_of, exportable
-from permgraph.frontend.decomposition import taken_apart
+from permgraph.frontend.decomposition import decomposed
 from permgraph.frontend.export import program_of
 from permgraph.frontend.flatten import Path, Walk
 from permgraph.frontend.functional import made_functional
@@ -116,7 +116,7 @@ def _exported(network: nn.Module, call: Call) -> ExportedProgram:
     inner = unwrapped(network)[0]
     with exportable(inner, call) as (args, kwargs):
         program = program_of(inner, args, kwargs)
-        return program if made_functional(program) else taken_apart(program)
+        return program if made_functional(program) else decomposed(program)
 
 
 def _walked(program: ExportedProgram, network: nn.Module) -> tuple[list[Node], Mapping[Path, str]]:

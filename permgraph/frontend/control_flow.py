@@ -1,7 +1,7 @@
 """Control flow: branches and loops that `torch.export` kept become straight lines of nodes.
 
 A branch is both of its arms, joined element by element. A loop is one turn of its body: what it carries has the
-same axes before and after, and what it reads step by step or collects has steps along its first axis. The joints
+same axes before and after, and what it reads step by step or collects has steps along its first axis. The φ-nodes
 are ops of our own, whose rules are in `axes/rules/control.py`:
 
     carry    the state of a loop before a turn
@@ -121,7 +121,7 @@ def _closed(
     rows: tuple[Any, ...],
     also: tuple[Any, ...],
 ) -> tuple[Any, ...]:
-    """The results of a loop. Each refers to the joint, so that a result nobody reads still holds the others."""
+    """The results of a loop. Each refers to the φ-node, so that a result nobody reads still holds the others."""
     values = node.meta["val"]
     kept = [i for i, a in enumerate(before) if isinstance(a, Ref)]
     shapes = tuple(values[i] for i in kept)

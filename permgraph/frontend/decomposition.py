@@ -48,7 +48,7 @@ def run_in_parts(op: torch._ops.OpOverload, args: Any, kwargs: Any) -> Any:
     return _known()[op](*args, **kwargs) if op in _known() else NotImplemented
 
 
-def taken_apart(program: ExportedProgram) -> ExportedProgram:
+def decomposed(program: ExportedProgram) -> ExportedProgram:
     """The functional program, without the compound ops that have no rule."""
     table: dict[Any, Callable[..., Any]] = {}
     known = _known()
@@ -63,11 +63,11 @@ def taken_apart(program: ExportedProgram) -> ExportedProgram:
 def _compound(graph: fx.GraphModule) -> Iterator[torch._ops.OpOverload]:
     for module in graph.modules():
         for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
-            if isinstance(node.target, torch._ops.OpOverload) and comes_apart(node.target):
+            if isinstance(node.target, torch._ops.OpOverload) and is_decomposed(node.target):
                 yield node.target
 
 
-def comes_apart(op: torch._ops.OpOverload) -> bool:
+def is_decomposed(op: torch._ops.OpOverload) -> bool:
     """Whether an op is one to decompose: it makes a tensor of tensors, and is compound or listed."""
     if op.namespace != "aten" or torch.Tag.pointwise in op.tags:
         return False

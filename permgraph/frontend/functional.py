@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import TensorArgument
 from torch.fx.graph import _Namespace
 
-from permgraph.frontend.decomposition import comes_apart, composed
+from permgraph.frontend.decomposition import composed, is_decomposed
 
 aten = torch.ops.aten
 
@@ -48,7 +48,7 @@ def _simple(node: fx.Node) -> bool:
     if target in _REWRITES:
         return _CONDITIONS[target](node)
     schema = target._schema
-    if target.namespace != "aten" or schema.is_mutable or comes_apart(target) or target in _LEFT_TO_TORCH:
+    if target.namespace != "aten" or schema.is_mutable or is_decomposed(target) or target in _LEFT_TO_TORCH:
         return False
     aliases = any(a.alias_info for a in schema.arguments)
     return not (composed(target) and (aliases or torch.Tag.maybe_aliasing_or_mutating in target.tags))

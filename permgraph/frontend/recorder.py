@@ -27,7 +27,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from permgraph.errors import TraceError
 from permgraph.frontend import packed
 from permgraph.frontend.call_site import call_site
-from permgraph.frontend.decomposition import comes_apart, composed, run_in_parts
+from permgraph.frontend.decomposition import composed, is_decomposed, run_in_parts
 from permgraph.frontend.flatten import metas_of, table_of
 from permgraph.frontend.recurrent import states_of
 from permgraph.frontend.schema import node_of, plain
@@ -163,7 +163,7 @@ class Recorder(TorchDispatchMode):
 
 
 class Functional(FunctionalTensorMode):  # type: ignore[no-untyped-call]
-    """The upper mode: hands functional ops to a recorder, compound ops whole unless they are to be taken apart."""
+    """The upper mode: hands functional ops to a recorder, compound ops whole unless they are to be decomposed."""
 
     supports_higher_order_operators = True  # to refuse them
 
@@ -183,7 +183,7 @@ class Functional(FunctionalTensorMode):  # type: ignore[no-untyped-call]
             )
         if func in FunctionalTensor.metadata_fns:
             return super().__torch_dispatch__(func, types, args, kwargs)
-        apart = comes_apart(func)
+        apart = is_decomposed(func)
         if composed(func) and (func._schema.name == f"aten::{_PAD}" or not (apart or _writes_or_views(func))):
             return self._whole(func, args, kwargs)
         if apart or composed(func):

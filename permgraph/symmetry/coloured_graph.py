@@ -55,7 +55,7 @@ class Classes:
 
 
 def classify(points: Points) -> Classes:
-    """Merge tied points, then refine colours until nothing more is told apart."""
+    """Merge tied points, then refine colours until nothing more is distinguished."""
     a, b = points.ties()
     x, y, kind = points.links()
     run = _runs(points)
@@ -78,7 +78,7 @@ def classify(points: Points) -> Classes:
 
 
 def _told(kind: Labels, x: Labels, y: Labels) -> Labels:
-    """A link to one member of a class is not a link to another one: kinds told apart by the members they join."""
+    """A link to one member of a class is not a link to another one: kinds distinguished by the members they join."""
     mixed = np.zeros(int(kind.max(initial=-1)) + 1, dtype=bool)
     for end in (x, y):
         first = np.zeros(mixed.size, dtype=np.int64)
@@ -149,7 +149,7 @@ def _initial(run: Labels, of: Labels, count: int, pinned: NDArray[np.bool_]) -> 
 
 
 def refine(colour: Labels, edges: Edges) -> Labels:
-    """1-dimensional Weisfeiler-Leman refinement: a vertex is told apart by the colours around it."""
+    """1-dimensional Weisfeiler-Leman refinement: a vertex is distinguished by the colours around it."""
     if not len(edges):
         return colour
     source = np.concatenate([edges.a, edges.b])

@@ -231,7 +231,7 @@ class Addresses:
             sizes = [self.blocks[k].size for k in keys]
             per_unit, rest = divmod(at.size, int(np.prod(sizes)))
             if rest or not per_unit:
-                continue  # told apart by coordinates, but not one of each: no group of the state lies there
+                continue  # distinguished by coordinates, but not one of each: no group of the state lies there
             placed = at[np.lexsort(fields)].reshape(*sizes, per_unit)
             yield keys, placed[..., np.argsort(placed.reshape(-1, per_unit)[0])]
 

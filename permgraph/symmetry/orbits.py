@@ -98,7 +98,7 @@ def _movable(cell: Labels) -> list[int]:
 
 
 def hold(cell: Labels, edges: Edges) -> tuple[int, Labels]:
-    """A vertex of the smallest cell that has several, and the cells when it is told apart."""
+    """A vertex of the smallest cell that has several, and the cells when it is distinguished."""
     v = _movable(cell)[0]
     return v, refine(_told(cell, np.array([v])), edges)
 

@@ -54,7 +54,7 @@ class Twins:
 
 
 def informative(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[Labels, Edges]:
-    """The edges that say something, their kinds told apart by the cells they join; and the cells that loops split."""
+    """The edges that say something, their kinds distinguished by the cells they join; and the cells that loops split."""
     loops = edges.a == edges.b
     if loops.any():
         marks = scatter_sum(edges.a[loops], mix(edges.kind[loops].astype(np.uint64)), cell.size)

@@ -183,7 +183,7 @@ def _open(colour: Labels, edges: Edges, depth: int = 0) -> Reading:
             derived += rows
             for r in rows:
                 alive[r.vertex[:, 1:]] = False
-                cell[r.vertex[:, 0]] = int(cell.max()) + 1  # told apart by how many it stands for
+                cell[r.vertex[:, 0]] = int(cell.max()) + 1  # distinguished by how many it stands for
             edges = edges.select(alive[edges.a] & alive[edges.b])
             cell = refine(cell, edges)
         elif (bicliques := find_bicliques(cell, edges)) is not None:

@@ -240,7 +240,7 @@ _HARMLESS = re.compile(
 
 
 def compare(a: Encoder, b: Encoder, per_model_rate: bool = False) -> None:
-    """Refuse two encoders that are not one architecture, or that hear audio at different rates.
+    """Refuse two encoders that are not one architecture, or that have different sampling rates.
 
     Equal configurations are enough; otherwise the captured networks decide (pre- and post-norm models have the
     same shapes). `per_model_rate` accepts two rates. Raises FileError with the table of differing fields.
@@ -257,7 +257,7 @@ def compare(a: Encoder, b: Encoder, per_model_rate: bool = False) -> None:
         )
     if a.sampling_rate != b.sampling_rate and not per_model_rate:
         raise FileError(
-            f"{a.name} (A) hears {_rate(a)}, {b.name} (B) {_rate(b)}: a frame of one is not as long as a frame of "
+            f"{a.name} (A) takes audio at {_rate(a)}, {b.name} (B) at {_rate(b)}: a frame of one is not as long as a frame of "
             "the other. Pass --per-model-rate (per_model_rate=True) to give each model its own rate."
         )
 

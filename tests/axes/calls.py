@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from permgraph.frontend.capture import capture
-from permgraph.frontend.decomposition import comes_apart
+from permgraph.frontend.decomposition import is_decomposed
 from permgraph.frontend.schema import node_of
 from permgraph.ir.trace import Node, Ref, StateTensor, TensorMeta, Trace
 from tests.axes.example import C, Example, P
@@ -111,7 +111,7 @@ def _meta(value: Any) -> TensorMeta | None:
 
 def traced(call: Call) -> Trace:
     """The trace of `call`; an op that is not to be decomposed comes through under its own name, whatever its rule."""
-    return capture(call, ()) if comes_apart(call.function) else _as_it_is(call)
+    return capture(call, ()) if is_decomposed(call.function) else _as_it_is(call)
 
 
 def _as_it_is(call: Call) -> Trace:

@@ -20,7 +20,7 @@ from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.rules import RULES, rule, rule_of
 from permgraph.axes.rules.table import equation, op
 from permgraph.errors import RuleError
-from permgraph.frontend.decomposition import comes_apart
+from permgraph.frontend.decomposition import is_decomposed
 from permgraph.ir.spec import PermSpec
 from permgraph.symmetry.infer import infer
 from permgraph.verification.function_check import TOLERANCE, verify
@@ -68,7 +68,7 @@ def test_every_row_has_an_example() -> None:
 def test_every_example_has_a_row_or_is_pointwise_or_decomposed() -> None:
     for example in EXAMPLES:
         op = Call(example).function
-        assert example.row in RULES or torch.Tag.pointwise in op.tags or comes_apart(op), example
+        assert example.row in RULES or torch.Tag.pointwise in op.tags or is_decomposed(op), example
 
 
 # -- a wrong row is caught -------------------------------------------------------------------------------

@@ -93,13 +93,13 @@ def one_dim(value: int, rank: int) -> int:
 def positions_only(
     tensor: LabelledTensor, shape: tuple[int, ...], start: int, reason: str = ORDERED
 ) -> LabelledTensor:
-    """The arrays of `tensor`, on a result whose dims from `start` on are told apart by position."""
+    """The arrays of `tensor`, on a result whose dims from `start` on are distinguished by position."""
     lead = LabelledTensor(tensor.space, shape, tensor.arrays, tensor.weight)
     return lead.with_positions(tuple(range(start, len(shape))), reason)
 
 
 def written(base: LabelledTensor, dim: int, sources: Sequence[LabelledTensor]) -> LabelledTensor:
-    """The result of writing at positions of `dim`: they are told apart in all that meets there, and all else is
+    """The result of writing at positions of `dim`: they are distinguished in all that meets there, and all else is
     elementwise."""
     tensors = [placed(t, (dim,) if t.rank else (), INDEX) for t in (base, *sources)]
     text = ", ".join(["l* n r*", *["l* m r*"] * len(sources)]) + " -> l* n r*"

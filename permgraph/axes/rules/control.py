@@ -1,4 +1,4 @@
-"""The joints of loops, as `frontend/control_flow.py` puts them: a turn leaves the axes of a state as they were."""
+"""The φ-nodes of loops, as `frontend/control_flow.py` puts them: a turn leaves the axes of a state as they were."""
 
 from __future__ import annotations
 

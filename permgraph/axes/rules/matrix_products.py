@@ -16,7 +16,7 @@ register("dot vdot", "k, k -> ")
 register("bilinear", "... i, ... j, o i j, o? -> ... o")
 register("cdist _cdist_forward", "... m k, ... n k -> ... m n")
 register("_pdist_forward", "!n k -> !p")
-# rows sorted by expert, a matrix per expert, offsets of their runs: rows and experts are told apart by position
+# rows sorted by expert, a matrix per expert, offsets of their runs: rows and experts are distinguished by position
 register("_grouped_mm transformers.grouped_mm_fallback", "!t k, !e k n, e? -> !t n")
 
 

@@ -169,12 +169,12 @@ def select_scatter(self: LabelledTensor, src: LabelledTensor, dim: int, index: A
 
 @op("view_as_complex view_as_complex_copy")
 def as_complex(self: LabelledTensor, call: Call) -> LabelledTensor:
-    """(…, 2) → complex (…): the real and the imaginary part are told apart."""
+    """(…, 2) → complex (…): the real and the imaginary part are distinguished."""
     return contract("... p -> ...", [placed(self, (self.rank - 1,), PARTS)], call.shape)
 
 
 @op("view_as_real view_as_real_copy")
 def as_real(self: LabelledTensor, call: Call) -> LabelledTensor:
-    """Complex (…) → (…, 2): the real and the imaginary part are told apart."""
+    """Complex (…) → (…, 2): the real and the imaginary part are distinguished."""
     wide = movement.expand(movement.insert(self, self.rank), call.shape)
     return wide.with_positions((self.rank,), PARTS)

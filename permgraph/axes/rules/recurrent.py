@@ -89,7 +89,7 @@ def _final(call: Call, result: int, last: list[State]) -> LabelledTensor:
     if len(units) < len(rows) or any(len(row.arrays) > len(row.on(1)) + len(row.on(0)) for row in rows):
         return concat([movement.insert(row, 0) for row in rows], 0)
     joint = LabelArray((2,), units[0])
-    if len(units) > 1:  # the units of two layers may have been tied elsewhere: what is new tells them apart
+    if len(units) > 1:  # the units of two layers may have been tied elsewhere: what is new distinguishes them
         fresh = space.points.fresh((len(units), units[0].size))
         space.points.link(fresh, np.stack(units))
         space.points.link(fresh, space.fresh_pinned((len(units), 1), "layer"))

@@ -62,13 +62,13 @@ class Call:
         return [tensor for tensor in flat(self.operands.values()) if tensor is not None]
 
     def pin_all(self, reason: str) -> Results:
-        """Nothing that enters may move; results are told apart by position."""
+        """Nothing that enters may move; results are distinguished by position."""
         for tensor in self.tensors:
             tensor.pin(reason)
         return self.pinned(reason)
 
     def pinned(self, reason: str, start: int = 0) -> Results:
-        """Results from `start` on, told apart by position."""
+        """Results from `start` on, distinguished by position."""
         metas = self.node.results[start:]
         return tuple(pinned_tensor(self.space, m.shape, reason) if m else None for m in metas)
 

@@ -1,4 +1,4 @@
-"""A colour and a line pattern for every kind of group, told apart by colour-blind readers and in grey print.
+"""A colour and a line pattern for every kind of group, distinguished by colour-blind readers and in grey print.
 
 The hues are those of Okabe and Ito (2008), https://jfly.uni-koeln.de/color/, then of Paul Tol's muted scheme,
 https://personal.sron.nl/~pault/. Hues that are alike in grey have different patterns of dashes.
