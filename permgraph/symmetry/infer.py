@@ -50,7 +50,9 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
         return plain
     sliced = _in_slices(trace, context.slices, free_output)
     # orders per slice cost a place for each slice: only where they free something
-    return sliced if sliced and sliced.log10_order > plain.log10_order + _GAIN else plain
+    if sliced is None or sliced.log10_order > plain.log10_order + _GAIN:
+        return sliced or plain
+    return replace(plain, frozen=max(plain.frozen, sliced.frozen))  # what slices would free, and cannot be read
 
 
 def _in_slices(trace: Trace, slices: Slices, free_output: bool) -> PermSpec | None:
