@@ -1,4 +1,4 @@
-"""Verbs of the compiler: trace, plan, why, apply, verify, draw, lint, doctor."""
+"""Verbs of the compiler: trace, plan, why, apply, verify, lint, doctor."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from permgraph.cli.options import (
     State,
     Strict,
     Target,
+    Unfold,
 )
 from permgraph.cli.shared import (
     capture_model,
@@ -28,11 +29,9 @@ from permgraph.cli.shared import (
     measured,
     print_json,
     say,
-    subject_of,
     trace_of,
     visible,
 )
-from permgraph.errors import UsageError
 from permgraph.ir.codec import encode
 
 
@@ -43,6 +42,7 @@ def trace(
     free_output: Free = False,
     json_: Json = False,
     strict: Strict = False,
+    unfold: Unfold = False,
 ) -> None:
     """Capture a network and print its permutation groups."""
     found = capture_model(model)
@@ -51,9 +51,9 @@ def trace(
     if json_:
         print_json({**spec.document(), "log10_order": round(spec.log10_order, 6)})
         return
-    from permgraph.reporting.tables import print_spec
+    from permgraph.reporting.tables import spec_text
 
-    print_spec(spec)
+    print(spec_text(spec, unfold))
     free = " --free-output" if free_output else ""
     say(f"Trace written to {out}. Next: permgraph plan --groups cnn,heads,ffn2{free}")
 
@@ -71,11 +71,12 @@ def plan(
     ] = True,
     json_: Json = False,
     strict: Strict = False,
+    unfold: Unfold = False,
 ) -> None:
     """Pick groups; print and write what to permute and un-permute."""
     from permgraph.planning.compile import compile_plan
     from permgraph.planning.selection import select
-    from permgraph.reporting.tables import steps_text
+    from permgraph.reporting.steps import steps_text
 
     found = trace_of(target)
     spec = infer_spec(found, free_output, strict)
@@ -86,7 +87,7 @@ def plan(
     if json_:
         print_json({**made.document(), "steps": encode(made)["spec"]["places"]})
         return
-    print(steps_text(made))
+    print(steps_text(made, unfold))
     for note in select(spec, groups, exclude).notes:
         say(f"Note: {note}.")
     say(f"Plan written to {out}: {len(made.groups)} groups, {len(made.steps)} steps.")
@@ -119,7 +120,7 @@ def apply(
     other_weights: OtherWeights = False,
     state: State = "",
 ) -> None:
-    """Check that the function is kept, and permute a checkpoint, tensor by tensor."""
+    """Permute a checkpoint, once its function is checked to be kept."""
     from permgraph.ir.permutations import Permutations
     from permgraph.ir.plan import Plan
     from permgraph.verification.checkpoints import SKIPPED, Checked, check_checkpoint
@@ -163,7 +164,7 @@ def verify(
     free_output: Free = False,
     json_: Json = False,
 ) -> None:
-    """The function check: measure, in float64, that permuted weights compute the same."""
+    """Measure that permuted weights compute the same (float64)."""
     from permgraph.ir.plan import Plan
     from permgraph.verification.verdict import check_model
 
@@ -178,70 +179,6 @@ def verify(
 
 
 @app.command()
-def draw(
-    target: Annotated[str | None, typer.Argument(metavar="[TRACE|PLAN|MODEL]", help="What to draw.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="An .svg, .png, .pdf or .dot file.")] = Path(
-        "permgraph.svg"
-    ),
-    plan_file: Annotated[Path | None, typer.Option("--plan", help="Show what this plan selects.")] = None,
-    format_: Annotated[
-        str | None, typer.Option("--format", help="svg, png, pdf or dot; by the suffix of OUT otherwise.")
-    ] = None,
-    unfold: Annotated[bool, typer.Option("--unfold", help="Draw every repeated layer.")] = False,
-    direction: Annotated[str, typer.Option(help="TB (top to bottom, in columns) or LR.")] = "TB",
-    groups: Annotated[str, typer.Option("--groups", "-g", help="Draw only where these groups are.")] = "",
-    layer: Annotated[str, typer.Option(help="Draw only this module and its neighbours.")] = "",
-    free_output: Free = False,
-) -> None:
-    """Draw the permutation graph."""
-    from permgraph.planning.selection import select
-    from permgraph.reporting.drawing.picture import Options, picture
-    from permgraph.reporting.drawing.render import render
-
-    found, spec, chosen = subject_of(target, plan_file, free_output)
-    names = select(spec, groups).names if groups else ()
-    made = picture(found, spec, chosen, Options(direction, unfold, names, layer))
-    say(f"Drawn to {render(made, out, format_)}.")
-
-
-@app.command()
-def view(
-    target: Annotated[
-        str | None, typer.Argument(metavar="[TRACE|PLAN|PERMS|MODEL]", help="What to show.")
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="An .html file, or a .json file.")] = Path(
-        "permgraph.html"
-    ),
-    plan_file: Annotated[Path | None, typer.Option("--plan", help="Show what this plan selects.")] = None,
-    trace_file: Annotated[
-        Path | None, typer.Option("--trace", help="The trace, where PERMS are shown.")
-    ] = None,
-    moments_file: Annotated[
-        Path | None, typer.Option("--moments", help="With PERMS: statistics kept by match --checkpoint.")
-    ] = None,
-    figures: Annotated[
-        Path | None,
-        typer.Option(help="With PERMS: write curves and heat maps to this folder, as SVG and PDF."),
-    ] = None,
-    format_: Annotated[
-        str, typer.Option("--format", help="html (a page), or model-explorer (JSON).")
-    ] = "html",
-    free_output: Free = False,
-) -> None:
-    """Make a page to explore the groups, and what a matching has made of them, in a browser."""
-    from permgraph.reporting.explorer.export import Subject, export
-
-    perms_file = Path(target) if target is not None and target.endswith(".safetensors") else None
-    if perms_file is not None:
-        plan_file, target = plan_file or Path("plan.json"), None if trace_file is None else str(trace_file)
-    elif moments_file or figures:
-        raise UsageError("--moments and --figures need PERMS, the file that permgraph match has written.")
-    found, spec, chosen = subject_of(target, plan_file, free_output)
-    for written in export(Subject(found, spec, chosen, perms_file, moments_file), out, format_, figures):
-        say(f"Written to {written}.")
-
-
-@app.command()
 def lint(
     foreign: Annotated[
         Path, typer.Argument(metavar="SPEC", help="Git Re-Basin or mergekit style, or our TOML.")
@@ -253,7 +190,7 @@ def lint(
     free_output: Free = False,
     json_: Json = False,
 ) -> None:
-    """Check a hand-written permutation specification against the network."""
+    """Check a hand-written specification against a network."""
     from permgraph.linter.report import lint_files
 
     found = lint_files(foreign, model, free_output=free_output, measure=measure)

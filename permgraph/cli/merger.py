@@ -63,7 +63,7 @@ def match(
     ] = False,
     state: State = "",
 ) -> None:
-    """Match B's units to A's on calibration audio; write the permutations."""
+    """Match B's units to A's on calibration data."""
     from permgraph.cli.progress import progress_bar
     from permgraph.ir.plan import Plan
     from permgraph.pipeline import align
@@ -130,7 +130,7 @@ def merge(
     integers_of_a: IntegersOfA = False,
     parametrized: Parametrized = "direction",
 ) -> None:
-    """Align B to A and average: the whole line in one command."""
+    """Align B to A and average: the whole pipeline in one command."""
     from permgraph import pipeline as line
     from permgraph.cli.progress import progress_bar
     from permgraph.ir.permutations import Permutations
@@ -197,7 +197,10 @@ def report(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Print what moved, what a random order would leave in place, dead units and correlations (the paper's Table II)."""
+    """Print what moved and how well units matched.
+
+    With what a random order would leave in place, dead units and correlations (the paper's Table II).
+    """
     from permgraph.pipeline import matching_of
     from permgraph.reporting.sections import sections_text
 
@@ -218,7 +221,7 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(help="Of the synthesised audio.")] = 0,
 ) -> None:
-    """Align and merge two small encoders that ship with permgraph, on audio made on the spot."""
+    """Align and merge two small encoders of the package."""
     from permgraph.cli.progress import progress_bar
     from permgraph.demo import run_demo
 

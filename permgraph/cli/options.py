@@ -37,6 +37,7 @@ Mode = Annotated[
 Free = Annotated[bool, typer.Option("--free-output", help="Let the channels of the outputs move too.")]
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
 Strict = Annotated[bool, typer.Option("--strict", help="An op without a rule is an error.")]
+Unfold = Annotated[bool, typer.Option("--unfold", help="One row for each of the repeated layers.")]
 AudioArg = Annotated[
     list[str], typer.Option("--audio", help="Folder, glob, file or manifest (csv/tsv); repeat for more.")
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
+from permgraph.reporting.columns import paragraphs, table
 from permgraph.reporting.text import clean
 
 _HEAD = ("groups", "units", "moved", "matched", "in place", "shuffled")
@@ -17,15 +18,15 @@ def matching_rows(report: dict[str, Any], by_role: bool = True) -> list[tuple[st
     rows: dict[str, list[dict[str, Any]]] = {}
     for name, row in report.get("groups", {}).items():
         rows.setdefault(row["role"] if by_role else name, []).append(row)
-    table = []
+    shown = []
     for label, found in rows.items():
         units = sum(r["units"] for r in found)
         means = [mean_of(found, key) for key in ("moved", "correlation", "identity", "shuffled")]
         moved = "" if means[0] is None else f"{means[0]:.2f} %"
         rest = tuple("" if m is None else f"{m:.3f}" for m in means[1:])
         count = f" ({len(found)})" if len(found) > 1 else ""
-        table.append((f"{clean(label)}{count}", f"{units:,}", moved, *rest))
-    return table
+        shown.append((f"{clean(label)}{count}", f"{units:,}", moved, *rest))
+    return shown
 
 
 def mean_of(rows: Sequence[dict[str, Any]], key: str) -> float | None:
@@ -42,20 +43,13 @@ def matching_text(report: dict[str, Any], by_role: bool = True) -> str:
 
 def text_table(cells: Sequence[tuple[str, ...]], report: dict[str, Any]) -> str:
     """Rows under a head, aligned, with the warnings of a report below."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    ]
     warnings = [
         f"{clean(name)}: {text}"
         for name, row in report.get("groups", {}).items()
         for text in row.get("warnings", ())
     ]
     shown = warnings[:10] + ([f"and {len(warnings) - 10} more warnings"] if len(warnings) > 10 else [])
-    return "\n".join([*(line.rstrip() for line in lines), *shown])
+    return "\n".join([*table(cells, right=range(1, len(cells[0]))), *paragraphs(shown)])
 
 
 def model_card(
@@ -70,8 +64,8 @@ def model_card(
     """README.md of a merged model: how it was made, from what, and how well the units matched."""
     report = perms.report
     calibration = report.get("calibration", {})
-    table = ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
-    table += [
+    matched = ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
+    matched += [
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in matching_rows(report)
     ]
     heard = ", ".join(calibration.get("audio", ())) or "none"
@@ -99,7 +93,7 @@ def model_card(
         "",
         "Mean correlation of matched units, beside units left in place and shuffled ones; percent of units moved:",
         "",
-        *(table if len(table) > 2 else ["No group was aligned."]),
+        *(matched if len(matched) > 2 else ["No group was aligned."]),
         "",
     ]
     return "\n".join(lines)
