@@ -44,7 +44,14 @@ def main() -> None:
 
 
 def _failed(error: BaseException) -> int:
-    """Say what went wrong; the exit code."""
+    """Say what went wrong and what was kept; the exit code."""
+    code = _told(error)
+    for note in getattr(error, "__notes__", ()):
+        say(visible(note))
+    return code
+
+
+def _told(error: BaseException) -> int:
     if isinstance(error, PermgraphError):
         return _complain("permgraph", str(error), error.exit_code)
     if isinstance(error, ImportError):

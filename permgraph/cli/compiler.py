@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from permgraph.cli.app import app
+from permgraph.cli.early import refuse_foreign
 from permgraph.cli.options import (
     DEFAULT_TRACE,
     Exclude,
@@ -26,13 +28,18 @@ from permgraph.cli.options import (
 from permgraph.cli.shared import (
     capture_model,
     infer_spec,
+    is_trace_file,
     measured,
+    next_step,
     print_json,
     say,
     trace_of,
     visible,
 )
 from permgraph.ir.codec import encode
+
+if TYPE_CHECKING:
+    from permgraph.ir.spec import PermSpec
 
 
 @app.command()
@@ -45,6 +52,7 @@ def trace(
     unfold: Unfold = False,
 ) -> None:
     """Capture a network and print its permutation groups."""
+    refuse_foreign(out, Path(model))
     found = capture_model(model)
     found.save(out)
     spec = infer_spec(found, free_output, strict)
@@ -54,8 +62,17 @@ def trace(
     from permgraph.reporting.tables import spec_text
 
     print(spec_text(spec, unfold))
-    free = " --free-output" if free_output else ""
-    say(f"Trace written to {out}. Next: permgraph plan --groups cnn,heads,ffn2{free}")
+    say(f"Trace written to {out}. {_plan_next(spec, out, free_output)}")
+
+
+def _plan_next(spec: PermSpec, trace_file: Path, free_output: bool) -> str:
+    """The command that plans groups which this model has."""
+    from permgraph.matching.default_groups import default_groups
+
+    groups, hidden = default_groups(spec)
+    file = [] if trace_file == DEFAULT_TRACE else [trace_file]
+    options = [*(["-x", hidden] if hidden else []), *(["--free-output"] if free_output else [])]
+    return next_step("plan", *file, "--groups", groups, *options) if spec.groups else "No group to plan."
 
 
 @app.command()
@@ -75,10 +92,16 @@ def plan(
 ) -> None:
     """Pick groups; print and write what to permute and un-permute."""
     from permgraph.planning.compile import compile_plan
-    from permgraph.planning.selection import select
+    from permgraph.planning.modes import refuse_unknown_mode
+    from permgraph.planning.selection import refuse_unknown_terms, select
     from permgraph.reporting.steps import steps_text
 
+    refuse_unknown_mode(mode)
+    if target is not None and not is_trace_file(target):  # before it is built
+        refuse_foreign(out)
+        refuse_unknown_terms(groups, exclude)
     found = trace_of(target)
+    refuse_foreign(out, Path(target or DEFAULT_TRACE))
     spec = infer_spec(found, free_output, strict)
     made = compile_plan(spec, groups, exclude, mode)
     if mode != "exact" and measure:
@@ -90,7 +113,10 @@ def plan(
     print(steps_text(made, unfold))
     for note in select(spec, groups, exclude).notes:
         say(f"Note: {note}.")
-    say(f"Plan written to {out}: {len(made.groups)} groups, {len(made.steps)} steps.")
+    picture = [out] if target is None else [target, "--plan", out]
+    say(f"Plan written to {out}. {next_step('draw', *picture)}")
+    if made.groups:
+        say(f"With two trained models: permgraph match {shlex.quote(str(out))} --a A --b B --audio AUDIO")
 
 
 @app.command()
@@ -99,11 +125,16 @@ def why(
     axis: Annotated[str, typer.Argument(help="An axis, written tensor[number].")],
     other: Annotated[str | None, typer.Argument(help="Another axis.")] = None,
     free_output: Free = False,
+    json_: Json = False,
 ) -> None:
     """Explain why an axis is in its group, pinned, or tied to another."""
-    from permgraph.reporting.explain import explain_text
+    from permgraph.reporting.explain import explain_json, explain_text
 
-    print(visible(explain_text(trace_of(model), axis, other, free_output)))
+    found = trace_of(model)
+    if json_:
+        print_json(explain_json(found, axis, other, free_output))
+    else:
+        print(visible(explain_text(found, axis, other, free_output)))
 
 
 @app.command()
@@ -119,6 +150,7 @@ def apply(
     no_check: NoCheck = False,
     other_weights: OtherWeights = False,
     state: State = "",
+    json_: Json = False,
 ) -> None:
     """Permute a checkpoint, once its function is checked to be kept."""
     from permgraph.ir.permutations import Permutations
@@ -149,6 +181,8 @@ def apply(
     )
     for checked in made:
         say(checked.text())
+    if json_:
+        print_json({"written": [str(written)], "checked": made[-1].record()})
     say(f"Permuted weights written to {written}.")
 
 

@@ -53,7 +53,8 @@ Clips = Annotated[
     int | None, typer.Option(min=1, help="At most so many clips, evenly spread over the files.")
 ]
 Batch = Annotated[int, typer.Option(min=1, help="Clips at a time.")]
-MaxBad = Annotated[float, typer.Option(help="Share of files that may be unusable.")]
+MaxBad = Annotated[float, typer.Option(help="Share of files that may be unusable or too short.")]
+AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Let a source of audio give no clip at all.")]
 Where = Annotated[list[str], typer.Option(help="Rows of a manifest to keep: COLUMN=VALUE.")]
 OtherWeights = Annotated[
     bool,

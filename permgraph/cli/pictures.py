@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -50,13 +51,17 @@ def draw(
     json_: Json = False,
 ) -> None:
     """Draw the permutation graph."""
+    from permgraph.atomic_write import refuse_output
     from permgraph.planning.selection import select
     from permgraph.reporting.drawing.picture import Options, picture
-    from permgraph.reporting.drawing.render import render
+    from permgraph.reporting.drawing.render import form_of, render
 
+    form_of(out, format_)
+    options = Options(direction, unfold, (), layer)
+    refuse_output(out, folder=False, force=True, inputs=_files(target, plan_file))
     found, spec, chosen = subject_of(target, plan_file, free_output)
     names = select(spec, groups).names if groups else ()
-    made = picture(found, spec, chosen, Options(direction, unfold, names, layer))
+    made = picture(found, spec, chosen, replace(options, groups=names))
     written = render(made, out, format_)
     if json_:
         print_json({"written": [str(written)]})
@@ -89,16 +94,25 @@ def view(
     json_: Json = False,
 ) -> None:
     """Make a page to explore groups and matchings in a browser."""
-    from permgraph.reporting.explorer.export import Subject, export
+    from permgraph.atomic_write import refuse_output
+    from permgraph.reporting.explorer.export import FORMATS, Subject, export
 
     perms_file = Path(target) if target is not None and target.endswith(".safetensors") else None
     if perms_file is not None:
         plan_file, target = plan_file or Path("plan.json"), None if trace_file is None else str(trace_file)
     elif moments_file or figures:
         raise UsageError("--moments and --figures need PERMS, the file that permgraph match has written.")
+    if format_ not in FORMATS:
+        raise UsageError(f"--format {format_}: use {' or '.join(FORMATS)}.")
+    refuse_output(out, folder=False, force=True, inputs=_files(target, plan_file, perms_file, moments_file))
     found, spec, chosen = subject_of(target, plan_file, free_output)
     files = export(Subject(found, spec, chosen, perms_file, moments_file), out, format_, figures)
     if json_:
         print_json({"written": [str(path) for path in files]})
     for written in files:
         say(f"Written to {written}.")
+
+
+def _files(*named: str | Path | None) -> list[Path]:
+    """Of what was typed, the files that are there: an output must not be one of them."""
+    return [Path(name) for name in named if name is not None and Path(name).is_file()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from permgraph.inputs.audio_report import used_text
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.reporting.columns import paragraphs, table
@@ -52,6 +53,15 @@ def text_table(cells: Sequence[tuple[str, ...]], report: dict[str, Any]) -> str:
     return "\n".join([*table(cells, right=range(1, len(cells[0]))), *paragraphs(shown)])
 
 
+def _calibrated(calibration: dict[str, Any]) -> list[str]:
+    """What was used to calibrate, not what was named. Reports of an earlier permgraph name the audio only."""
+    if sources := calibration.get("sources", {}):
+        head = f"- calibration, clips of {calibration.get('seconds', 0):g} s:"
+        return [head, *(f"  - {clean(used_text(name, used), 400)}" for name, used in sources.items())]
+    named = ", ".join(calibration.get("data", calibration.get("audio", ()))) or "none"
+    return [f"- calibration: {clean(named, 400)}"]
+
+
 def model_card(
     a: str,
     b: str,
@@ -68,7 +78,6 @@ def model_card(
     matched += [
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in matching_rows(report)
     ]
-    heard = ", ".join(calibration.get("audio", ())) or "none"
     kept = (
         "exact: the permuted B computes what B computed"
         if plan.mode == "exact"
@@ -86,7 +95,7 @@ def model_card(
         "",
         f"- groups: `{clean(plan.selection)}`, mode {kept}",
         f"- matcher: {report.get('matcher', 'none')}, seed {report.get('seed', 0)}",
-        f"- calibration: {clean(heard, 400)}, clips of {calibration.get('seconds', 0):g} s",
+        *_calibrated(calibration),
         f"- plan digest: `{plan.digest}`",
         *([f"- command: `{clean(command, 1000)}`"] if command else []),
         *(f"- {clean(note, 300)}" for note in notes),
