@@ -59,10 +59,12 @@ def align(
     bar: Bar | None = None,
     verify: bool = True,
     keep: Path | None = None,
+    keep_plan: bool = False,
 ) -> Aligned:
     """Match B's units to A's on calibration data, and check that the permuted B computes what B computes.
 
-    keep   where a later step fails, the moments and permutations so far are saved under names that begin so
+    keep   where a later step fails, the moments and permutations so far are saved under names that begin so,
+           and with keep_plan the plan
 
     Raises MatchError when the matcher needs data and there is none, VerificationError when the function of B
     would change.
@@ -79,8 +81,9 @@ def align(
         moments, notes, used = calibrate_on(a, b, plan, calibration, checkpoint, bar)
     so_far: dict[Path, Savable] = {}
     with kept_on_failure(so_far):
-        if keep is not None and moments is not None and checkpoint is None:
-            so_far[kept_path(keep, "moments")] = moments
+        if keep is not None and moments is not None:
+            so_far |= {kept_path(keep, "plan"): plan} if keep_plan else {}
+            so_far |= {kept_path(keep, "moments"): moments} if checkpoint is None else {}
         with (bar or silent)("matching") as step:
             step(0, 1)
             perms = match(plan, moments, matcher, seed)

@@ -18,7 +18,7 @@ def refuse_foreign(out: Path, *inputs: Path) -> None:
     refuse_output(out, folder=False, force=True, inputs=[path for path in inputs if path.is_file()])
     if out.is_file() and out.stat().st_size:
         with open(out, "rb") as stream:
-            if b"permgraph" not in stream.read(4096):
+            if b'"permgraph"' not in stream.read(4096):
                 raise FileError(
                     f"{out}: exists, and permgraph did not write it. Remove it, or choose another -o."
                 )

@@ -192,19 +192,19 @@ def merge(
     if perms is not None:
         done = pipeline.aligned(other, plan, perms, bar=progress_bar, check=not no_check)
     else:
-        with kept_on_failure({} if plan_file else {pipeline.kept_path(out, "plan"): plan}):
-            done = pipeline.align(
-                one,
-                other,
-                plan,
-                calibration,
-                matcher=matcher,
-                seed=seed,
-                checkpoint=checkpoint,
-                bar=progress_bar,
-                verify=not no_check,
-                keep=out,
-            )
+        done = pipeline.align(
+            one,
+            other,
+            plan,
+            calibration,
+            matcher=matcher,
+            seed=seed,
+            checkpoint=checkpoint,
+            bar=progress_bar,
+            verify=not no_check,
+            keep=out,
+            keep_plan=plan_file is None,
+        )
     if done.perms.report.get("groups") and not json_:
         print(matching_text(done.perms.report))
     so_far: dict[Path, Savable] = {}

@@ -78,15 +78,15 @@ def select(spec: PermSpec, groups: str, exclude: str = "") -> Selection:
     return Selection(order, {k: v for k, v in taps.items() if k in chosen}, tuple(notes))
 
 
-def refuse_unknown_terms(groups: str, exclude: str = "") -> None:
+def refuse_unknown_terms(groups: str, exclude: str = "", option: str = "--groups") -> None:
     """Typos that show without a network: neither a word, a preset, nor of a role that exists. Raises SelectionError."""
     known = [*words(), *presets(), *ROLES]
-    for option, text in (("--groups", groups), ("-x", exclude)):
+    for typed, text in ((option, groups), ("-x", exclude)):
         for term in _terms(text):
             root = re.split(r"[./]", term)[0]
             if term not in known and root not in ROLES and not any(c in term for c in "*?["):
                 raise SelectionError(
-                    f"{option} {term}: no such group, role, word or preset.{nearest(term, known)} "
+                    f"{typed} {term}: no such group, role, word or preset.{nearest(term, known)} "
                     f"Roles: {', '.join(ROLES)}. Presets: {', '.join(presets())}."
                 )
 

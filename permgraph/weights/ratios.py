@@ -57,6 +57,6 @@ def parse_group_weights(terms: Sequence[str]) -> list[tuple[str, float]]:
             raise UsageError(
                 f"--group-weights {term}: write GROUPS=WEIGHT with a weight of A between 0 and 1."
             )
-        refuse_unknown_terms(groups)
+        refuse_unknown_terms(groups, option="--group-weights")
         pairs.append((groups, of_a))
     return pairs
