@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from permgraph.linter.report import LintReport
     from permgraph.reporting.explain import Reason
+    from permgraph.reporting.sections import MatchingReport
     from permgraph.verification.check import Check
 
 __version__ = "0.1.0"
@@ -372,6 +373,25 @@ def view(
     return write(data, path)
 
 
+def report(perms: Permutations | str | Path, by_section: bool = True) -> MatchingReport:
+    """How well units matched and what share of them moved: the paper's Table II. Print it, or show it in a notebook.
+
+    Args:
+        perms: what `match` returned, or a file of permutations, or a folder that the command `merge` wrote.
+        by_section: a row per section of the network; else a row per group.
+
+    Raises:
+        FileError, PlanError: the file or folder cannot be read, or contradicts itself.
+    """
+    from pathlib import Path
+
+    from permgraph.pipeline import matching_of
+    from permgraph.reporting.sections import MatchingReport
+
+    found = perms if isinstance(perms, Permutations) else matching_of(Path(perms))
+    return MatchingReport(found.report, by_section)
+
+
 def lint(
     specification: str | Path, target: Trace | str, *, free_output: bool = False, measure: bool = True
 ) -> LintReport:
@@ -410,6 +430,7 @@ __all__ = [
     "merge",
     "plan",
     "random_permutations",
+    "report",
     "trace",
     "unapply",
     "verify",

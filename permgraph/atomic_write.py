@@ -37,9 +37,7 @@ def replacing(
     Raises FileError; whatever goes wrong, the partial is removed and `out` is as it was.
     """
     out = Path(os.path.abspath(out))
-    _refuse_inputs(out, inputs)
-    if not out.parent.is_dir():
-        raise FileError(f"{out}: the folder {out.parent} does not exist. Make it first.")
+    _refuse_place(out, inputs)
     with _lock(out):
         _sweep(out)
         _refuse_target(out, folder, force, mark)
@@ -59,6 +57,23 @@ def replacing(
             ) from error
         finally:
             _remove(partial)
+
+
+def refuse_output(
+    out: Path, *, folder: bool, force: bool = False, inputs: Sequence[Path] = (), mark: str = ""
+) -> None:
+    """What `replacing` would refuse, to be asked before the work that leads to the output. Raises FileError."""
+    out = Path(os.path.abspath(out))
+    _refuse_place(out, inputs)
+    _refuse_target(out, folder, force, mark)
+    if not os.access(out.parent, os.W_OK):
+        raise FileError(f"{out}: the folder {out.parent} cannot be written to. Choose another -o.")
+
+
+def _refuse_place(out: Path, inputs: Sequence[Path]) -> None:
+    _refuse_inputs(out, inputs)
+    if not out.parent.is_dir():
+        raise FileError(f"{out}: the folder {out.parent} does not exist. Make it first.")
 
 
 def write_file(path: Path, data: bytes) -> None:

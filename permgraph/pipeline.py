@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from permgraph.calibration import Bar, Calibration, batches_for, calibrate_on, silent
 from permgraph.errors import MatchError, PlanError
+from permgraph.ir.kept import Savable, kept_on_failure
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
+from permgraph.matching.default_groups import default_groups
+from permgraph.matching.probes import refuse_unobserved
 from permgraph.planning.compile import compile_plan
 from permgraph.symmetry.infer import infer
 from permgraph.verification.checkpoints import SKIPPED, Checked
@@ -35,9 +38,13 @@ class Aligned:
     checked: Checked | None = None
 
 
-def plan_for(encoder: Encoder, groups: str, exclude: str = "", mode: str = "exact") -> Plan:
-    """Trace an encoder from its configuration and plan the selected groups."""
-    return compile_plan(infer(encoder.source.trace(encoder.name)), groups, exclude, mode)
+def plan_for(encoder: Encoder, groups: str = "", exclude: str = "", mode: str = "exact") -> Plan:
+    """Trace an encoder from its configuration and plan the selected groups; without any, those that fit the model."""
+    spec = infer(encoder.source.trace(encoder.name))
+    if not groups:
+        groups, hidden = default_groups(spec)
+        exclude = ",".join(x for x in (exclude, hidden) if x)
+    return compile_plan(spec, groups, exclude, mode)
 
 
 def align(
@@ -51,36 +58,73 @@ def align(
     checkpoint: Path | None = None,
     bar: Bar | None = None,
     verify: bool = True,
+    keep: Path | None = None,
+    keep_plan: bool = False,
 ) -> Aligned:
-    """Match B's units to A's on calibration audio, and check that the permuted B computes what B computes.
+    """Match B's units to A's on calibration data, and check that the permuted B computes what B computes.
 
-    Raises MatchError when the matcher needs audio and there is none, VerificationError when the function of B
+    keep   where a later step fails, the moments and permutations so far are saved under names that begin so,
+           and with keep_plan the plan
+
+    Raises MatchError when the matcher needs data and there is none, VerificationError when the function of B
     would change.
     """
-    from permgraph.matching.matchers import find_matcher, match
+    from permgraph.matching.matchers import match
 
+    refuse_unmatchable(plan, calibration, matcher)
     if not plan.groups:
         return Aligned(plan, Permutations({}, {"matcher": matcher, "seed": seed, "groups": {}}, plan.origin))
     moments: Moments | None = None
     notes: tuple[str, ...] = ()
+    used: dict[str, Any] = {}
     if calibration is not None and calibration.given:
-        moments, notes = calibrate_on(a, b, plan, calibration, checkpoint, bar)
-    elif find_matcher(matcher).score is not None:
+        moments, notes, used = calibrate_on(a, b, plan, calibration, checkpoint, bar)
+    so_far: dict[Path, Savable] = {}
+    with kept_on_failure(so_far):
+        if keep is not None and moments is not None:
+            so_far |= {kept_path(keep, "plan"): plan} if keep_plan else {}
+            so_far |= {kept_path(keep, "moments"): moments} if checkpoint is None else {}
+        with (bar or silent)("matching") as step:
+            step(0, 1)
+            perms = match(plan, moments, matcher, seed)
+            step(1, 1)
+        report = {**perms.report, "selection": plan.selection, "a": a.name, "b": b.name}
+        perms = replace(perms, report=report | ({"calibration": used} if used else {}))
+        if keep is not None and moments is not None:
+            so_far[kept_path(keep, "perms")] = perms
+        checked = check_function(b, plan, perms, bar) if verify else Checked(b.name, why=SKIPPED)
+    return Aligned(plan, perms, (*notes, checked.text()), checked)
+
+
+def refuse_unmatchable(plan: Plan | None, calibration: Calibration | None, matcher: str) -> None:
+    """What can be told of a matching before any model is built. Raises UsageError, MatchError, FileError."""
+    from permgraph.matching.matchers import find_matcher
+
+    needed = find_matcher(matcher).score is not None
+    if calibration is not None and calibration.given:
+        calibration.refuse_missing()
+    elif needed and (plan is None or plan.groups):
         raise MatchError(
             f"--matcher {matcher} matches activations: give calibration data with --audio, --text or --data."
         )
-    with (bar or silent)("matching") as step:
-        step(0, 1)
-        perms = match(plan, moments, matcher, seed)
-        step(1, 1)
-    checked = check_function(b, plan, perms, bar) if verify else Checked(b.name, why=SKIPPED)
-    report = {**perms.report, "selection": plan.selection, "a": a.name, "b": b.name}
-    if calibration is not None:
-        report["calibration"] = {
-            "audio": [Path(p).name for p in (*calibration.audio, *calibration.text, calibration.data) if p],
-            "seconds": calibration.seconds,
-        }
-    return Aligned(plan, replace(perms, report=report), (*notes, checked.text()), checked)
+    if needed and plan is not None:
+        refuse_unobserved(plan)
+
+
+def refuse_other_plan(plan: Plan, perms: Permutations, where: str) -> None:
+    """Permutations of another plan, told before any model is built. Raises PlanError."""
+    from permgraph.ir.check_plan import check_permutations
+
+    try:
+        check_permutations(plan, perms)
+    except PlanError as error:
+        raise PlanError(f"{where}: {error}") from error
+
+
+def kept_path(out: Path, what: str) -> Path:
+    """Where something is kept when the command that writes OUT fails: OUT.kept-moments.safetensors."""
+    suffix = ".json" if what == "plan" else ".safetensors"
+    return out.with_name(f"{out.name.removesuffix('.safetensors')}.kept-{what}{suffix}")
 
 
 def aligned(
@@ -162,7 +206,7 @@ def merge_all(
     written: list[Path] = []
     notes: list[str] = []
     for pair in weights:
-        target = out if len(weights) == 1 else out.with_name(f"{out.name}-{_written(pair[0])}")
+        target = target_of(out, pair, weights)
         card = model_card(a.name, b.name, aligned.plan, aligned.perms, pair, command, aligned.notes)
         extra = _small_files(a, card, aligned) if target.suffix != ".safetensors" else None
         options: dict[str, Any] = {
@@ -190,6 +234,11 @@ def merge_all(
             f"{count} weights computed from parts (weight norm, spectral norm): {SAID[parametrized]}"
         )
     return written, notes
+
+
+def target_of(out: Path, pair: tuple[float, float], weights: Sequence[tuple[float, float]]) -> Path:
+    """Where the model of one pair of weights is written."""
+    return out if len(weights) == 1 else out.with_name(f"{out.name}-{_written(pair[0])}")
 
 
 def _written(weight: float) -> str:

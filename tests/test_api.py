@@ -27,6 +27,7 @@ VERBS = [
     "why",
     "draw",
     "view",
+    "report",
     "lint",
 ]
 TYPES = [

@@ -137,8 +137,8 @@ def test_the_defaults_work_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     traced = run("trace", "hubert")
     assert traced.code == 0
     assert "Next: permgraph plan" in traced.err
-    rows = [line.split()[:4] for line in traced.out.splitlines()[1:4]]
-    assert [r[0] for r in rows] == ["cnn.0-6", "heads.0-11", "ffn.0-11"]
+    rows = [line.split()[0] for line in traced.out.splitlines() if line.startswith(("cnn", "heads", "ffn"))]
+    assert rows == ["cnn.0-6", "heads.0-11", "ffn.0-11"]
     planned = run("plan", "--groups", "cnn,heads,ffn2")
     assert planned.code == 0
     roles = [g.role for g in Plan.load("plan.json").groups]
@@ -349,10 +349,17 @@ def test_45_46_applied_twice_or_in_part_is_refused(tmp_path: Path) -> None:
     weights = load_file("small/model.safetensors")
     del weights["encoder.layers.1.feed_forward.output_dense.weight"]
     save_file(weights, tmp_path / "part.safetensors")
-    part = run("apply", "plan.json", "perms.safetensors", tmp_path / "part.safetensors", "-o", tmp_path / "x")
+    part = run(
+        "apply",
+        "plan.json",
+        "perms.safetensors",
+        tmp_path / "part.safetensors",
+        "-o",
+        tmp_path / "x.safetensors",
+    )
     assert part.code == 3
     assert "encoder.layers.1.feed_forward.output_dense.weight" in part.err
-    assert not (tmp_path / "x").exists()
+    assert not (tmp_path / "x.safetensors").exists()
 
 
 def test_28_an_op_without_a_rule_pins_and_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,7 +416,7 @@ def test_81_a_reader_that_leaves_is_no_error() -> None:
         "set -o pipefail; for verb in 'plan --json' 'plan' '--help'; do permgraph $verb | head -c 1; done"
     )
     said = shell(command)
-    assert (said.code, said.out) == (0, "{pU")
+    assert (said.code, said.out) == (0, "{sU")
     assert "Traceback" not in said.err
     assert "Exception ignored" not in said.err
 

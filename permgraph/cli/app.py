@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Annotated
+
 import typer
 
 app = typer.Typer(
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="A compiler for the permutation symmetries of neural networks: trace, plan, match, merge, judge.",
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"permgraph {vars(sys.modules['permgraph'])['__version__']}")
+        raise typer.Exit
+
+
+@app.callback()
+def permgraph(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass

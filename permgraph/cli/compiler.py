@@ -1,13 +1,15 @@
-"""Verbs of the compiler: trace, plan, why, apply, verify, draw, lint, doctor."""
+"""Verbs of the compiler: trace, plan, why, apply, verify, lint, doctor."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from permgraph.cli.app import app
+from permgraph.cli.early import refuse_foreign
 from permgraph.cli.options import (
     DEFAULT_TRACE,
     Exclude,
@@ -21,19 +23,23 @@ from permgraph.cli.options import (
     State,
     Strict,
     Target,
+    Unfold,
 )
 from permgraph.cli.shared import (
     capture_model,
     infer_spec,
+    is_trace_file,
     measured,
+    next_step,
     print_json,
     say,
-    subject_of,
     trace_of,
     visible,
 )
-from permgraph.errors import UsageError
 from permgraph.ir.codec import encode
+
+if TYPE_CHECKING:
+    from permgraph.ir.spec import PermSpec
 
 
 @app.command()
@@ -43,19 +49,30 @@ def trace(
     free_output: Free = False,
     json_: Json = False,
     strict: Strict = False,
+    unfold: Unfold = False,
 ) -> None:
     """Capture a network and print its permutation groups."""
+    refuse_foreign(out, Path(model))
     found = capture_model(model)
     found.save(out)
     spec = infer_spec(found, free_output, strict)
     if json_:
         print_json({**spec.document(), "log10_order": round(spec.log10_order, 6)})
         return
-    from permgraph.reporting.tables import print_spec
+    from permgraph.reporting.tables import spec_text
 
-    print_spec(spec)
-    free = " --free-output" if free_output else ""
-    say(f"Trace written to {out}. Next: permgraph plan --groups cnn,heads,ffn2{free}")
+    print(spec_text(spec, unfold))
+    say(f"Trace written to {out}. {_plan_next(spec, out, free_output)}")
+
+
+def _plan_next(spec: PermSpec, trace_file: Path, free_output: bool) -> str:
+    """The command that plans groups which this model has."""
+    from permgraph.matching.default_groups import default_groups
+
+    groups, hidden = default_groups(spec)
+    file = [] if trace_file == DEFAULT_TRACE else [trace_file]
+    options = [*(["-x", hidden] if hidden else []), *(["--free-output"] if free_output else [])]
+    return next_step("plan", *file, "--groups", groups, *options) if spec.groups else "No group to plan."
 
 
 @app.command()
@@ -71,13 +88,20 @@ def plan(
     ] = True,
     json_: Json = False,
     strict: Strict = False,
+    unfold: Unfold = False,
 ) -> None:
     """Pick groups; print and write what to permute and un-permute."""
     from permgraph.planning.compile import compile_plan
-    from permgraph.planning.selection import select
-    from permgraph.reporting.tables import steps_text
+    from permgraph.planning.modes import refuse_unknown_mode
+    from permgraph.planning.selection import refuse_unknown_terms, select
+    from permgraph.reporting.steps import steps_text
 
+    refuse_unknown_mode(mode)
+    if target is not None and not is_trace_file(target):  # before it is built
+        refuse_foreign(out)
+        refuse_unknown_terms(groups, exclude)
     found = trace_of(target)
+    refuse_foreign(out, Path(target or DEFAULT_TRACE))
     spec = infer_spec(found, free_output, strict)
     made = compile_plan(spec, groups, exclude, mode)
     if mode != "exact" and measure:
@@ -86,10 +110,13 @@ def plan(
     if json_:
         print_json({**made.document(), "steps": encode(made)["spec"]["places"]})
         return
-    print(steps_text(made))
+    print(steps_text(made, unfold))
     for note in select(spec, groups, exclude).notes:
         say(f"Note: {note}.")
-    say(f"Plan written to {out}: {len(made.groups)} groups, {len(made.steps)} steps.")
+    picture = [out] if target is None else [target, "--plan", out]
+    say(f"Plan written to {out}. {next_step('draw', *picture)}")
+    if made.groups:
+        say(f"With two trained models: permgraph match {shlex.quote(str(out))} --a A --b B --audio AUDIO")
 
 
 @app.command()
@@ -98,11 +125,16 @@ def why(
     axis: Annotated[str, typer.Argument(help="An axis, written tensor[number].")],
     other: Annotated[str | None, typer.Argument(help="Another axis.")] = None,
     free_output: Free = False,
+    json_: Json = False,
 ) -> None:
     """Explain why an axis is in its group, pinned, or tied to another."""
-    from permgraph.reporting.explain import explain_text
+    from permgraph.reporting.explain import explain_json, explain_text
 
-    print(visible(explain_text(trace_of(model), axis, other, free_output)))
+    found = trace_of(model)
+    if json_:
+        print_json(explain_json(found, axis, other, free_output))
+    else:
+        print(visible(explain_text(found, axis, other, free_output)))
 
 
 @app.command()
@@ -118,8 +150,9 @@ def apply(
     no_check: NoCheck = False,
     other_weights: OtherWeights = False,
     state: State = "",
+    json_: Json = False,
 ) -> None:
-    """Check that the function is kept, and permute a checkpoint, tensor by tensor."""
+    """Permute a checkpoint, once its function is checked to be kept."""
     from permgraph.ir.permutations import Permutations
     from permgraph.ir.plan import Plan
     from permgraph.verification.checkpoints import SKIPPED, Checked, check_checkpoint
@@ -148,6 +181,8 @@ def apply(
     )
     for checked in made:
         say(checked.text())
+    if json_:
+        print_json({"written": [str(written)], "checked": made[-1].record()})
     say(f"Permuted weights written to {written}.")
 
 
@@ -163,7 +198,7 @@ def verify(
     free_output: Free = False,
     json_: Json = False,
 ) -> None:
-    """The function check: measure, in float64, that permuted weights compute the same."""
+    """Measure that permuted weights compute the same (float64)."""
     from permgraph.ir.plan import Plan
     from permgraph.verification.verdict import check_model
 
@@ -178,70 +213,6 @@ def verify(
 
 
 @app.command()
-def draw(
-    target: Annotated[str | None, typer.Argument(metavar="[TRACE|PLAN|MODEL]", help="What to draw.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="An .svg, .png, .pdf or .dot file.")] = Path(
-        "permgraph.svg"
-    ),
-    plan_file: Annotated[Path | None, typer.Option("--plan", help="Show what this plan selects.")] = None,
-    format_: Annotated[
-        str | None, typer.Option("--format", help="svg, png, pdf or dot; by the suffix of OUT otherwise.")
-    ] = None,
-    unfold: Annotated[bool, typer.Option("--unfold", help="Draw every repeated layer.")] = False,
-    direction: Annotated[str, typer.Option(help="TB (top to bottom, in columns) or LR.")] = "TB",
-    groups: Annotated[str, typer.Option("--groups", "-g", help="Draw only where these groups are.")] = "",
-    layer: Annotated[str, typer.Option(help="Draw only this module and its neighbours.")] = "",
-    free_output: Free = False,
-) -> None:
-    """Draw the permutation graph."""
-    from permgraph.planning.selection import select
-    from permgraph.reporting.drawing.picture import Options, picture
-    from permgraph.reporting.drawing.render import render
-
-    found, spec, chosen = subject_of(target, plan_file, free_output)
-    names = select(spec, groups).names if groups else ()
-    made = picture(found, spec, chosen, Options(direction, unfold, names, layer))
-    say(f"Drawn to {render(made, out, format_)}.")
-
-
-@app.command()
-def view(
-    target: Annotated[
-        str | None, typer.Argument(metavar="[TRACE|PLAN|PERMS|MODEL]", help="What to show.")
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="An .html file, or a .json file.")] = Path(
-        "permgraph.html"
-    ),
-    plan_file: Annotated[Path | None, typer.Option("--plan", help="Show what this plan selects.")] = None,
-    trace_file: Annotated[
-        Path | None, typer.Option("--trace", help="The trace, where PERMS are shown.")
-    ] = None,
-    moments_file: Annotated[
-        Path | None, typer.Option("--moments", help="With PERMS: statistics kept by match --checkpoint.")
-    ] = None,
-    figures: Annotated[
-        Path | None,
-        typer.Option(help="With PERMS: write curves and heat maps to this folder, as SVG and PDF."),
-    ] = None,
-    format_: Annotated[
-        str, typer.Option("--format", help="html (a page), or model-explorer (JSON).")
-    ] = "html",
-    free_output: Free = False,
-) -> None:
-    """Make a page to explore the groups, and what a matching has made of them, in a browser."""
-    from permgraph.reporting.explorer.export import Subject, export
-
-    perms_file = Path(target) if target is not None and target.endswith(".safetensors") else None
-    if perms_file is not None:
-        plan_file, target = plan_file or Path("plan.json"), None if trace_file is None else str(trace_file)
-    elif moments_file or figures:
-        raise UsageError("--moments and --figures need PERMS, the file that permgraph match has written.")
-    found, spec, chosen = subject_of(target, plan_file, free_output)
-    for written in export(Subject(found, spec, chosen, perms_file, moments_file), out, format_, figures):
-        say(f"Written to {written}.")
-
-
-@app.command()
 def lint(
     foreign: Annotated[
         Path, typer.Argument(metavar="SPEC", help="Git Re-Basin or mergekit style, or our TOML.")
@@ -253,7 +224,7 @@ def lint(
     free_output: Free = False,
     json_: Json = False,
 ) -> None:
-    """Check a hand-written permutation specification against the network."""
+    """Check a hand-written specification against a network."""
     from permgraph.linter.report import lint_files
 
     found = lint_files(foreign, model, free_output=free_output, measure=measure)

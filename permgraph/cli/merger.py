@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,14 +10,15 @@ from typing import Annotated
 import typer
 
 from permgraph.cli.app import app
+from permgraph.cli.early import planned_before, refuse_checkpoint, refuse_foreign, refuse_merged
 from permgraph.cli.options import (
+    AllowEmpty,
     AudioArg,
     Batch,
     Checkpoint,
     Clips,
     Data,
     Exclude,
-    Groups,
     IntegersOfA,
     Json,
     Matcher,
@@ -32,6 +34,7 @@ from permgraph.cli.options import (
 )
 from permgraph.cli.shared import (
     calibration_of,
+    next_step,
     pair_of,
     print_json,
     say,
@@ -62,32 +65,44 @@ def match(
         bool, typer.Option("--per-model-rate", help="Let A and B have different sampling rates.")
     ] = False,
     state: State = "",
+    allow_empty: AllowEmpty = False,
+    json_: Json = False,
 ) -> None:
-    """Match B's units to A's on calibration audio; write the permutations."""
+    """Match B's units to A's on calibration data."""
     from permgraph.cli.progress import progress_bar
     from permgraph.ir.plan import Plan
-    from permgraph.pipeline import align
+    from permgraph.pipeline import align, refuse_unmatchable
     from permgraph.reporting.card import matching_text
 
+    plan = Plan.load(plan_file)
+    calibration = calibration_of(
+        audio, seconds, clips, batch, max_bad, where, data, text, allow_empty=allow_empty
+    )
+    refuse_foreign(out, plan_file, a, b)
+    refuse_unmatchable(plan, calibration, matcher)
+    refuse_checkpoint(checkpoint, plan, a, b, plan_file, out)
     one, other = pair_of(a, b, per_model_rate, state)
-    calibration = calibration_of(audio, seconds, clips, batch, max_bad, where, data, text)
     done = align(
         one,
         other,
-        Plan.load(plan_file),
+        plan,
         calibration,
         matcher=matcher,
         seed=seed,
         checkpoint=checkpoint,
         bar=progress_bar,
+        keep=out,
     )
     done.perms.save(out)
-    print(matching_text(done.perms.report))
+    if json_:
+        print_json({"written": [str(out)], "report": done.perms.report, "notes": list(done.notes)})
+    else:
+        print(matching_text(done.perms.report))
     for note in done.notes:
         say(note)
-    say(
-        f"Permutations written to {out}. Next: permgraph merge {a} {b} --plan {plan_file} --perms {out} -o MERGED"
-    )
+    options = [*(["--per-model-rate"] if per_model_rate else []), *(["--state", state] if state else [])]
+    following = next_step("merge", a, b, "--plan", plan_file, "--perms", out, *options, "-o", "MERGED")
+    say(f"Permutations written to {out}. {following}")
 
 
 @app.command()
@@ -95,7 +110,15 @@ def merge(
     a: Annotated[Path, typer.Argument(metavar="A", help="The reference model.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="The model to align and merge in.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The merged model.")],
-    groups: Groups = "cnn,heads,ffn2",
+    groups: Annotated[
+        str,
+        typer.Option(
+            "--groups",
+            "-g",
+            help="As in plan. Without it: every role that this model has (cnn,heads,ffn2 for a HuBERT).",
+            show_default=False,
+        ),
+    ] = "",
     exclude: Exclude = "",
     mode: Mode = "exact",
     audio: AudioArg = [],  # noqa: B006
@@ -129,26 +152,47 @@ def merge(
     other_weights: OtherWeights = False,
     integers_of_a: IntegersOfA = False,
     parametrized: Parametrized = "direction",
+    allow_empty: AllowEmpty = False,
+    json_: Json = False,
 ) -> None:
-    """Align B to A and average: the whole line in one command."""
-    from permgraph import pipeline as line
+    """Align B to A and average: the whole pipeline in one command."""
+    from permgraph import pipeline
     from permgraph.cli.progress import progress_bar
+    from permgraph.ir.kept import Savable, kept_on_failure
     from permgraph.ir.permutations import Permutations
-    from permgraph.ir.plan import Plan
     from permgraph.reporting.card import matching_text
     from permgraph.weights.ratios import group_weights as ratios_of
-    from permgraph.weights.ratios import parse_weights
+    from permgraph.weights.ratios import parse_group_weights, parse_weights
 
     pairs = parse_weights(weights)
-    if perms_file is not None and plan_file is None:
-        raise UsageError("--perms needs the --plan it was matched for.")
+    parse_group_weights(group_weights)
+    calibration = calibration_of(
+        audio, seconds, clips, batch, max_bad, where, data, text, allow_empty=allow_empty
+    )
+    if repair and not calibration.given:
+        raise UsageError(
+            "--repair corrects statistics measured on data: give some with --audio, --text or --data."
+        )
+    plan = planned_before(plan_file, perms_file, groups, exclude, mode)
+    perms = Permutations.load(perms_file) if perms_file and plan else None
+    files = [path for path in (plan_file, perms_file) if path]
+    for pair in pairs:
+        refuse_merged(a, b, pipeline.target_of(out, pair, pairs), force, files)
+    if perms is None:
+        none = groups == "none" and not calibration.given
+        pipeline.refuse_unmatchable(plan, calibration, "identity" if none else matcher)
+        refuse_checkpoint(checkpoint, plan, a, b, *files, out)
+    elif plan is not None:
+        pipeline.refuse_other_plan(plan, perms, str(perms_file))
+        if calibration.given:
+            calibration.refuse_missing()
     one, other = pair_of(a, b, per_model_rate, state)
-    plan = Plan.load(plan_file) if plan_file else line.plan_for(one, groups, exclude, mode)
-    calibration = calibration_of(audio, seconds, clips, batch, max_bad, where, data, text)
-    if perms_file is not None:
-        done = line.aligned(other, plan, Permutations.load(perms_file), bar=progress_bar, check=not no_check)
+    plan = plan or pipeline.plan_for(one, groups, exclude, mode)
+    tensor_weights = ratios_of(plan, group_weights)
+    if perms is not None:
+        done = pipeline.aligned(other, plan, perms, bar=progress_bar, check=not no_check)
     else:
-        done = line.align(
+        done = pipeline.align(
             one,
             other,
             plan,
@@ -158,33 +202,41 @@ def merge(
             checkpoint=checkpoint,
             bar=progress_bar,
             verify=not no_check,
+            keep=out,
+            keep_plan=plan_file is None,
         )
-    if done.perms.report.get("groups"):
+    if done.perms.report.get("groups") and not json_:
         print(matching_text(done.perms.report))
-    command = "permgraph " + " ".join(sys.argv[1:])
-    if repair and not calibration.given:
-        raise UsageError(
-            "--repair corrects statistics measured on data: give some with --audio, --text or --data."
+    so_far: dict[Path, Savable] = {}
+    if perms is None and calibration.given:
+        so_far[pipeline.kept_path(out, "perms")] = done.perms
+        if plan_file is None:
+            so_far[pipeline.kept_path(out, "plan")] = plan
+    with kept_on_failure(so_far):
+        written, notes = pipeline.merge_all(
+            one,
+            other,
+            done,
+            out,
+            pairs,
+            tensor_weights=tensor_weights,
+            other_weights=other_weights,
+            integers_of_a=integers_of_a,
+            parametrized=parametrized,
+            command=shlex.join(["permgraph", *sys.argv[1:]]),
+            force=force,
+            repair=calibration if repair else None,
+            bar=progress_bar,
         )
-    written, notes = line.merge_all(
-        one,
-        other,
-        done,
-        out,
-        pairs,
-        tensor_weights=ratios_of(plan, group_weights),
-        other_weights=other_weights,
-        integers_of_a=integers_of_a,
-        parametrized=parametrized,
-        command=command,
-        force=force,
-        repair=calibration if repair else None,
-        bar=progress_bar,
-    )
-    for note in (*done.notes, *notes):
+    notes = [*done.notes, *notes]
+    if json_:
+        print_json({"written": list(map(str, written)), "report": done.perms.report, "notes": notes})
+    for note in notes:
         say(note)
     for path in written:
         say(f"Merged model written to {path}.")
+    if written[0].is_dir():
+        say(next_step("report", *written))
 
 
 @app.command()
@@ -197,7 +249,10 @@ def report(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Print what moved, what a random order would leave in place, dead units and correlations (the paper's Table II)."""
+    """Print what moved and how well units matched.
+
+    With what a random order would leave in place, dead units and correlations (the paper's Table II).
+    """
     from permgraph.pipeline import matching_of
     from permgraph.reporting.sections import sections_text
 
@@ -217,9 +272,12 @@ def demo(
         "permgraph-demo"
     ),
     seed: Annotated[int, typer.Option(help="Of the synthesised audio.")] = 0,
+    json_: Json = False,
 ) -> None:
-    """Align and merge two small encoders that ship with permgraph, on audio made on the spot."""
+    """Align and merge two small encoders of the package."""
     from permgraph.cli.progress import progress_bar
     from permgraph.demo import run_demo
 
-    run_demo(out, print, progress_bar, seed)
+    folder = run_demo(out, say if json_ else print, progress_bar, seed)
+    if json_:
+        print_json({"written": sorted(str(path) for path in folder.iterdir())})

@@ -37,6 +37,7 @@ Mode = Annotated[
 Free = Annotated[bool, typer.Option("--free-output", help="Let the channels of the outputs move too.")]
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
 Strict = Annotated[bool, typer.Option("--strict", help="An op without a rule is an error.")]
+Unfold = Annotated[bool, typer.Option("--unfold", help="One row for each of the repeated layers.")]
 AudioArg = Annotated[
     list[str], typer.Option("--audio", help="Folder, glob, file or manifest (csv/tsv); repeat for more.")
 ]
@@ -52,7 +53,8 @@ Clips = Annotated[
     int | None, typer.Option(min=1, help="At most so many clips, evenly spread over the files.")
 ]
 Batch = Annotated[int, typer.Option(min=1, help="Clips at a time.")]
-MaxBad = Annotated[float, typer.Option(help="Share of files that may be unusable.")]
+MaxBad = Annotated[float, typer.Option(help="Share of files that may be unusable or too short.")]
+AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Let a source of audio give no clip at all.")]
 Where = Annotated[list[str], typer.Option(help="Rows of a manifest to keep: COLUMN=VALUE.")]
 OtherWeights = Annotated[
     bool,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +53,7 @@ def subject_of(
     if chosen is not None and chosen.fingerprint != found.fingerprint:
         raise UsageError(
             f"{plan_file}: the plan was made for {chosen.spec.model}, another architecture than the trace of "
-            f"{found.model}. Give both: permgraph draw TRACE --plan PLAN."
+            f"{found.model}. Give both: TRACE --plan PLAN."
         )
     return found, chosen.spec if chosen else infer_spec(found, free_output, False), chosen
 
@@ -97,6 +98,9 @@ def pair_of(a: Path, b: Path, per_model_rate: bool, state: str = "") -> tuple[En
     """Both models; `state` says which weights of single files that hold several."""
     from permgraph.weights.encoder import compare, open_encoder
 
+    for path in (a, b):
+        if not path.expanduser().exists():
+            raise FileError(f"{path}: no such file or folder.")
     one, other = (open_encoder(p, state="" if p.is_dir() else state) for p in (a, b))
     compare(one, other, per_model_rate=per_model_rate)
     return one, other
@@ -111,11 +115,12 @@ def calibration_of(
     where: list[str],
     data: str = "",
     text: Sequence[str] = (),
+    allow_empty: bool = False,
 ) -> Calibration:
     from permgraph.calibration import Calibration
 
     rows = dict(_column(text) for text in where)
-    return Calibration(tuple(audio), seconds, clips, batch, max_bad, rows, data, tuple(text))
+    return Calibration(tuple(audio), seconds, clips, batch, max_bad, rows, data, tuple(text), allow_empty)
 
 
 def _column(text: str) -> tuple[str, str]:
@@ -135,6 +140,11 @@ def kind_of(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(f"{path}: cannot read: {error}.") from error
     return "plan" if '"permgraph":"plan"' in head else "trace" if '"permgraph":"trace"' in head else ""
+
+
+def next_step(*words: object) -> str:
+    """A command to type, quoted for the shell."""
+    return f"Next: {shlex.join(['permgraph', *map(str, words)])}"
 
 
 def print_json(data: dict[str, Any]) -> None:

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from permgraph.errors import FileError
 from permgraph.frontend.batches import Pair
 from permgraph.inputs import clips as c
+from permgraph.inputs.audio_report import LOUD, AudioReport, SourceReport, used_text
 from permgraph.inputs.clips import BadAudio, Clip, Samples, Source, shown
 
-if TYPE_CHECKING:
-    pass
-
 SILENT = 1e-4  # peak about the mean, full scale 1: less than the last three bits of 16
-LOUD = 1.5  # peak of floating-point audio that was scaled wrongly
 
 Progress = Callable[[int, int], None]
 
@@ -65,51 +61,6 @@ class Preprocess:
         return data
 
 
-@dataclass
-class AudioReport:
-    """What became of the audio.
-
-    bad          file → why it was skipped
-    short        files shorter than one clip
-    silent       clips without sound, left out
-    resampled    sampling rate → files
-    mixed_down   files with more than one channel
-    loud         files whose samples exceed 1.5 of full scale
-    duplicates   (file, earlier file or argument with the same content); a copy is used again, the very
-                 same file is not
-    arguments    argument → clips and seconds used from it: the weight of each domain
-    """
-
-    files: int = 0
-    clips: int = 0
-    seconds: float = 0.0
-    bad: dict[str, str] = field(default_factory=dict)
-    short: list[str] = field(default_factory=list)
-    silent: int = 0
-    resampled: dict[int, int] = field(default_factory=dict)
-    mixed_down: int = 0
-    loud: list[str] = field(default_factory=list)
-    duplicates: list[tuple[str, str]] = field(default_factory=list)
-    arguments: dict[str, dict[str, float]] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def notes(self) -> list[str]:
-        """What a person should know, a line each."""
-        lines = [f"skipped {name}: {why}" for name, why in sorted(self.bad.items())]
-        if self.short:
-            lines.append(f"{len(self.short)} files are too short, the first is {self.short[0]}")
-        if self.silent:
-            lines.append(f"{self.silent} silent clips left out")
-        lines += [f"{name} exceeds {LOUD} of full scale: wrongly scaled?" for name in self.loud]
-        lines += [f"{one} has the same content as {other}" for one, other in self.duplicates]
-        lines += [f"{count} files resampled from {rate} Hz" for rate, count in sorted(self.resampled.items())]
-        if self.mixed_down:
-            lines.append(f"{self.mixed_down} files mixed down to one channel")
-        return lines
-
-
 class AudioPairs:
     """Batches (audio_a, audio_b): float32 tensors, (clips, samples at A's rate) and (…, at B's rate).
 
@@ -129,7 +80,9 @@ class AudioPairs:
         per_file: int | None = None,
         where: Mapping[str, str] | None = None,
         max_bad: float = 0.01,
+        allow_empty: bool = False,
         progress: Progress | None = None,
+        scanning: Progress | None = None,
     ) -> None:
         """Find the files and read their headers.
 
@@ -139,10 +92,12 @@ class AudioPairs:
         batch      clips per batch
         limit      at most so many clips in all, per_file of each file: evenly spread
         where      manifest rows to keep, {"split": "train"}
-        max_bad    share of files that may be unusable
+        max_bad    share of files that may be unusable or too short
+        allow_empty  let a source give no clip at all
         progress   called with (clips done, clips in all)
+        scanning   called with (headers read, files in all)
 
-        Raises FileError when nothing is usable, or more than `max_bad` of the files are bad.
+        Raises FileError when nothing is usable, a source gives nothing, or more than `max_bad` of the files are bad.
         """
         self.a, self.b = a or Preprocess(), b or Preprocess()
         self.seconds, self.batch, self.max_bad = seconds, batch, max_bad
@@ -150,14 +105,22 @@ class AudioPairs:
         self.current: tuple[str, ...] = ()  # files of the batch last given, to name them when it goes wrong
         self.report = AudioReport()
         sources, self.report.duplicates = c.gather(audio, where)
-        self.clips = self._scan(sources, per_file)
-        if limit is not None:
-            self.clips = c.spread(self.clips, limit)
+        found = self._scan(sources, per_file, scanning or (lambda done, total: None))
+        self.clips = found if limit is None else c.spread(found, limit)
+        for clip in set(found) - set(self.clips):
+            self._of(clip.source).drop(f"clips beyond the {limit} of --clips")
         # equal lengths together; the sort is stable, so by path and time within a length
         self.clips.sort(key=self._lengths)
         self._scanned = copy.deepcopy(self.report)
         if not self.clips:
             self._nothing()
+        if not allow_empty:
+            self._refuse_empty()
+
+    @property
+    def total(self) -> int:
+        """Clips in all, for a progress bar."""
+        return len(self.clips)
 
     def __len__(self) -> int:
         """Clips, silent ones included."""
@@ -186,16 +149,32 @@ class AudioPairs:
     def _lengths(self, clip: Clip) -> tuple[int, int]:
         return clip.length_at(self.a.rate), clip.length_at(self.b.rate)
 
-    def _scan(self, sources: list[Source], per_file: int | None) -> list[Clip]:
+    def _of(self, source: Source) -> SourceReport:
+        return self.report.sources.setdefault(shown(source.argument), SourceReport())
+
+    def _refuse_empty(self) -> None:
+        """Raises FileError for a source of which nothing would be used: one usable clip of each is looked for."""
+        for name, used in self.report.sources.items():
+            mine = [clip for clip in self.clips if shown(clip.source.argument) == name]
+            if not any(_usable(clip) for clip in mine):
+                silent = "" if not mine else f", {len(mine)} clips without a usable sound"
+                raise FileError(
+                    f"{used_text(name, asdict(used))}{silent}. It gives nothing to calibrate on: leave it out, correct "
+                    "it, choose other --seconds or more --clips, or pass --allow-empty."
+                )
+
+    def _scan(self, sources: list[Source], per_file: int | None, scanning: Progress) -> list[Clip]:
         report, found = self.report, []
         seen: dict[str, str] = {}
         report.files = len(sources)
-        for source in sources:
-            name = shown(source.path)
+        for done, source in enumerate(sources):
+            scanning(done, len(sources))
+            name, used = shown(source.path), self._of(source)
+            used.files += 1
             try:
                 head = c.header(source.path)
             except BadAudio as error:
-                self._bad(name, error)
+                self._note_bad(source, str(error))
                 continue
             if head.digest in seen:
                 report.duplicates.append((name, seen[head.digest]))
@@ -203,11 +182,13 @@ class AudioPairs:
             parts = c.pieces(source, head, self.seconds, per_file)
             if not parts:
                 report.short.append(name)
+                used.drop("files too short")
                 continue
             found += parts
             report.mixed_down += head.channels > 1
             if {head.rate} != {self.a.rate, self.b.rate}:
                 report.resampled[head.rate] = report.resampled.get(head.rate, 0) + 1
+        self._refuse_many()
         return found
 
     def _read(self, clip: Clip) -> Samples | None:
@@ -218,30 +199,37 @@ class AudioPairs:
         try:
             data = c.read(clip)
         except BadAudio as error:
-            self._bad(name, error)
+            self._note_bad(clip.source, str(error))
+            self._refuse_many()
             return None
-        if float(np.abs(data - data.mean()).max()) < SILENT:
+        used = self._of(clip.source)
+        if _silent(data):
             report.silent += 1
+            used.drop("silent clips")
             return None
         if float(np.abs(data).max()) > LOUD and name not in report.loud:
             report.loud.append(name)
         seconds = clip.frames / clip.rate
-        weight = report.arguments.setdefault(shown(clip.source.argument), {"clips": 0, "seconds": 0.0})
-        weight["clips"] += 1
-        weight["seconds"] += seconds
+        used.clips += 1
+        used.seconds += seconds
         report.clips += 1
         report.seconds += seconds
         return data
 
-    def _bad(self, name: str, error: BadAudio) -> None:
-        """Note a bad file. Raises FileError when there are too many."""
-        bad, files = self.report.bad, self.report.files
-        bad[name] = str(error)
+    def _note_bad(self, source: Source, why: str) -> None:
+        self.report.bad[shown(source.path)] = why
+        self._of(source).drop("unusable files")
+
+    def _refuse_many(self) -> None:
+        """Raises FileError when too many files are bad or shorter than a clip."""
+        length = f"shorter than a clip of {self.seconds:g} s" if self.seconds else "too short"
+        bad = {**self.report.bad, **dict.fromkeys(self.report.short, length)}
+        files = self.report.files
         if len(bad) > self.max_bad * files:
             some = "".join(f"\n  {path}: {why}" for path, why in list(bad.items())[:10])
             raise FileError(
                 f"{len(bad)} of {files} audio files cannot be used, more than --max-bad {self.max_bad:g} "
-                f"allows. Remove or mend them, or raise --max-bad:{some}"
+                f"allows. Remove or correct them, choose shorter --seconds, or raise --max-bad:{some}"
             )
 
     def _nothing(self) -> None:
@@ -251,3 +239,14 @@ class AudioPairs:
             f"none of {report.files} audio files can be used: {len(report.bad)} bad, {len(report.short)} "
             f"shorter than {length}, {report.silent} silent clips. Give longer audio or shorter clips."
         )
+
+
+def _silent(data: Samples) -> bool:
+    return float(np.abs(data - data.mean()).max()) < SILENT
+
+
+def _usable(clip: Clip) -> bool:
+    try:
+        return not _silent(c.read(clip))
+    except BadAudio:
+        return False

@@ -20,16 +20,19 @@ class Batches:
     make      begins a pass
     identity  what tells these data from others, for a run that is resumed
     notes     what is to be said of them
+    total     batches of a pass; 0 where only the pass shows it
     """
 
-    def __init__(self, make: Callable[[], Iterable[Any]], identity: str, notes: tuple[str, ...] = ()) -> None:
-        self._make, self.identity, self.notes = make, identity, notes
+    def __init__(
+        self, make: Callable[[], Iterable[Any]], identity: str, notes: tuple[str, ...] = (), total: int = 0
+    ) -> None:
+        self._make, self.identity, self.notes, self.total = make, identity, notes, total
         self.progress: Progress = lambda done, total: None
 
     def __iter__(self) -> Iterator[Any]:
         for done, batch in enumerate(self._make(), 1):
             yield batch
-            self.progress(done, 0)
+            self.progress(done, self.total)
 
 
 def user_batches(text: str, limit: int | None = None) -> Batches:
@@ -80,7 +83,8 @@ def text_batches(
                 yield {"input_ids": torch.tensor(same[start : start + batch])}
 
     identity = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return Batches(make, identity, (f"{len(lines)} lines of text, the tokenizer of {folder.name}",))
+    total = sum(-(-len(same) // batch) for same in tokens.values())
+    return Batches(make, identity, (f"{len(lines)} lines of text, the tokenizer of {folder.name}",), total)
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from permgraph.errors import FileError, MatchError
 from permgraph.ir.files import load_arrays, save_arrays, write_bytes
+from permgraph.ir.notebook import html_table
 from permgraph.ir.plan import UNKNOWN, Origin
 from permgraph.ir.sums import Sums
 
@@ -119,7 +120,7 @@ class ProbeMoments:
         return np.asarray((self.product[slot] - np.outer(self.a.sum[slot] / n, self.b.sum[slot])) / n)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Moments:
     """The sums of every probe, by key.
 
@@ -134,6 +135,29 @@ class Moments:
 
     def __getitem__(self, key: str) -> ProbeMoments:
         return self.probes[key]
+
+    def __eq__(self, other: object) -> bool:
+        """The same sums of the same calibration."""
+        if not isinstance(other, Moments):
+            return NotImplemented
+        return self.origin == other.origin and self._contents() == other._contents()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _contents(self) -> dict[str, object]:
+        sums = {
+            key: [(name, a.shape, np.ascontiguousarray(a).tobytes()) for name, a in _arrays(p).items()]
+            for key, p in self.probes.items()
+        }
+        return {key: (p.layout, p.n, p.excluded, sums[key]) for key, p in self.probes.items()}
+
+    def __repr__(self) -> str:
+        samples = max((probe.n for probe in self.probes.values()), default=0)
+        return f"Moments({len(self.probes)} probes, up to {samples:,} samples)"
+
+    def _repr_html_(self) -> str:
+        rows = ((key, p.n, p.excluded, " × ".join(p.layout.groups)) for key, p in self.probes.items())
+        return html_table(repr(self), ("probe", "samples", "left out", "groups"), rows, len(self.probes))
 
     def __add__(self, other: Moments) -> Moments:
         """Moments of both runs together. Raises MatchError when they are not of the same calibration."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Sequence, ValuesView
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ import numpy as np
 
 from permgraph.errors import FileError
 from permgraph.ir.files import load_arrays, save_arrays, write_bytes
+from permgraph.ir.notebook import html_table
 from permgraph.ir.plan import UNKNOWN, Origin, Plan
 from permgraph.ir.spec import IntArray, PermSpec
 
 FORMAT = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Permutations:
     """One index array per group: `perm[i]` is B's unit that goes to A's slot `i`.
 
@@ -43,6 +44,44 @@ class Permutations:
 
     def __len__(self) -> int:
         return len(self.arrays)
+
+    def __contains__(self, group: object) -> bool:
+        return group in self.arrays
+
+    def keys(self) -> KeysView[str]:
+        return self.arrays.keys()
+
+    def values(self) -> ValuesView[IntArray]:
+        return self.arrays.values()
+
+    def items(self) -> ItemsView[str, IntArray]:
+        return self.arrays.items()
+
+    def __eq__(self, other: object) -> bool:
+        """The same orders of the same groups, of the same plan and weights; whatever their reports say."""
+        if not isinstance(other, Permutations):
+            return NotImplemented
+        return self.origin == other.origin and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash((self.origin, self.digest))
+
+    def __repr__(self) -> str:
+        moved, units = self._moved(), sum(array.size for array in self.arrays.values())
+        return f"Permutations({len(self)} groups, {moved:,} of {units:,} units move)"
+
+    def _moved(self, name: str | None = None) -> int:
+        arrays = self.arrays.values() if name is None else [self.arrays[name]]
+        return sum(int((a != np.arange(a.shape[-1])).sum()) for a in arrays if a.ndim)
+
+    def _repr_html_(self) -> str:
+        matched = self.report.get("groups", {})
+        rows = (
+            (name, " × ".join(map(str, a.shape)), self._moved(name), *_matched(matched.get(name, {})))
+            for name, a in self.arrays.items()
+        )
+        head = ("group", "shape", "units that move", "matched", "in place", "shuffled")
+        return html_table(repr(self), head, rows, len(self))
 
     @property
     def digest(self) -> str:
@@ -91,6 +130,12 @@ class Permutations:
                     f"{path}: {name!r} is not an array of integers of 64 bits, but of {array.dtype}."
                 )
         return cls(arrays, header.report, header.origin)
+
+
+def _matched(row: dict[str, Any]) -> list[str]:
+    """Correlations of a report, "" where they were not measured."""
+    known = [row.get(key) for key in ("correlation", "identity", "shuffled")]
+    return [f"{value:.3f}" if isinstance(value, (int, float)) else "" for value in known]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from permgraph.ir.check_plan import check_plan
 from permgraph.ir.files import Document
+from permgraph.ir.notebook import html_table, short
 from permgraph.ir.spec import Group, PermSpec, Place
 
 Step = Place  # a step of a plan is a place whose layout holds a selected group
@@ -31,7 +32,7 @@ class Origin:
 UNKNOWN = Origin()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan(Document):
     """What has to happen to the weights so that the selected groups may be re-ordered.
 
@@ -80,6 +81,17 @@ class Plan(Document):
     def origin(self) -> Origin:
         """The origin of what is made for this plan from weights that are not known."""
         return Origin(self.digest, self.fingerprint)
+
+    def __repr__(self) -> str:
+        return (
+            f"Plan({short(self.spec.model)!r}, {short(self.selection)!r}: {len(self.groups):,} of "
+            f"{len(self.spec.groups):,} elementary groups, {len(self.steps):,} steps, mode {self.mode})"
+        )
+
+    def _repr_html_(self) -> str:
+        chosen = set(self.selected)
+        rows = ((s.side, s, ", ".join(n for n in s.layout if n in chosen)) for s in self.steps)
+        return html_table(repr(self), ("side", "tensor and axis", "groups"), rows, len(self.steps))
 
     def check(self) -> None:
         check_plan(self)

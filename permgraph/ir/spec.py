@@ -12,72 +12,21 @@ positions arange(768).reshape(12, 64, 1). The last axis of positions lists what 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
+from permgraph.errors import SelectionError, UsageError, nearest
 from permgraph.ir.check_spec import check_spec
 from permgraph.ir.codec import NOT_IN_FILE
 from permgraph.ir.files import Document
 from permgraph.ir.names import canonical
+from permgraph.ir.notebook import html_table, short
+from permgraph.ir.positions import IntArray, Positions
 
-IntArray = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Positions:
-    """An integer array, kept as `offset + Σ strides·index` when it is affine, as a flat list otherwise."""
-
-    shape: tuple[int, ...]
-    offset: int = 0
-    strides: tuple[int, ...] | None = None
-    flat: tuple[int, ...] | None = None
-
-    @classmethod
-    def of(cls, array: NDArray[Any]) -> Positions:
-        """The shortest form of `array`."""
-        shape = tuple(int(n) for n in array.shape)
-        offset = int(array.flat[0])
-        steps = []
-        for axis, n in enumerate(shape):
-            second = tuple(int(axis == other) for other in range(len(shape)))
-            steps.append(int(array[second]) - offset if n > 1 else 0)
-        affine = cls(shape, offset, tuple(steps))
-        if np.array_equal(affine.array(), array):
-            return affine
-        return cls(shape, flat=tuple(int(v) for v in array.ravel()))
-
-    def array(self) -> IntArray:
-        """The positions, shape `shape`."""
-        if self.flat is not None:
-            return np.asarray(self.flat, dtype=np.int64).reshape(self.shape)
-        assert self.strides is not None
-        total = np.full(self.shape, self.offset, dtype=np.int64)
-        for axis, (n, stride) in enumerate(zip(self.shape, self.strides, strict=True)):
-            total += (np.arange(n) * stride).reshape([-1 if a == axis else 1 for a in range(len(self.shape))])
-        return total
-
-    def bounds(self) -> tuple[int, int]:
-        """The smallest and the largest position. The array must not be empty."""
-        if self.flat is not None:
-            return min(self.flat), max(self.flat)
-        spans = [(n - 1) * step for n, step in zip(self.shape, self.strides or (), strict=True)]
-        return self.offset + sum(min(s, 0) for s in spans), self.offset + sum(max(s, 0) for s in spans)
-
-    @cached_property
-    def distinct(self) -> bool:
-        """Whether no position appears twice."""
-        if self.flat is not None:
-            return len(set(self.flat)) == len(self.flat)
-        span = 0
-        for step, n in sorted((abs(step), n) for n, step in zip(self.shape, self.strides or (), strict=True)):
-            if n > 1 and step <= span:  # it may fall between the positions of the smaller strides
-                return np.unique(self.array()).size == math.prod(self.shape)
-            span += (n - 1) * step
-        return True
+__all__ = ["Group", "IntArray", "PermSpec", "Pin", "Place", "Positions", "Probe", "UnknownOp"]
 
 
 @dataclass(frozen=True)
@@ -162,6 +111,12 @@ class Group:
         return self.copies * math.lgamma(self.size + 1) / math.log(10)
 
 
+def group_cells(group: Group) -> tuple[object, ...]:
+    """A row of a notebook's table of groups."""
+    within = ", ".join(group.ancestors)
+    return (group.name, group.role, group.size, within, group.copies, len(group.places), group.module)
+
+
 @dataclass(frozen=True)
 class Pin:
     """Coordinates that may not move: how many on which axis of which tensor, and why."""
@@ -189,7 +144,7 @@ class UnknownOp:
     reason: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PermSpec(Document):
     """All groups of a network.
 
@@ -233,6 +188,47 @@ class PermSpec(Document):
     @cached_property
     def by_name(self) -> dict[str, Group]:
         return {group.name: group for group in self.groups}
+
+    def __getitem__(self, name: str) -> Group:
+        """The group of that name. Raises SelectionError."""
+        if name not in self.by_name:
+            raise SelectionError(f"{name}: {self.model} has no such group.{nearest(name, self.by_name)}")
+        return self.by_name[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.by_name
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.by_name)
+
+    def groups_of(self, axis: str) -> tuple[Group, ...]:
+        """The groups that move units of an axis, written "tensor[0]", or of any axis of a "tensor", outermost first.
+
+        Empty when nothing there may move. Raises UsageError for a tensor or axis that the network does not have.
+        """
+        match = re.fullmatch(r"(.+)\[(-?\d+)\]", axis)
+        tensor = self.first_name(match[1] if match else axis)
+        places = [place for place in self.places if place.tensor == tensor]
+        if tensor not in self.tensors and not places:
+            raise UsageError(f"{axis}: the network has no such tensor.{nearest(tensor, self.tensors)}")
+        if match is not None:
+            rank = len(self.tensors.get(tensor, ())) or 1 + max(place.axis for place in places)
+            if not -rank <= int(match[2]) < rank:
+                raise UsageError(f"{axis}: the tensor has {rank} axes, 0 to {rank - 1}.")
+            places = [place for place in places if place.axis == int(match[2]) % rank]
+        names = {name for place in places for name in place.layout}
+        return tuple(group for group in self.groups if group.name in names)
+
+    def __repr__(self) -> str:
+        outer = sum(not group.ancestors for group in self.groups)
+        return (
+            f"PermSpec({short(self.model)!r}: {outer:,} composite groups of {len(self.groups):,} elementary groups, "
+            f"log10 of the order {self.log10_order:,.1f})"
+        )
+
+    def _repr_html_(self) -> str:
+        head = ("group", "role", "size", "within", "copies", "places", "units produced by")
+        return html_table(repr(self), head, map(group_cells, self.groups), len(self.groups))
 
     @cached_property
     def names(self) -> dict[str, str]:

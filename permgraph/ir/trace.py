@@ -7,6 +7,7 @@ trace is inferred, planned and drawn without it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import Any, ClassVar
 from permgraph.ir.check_trace import check_trace
 from permgraph.ir.codec import encode
 from permgraph.ir.files import Document, digest_of
+from permgraph.ir.notebook import html_table, short
 from permgraph.ir.ref import Ref, refs_in
 
 __all__ = ["Node", "Ref", "Shape", "StateTensor", "TensorMeta", "Trace"]
@@ -84,7 +86,7 @@ class Node:
         yield from refs_in(self.options.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trace(Document):
     """A captured network.
 
@@ -128,6 +130,13 @@ class Trace(Document):
             fields = {name: value for name, value in encode(node).items() if name not in _LABELS}
             nodes.append([fields, [meta and meta.shape for meta in node.results]])
         return digest_of([nodes, [[t.name, t.shape] for t in self.state.values()]])
+
+    def __repr__(self) -> str:
+        return f"Trace({short(self.model)!r}: {len(self.nodes):,} nodes, {len(self.state):,} tensors)"
+
+    def _repr_html_(self) -> str:
+        calls = Counter(node.op for node in self.nodes)
+        return html_table(repr(self), ("op", "calls"), calls.most_common(), len(calls))
 
     def check(self) -> None:
         check_trace(self)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from permgraph.errors import PlanError
+from permgraph.ir.notebook import html_table, short
 from permgraph.ir.spec import Group, PermSpec, Place, Positions
 from permgraph.ir.trace import Trace
 from permgraph.linter.claims import Claim
@@ -41,7 +42,7 @@ class Summary:
     findings: tuple[Finding, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LintReport:
     """What `permgraph lint` prints. `lint.sound` says whether it found an error."""
 
@@ -60,6 +61,14 @@ class LintReport:
         sizes = (round(lint.log10_claimed, 3), round(lint.log10_order, 3))
         counts = (lint.notation, len(lint.verdicts), lint.kept, lint.sound)
         return Summary(self.specification, self.model, *counts, *sizes, self.findings)
+
+    def __repr__(self) -> str:
+        verdict = "sound" if self.lint.sound else "not sound"
+        return f"LintReport({short(self.specification)!r}: {verdict}, {len(self.findings)} findings)"
+
+    def _repr_html_(self) -> str:
+        rows = ((f.severity, f.kind, _line(f)) for f in self.findings)
+        return html_table(repr(self), ("severity", "kind", "finding"), rows, len(self.findings))
 
     def text(self) -> str:
         """A line per finding, kinds together, and a summary."""

@@ -19,13 +19,18 @@ from permgraph.ir.spec import Group, PermSpec, Place, Positions, Probe
 
 def with_mode(plan: Plan, mode: str) -> Plan:
     """The plan in another mode. Raises UsageError for a mode that does not exist."""
-    if mode not in MODES:
-        raise UsageError(f"--mode {mode}: no such mode.{nearest(mode, MODES)} Modes: {', '.join(MODES)}.")
+    refuse_unknown_mode(mode)
     if mode == "exact":
         return plan
     if mode == "one-sided":
         return replace(plan, mode=mode, broken=tuple(_one_sided(plan)))
     return _untied(plan, mode)
+
+
+def refuse_unknown_mode(mode: str) -> None:
+    """Raises UsageError for a mode that does not exist."""
+    if mode not in MODES:
+        raise UsageError(f"--mode {mode}: no such mode.{nearest(mode, MODES)} Modes: {', '.join(MODES)}.")
 
 
 def _one_sided(plan: Plan) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 from permgraph.data_files import read_toml, specs
 from permgraph.errors import SelectionError, nearest
 from permgraph.ir.spec import PermSpec
+from permgraph.symmetry.names import ROLES
 
 _RANGE = re.compile(r"(?P<role>[\w/]+)\.(?P<first>\d+)-(?P<last>\d+)(?P<inner>/.+)?")
 
@@ -75,6 +76,19 @@ def select(spec: PermSpec, groups: str, exclude: str = "") -> Selection:
             chosen.pop(name, None)
     order = tuple(g.name for g in spec.groups if g.name in chosen)
     return Selection(order, {k: v for k, v in taps.items() if k in chosen}, tuple(notes))
+
+
+def refuse_unknown_terms(groups: str, exclude: str = "", option: str = "--groups") -> None:
+    """Typos that show without a network: neither a word, a preset, nor of a role that exists. Raises SelectionError."""
+    known = [*words(), *presets(), *ROLES]
+    for typed, text in ((option, groups), ("-x", exclude)):
+        for term in _terms(text):
+            root = re.split(r"[./]", term)[0]
+            if term not in known and root not in ROLES and not any(c in term for c in "*?["):
+                raise SelectionError(
+                    f"{typed} {term}: no such group, role, word or preset.{nearest(term, known)} "
+                    f"Roles: {', '.join(ROLES)}. Presets: {', '.join(presets())}."
+                )
 
 
 def _with_inner(spec: PermSpec, names: list[str]) -> list[str]:

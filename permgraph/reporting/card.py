@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from permgraph.inputs.audio_report import used_text
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
+from permgraph.reporting.columns import paragraphs, table
 from permgraph.reporting.text import clean
 
 _HEAD = ("groups", "units", "moved", "matched", "in place", "shuffled")
@@ -17,15 +19,15 @@ def matching_rows(report: dict[str, Any], by_role: bool = True) -> list[tuple[st
     rows: dict[str, list[dict[str, Any]]] = {}
     for name, row in report.get("groups", {}).items():
         rows.setdefault(row["role"] if by_role else name, []).append(row)
-    table = []
+    shown = []
     for label, found in rows.items():
         units = sum(r["units"] for r in found)
         means = [mean_of(found, key) for key in ("moved", "correlation", "identity", "shuffled")]
         moved = "" if means[0] is None else f"{means[0]:.2f} %"
         rest = tuple("" if m is None else f"{m:.3f}" for m in means[1:])
         count = f" ({len(found)})" if len(found) > 1 else ""
-        table.append((f"{clean(label)}{count}", f"{units:,}", moved, *rest))
-    return table
+        shown.append((f"{clean(label)}{count}", f"{units:,}", moved, *rest))
+    return shown
 
 
 def mean_of(rows: Sequence[dict[str, Any]], key: str) -> float | None:
@@ -42,20 +44,22 @@ def matching_text(report: dict[str, Any], by_role: bool = True) -> str:
 
 def text_table(cells: Sequence[tuple[str, ...]], report: dict[str, Any]) -> str:
     """Rows under a head, aligned, with the warnings of a report below."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    ]
     warnings = [
         f"{clean(name)}: {text}"
         for name, row in report.get("groups", {}).items()
         for text in row.get("warnings", ())
     ]
     shown = warnings[:10] + ([f"and {len(warnings) - 10} more warnings"] if len(warnings) > 10 else [])
-    return "\n".join([*(line.rstrip() for line in lines), *shown])
+    return "\n".join([*table(cells, right=range(1, len(cells[0]))), *paragraphs(shown)])
+
+
+def _calibrated(calibration: dict[str, Any]) -> list[str]:
+    """What was used to calibrate, not what was named. Reports of an earlier permgraph name the audio only."""
+    if sources := calibration.get("sources", {}):
+        head = f"- calibration, clips of {calibration.get('seconds', 0):g} s:"
+        return [head, *(f"  - {clean(used_text(name, used), 400)}" for name, used in sources.items())]
+    named = ", ".join(calibration.get("data", calibration.get("audio", ()))) or "none"
+    return [f"- calibration: {clean(named, 400)}"]
 
 
 def model_card(
@@ -70,11 +74,10 @@ def model_card(
     """README.md of a merged model: how it was made, from what, and how well the units matched."""
     report = perms.report
     calibration = report.get("calibration", {})
-    table = ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
-    table += [
+    matched = ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
+    matched += [
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in matching_rows(report)
     ]
-    heard = ", ".join(calibration.get("audio", ())) or "none"
     kept = (
         "exact: the permuted B computes what B computed"
         if plan.mode == "exact"
@@ -92,14 +95,14 @@ def model_card(
         "",
         f"- groups: `{clean(plan.selection)}`, mode {kept}",
         f"- matcher: {report.get('matcher', 'none')}, seed {report.get('seed', 0)}",
-        f"- calibration: {clean(heard, 400)}, clips of {calibration.get('seconds', 0):g} s",
+        *_calibrated(calibration),
         f"- plan digest: `{plan.digest}`",
         *([f"- command: `{clean(command, 1000)}`"] if command else []),
         *(f"- {clean(note, 300)}" for note in notes),
         "",
         "Mean correlation of matched units, beside units left in place and shuffled ones; percent of units moved:",
         "",
-        *(table if len(table) > 2 else ["No group was aligned."]),
+        *(matched if len(matched) > 2 else ["No group was aligned."]),
         "",
     ]
     return "\n".join(lines)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import textwrap
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -215,6 +216,15 @@ def explain_text(trace: Trace, axis: str, other: str | None = None, free_output:
     if not chain and other is not None:
         lines.append("Nothing relates the two: each can be permuted without the other.")
     return "\n".join([*lines, *(line for reason in chain for line in _lines(reason))]) + "\n"
+
+
+def explain_json(
+    trace: Trace, axis: str, other: str | None = None, free_output: bool = False
+) -> dict[str, Any]:
+    """The same for machines: what each axis is, and the chain of reasons."""
+    spec = infer(trace, free_output)
+    axes = [describe(spec, *_named(trace, text)) for text in (axis, other) if text is not None]
+    return {"axes": axes, "reasons": [asdict(reason) for reason in why(trace, axis, other, free_output)]}
 
 
 def _lines(reason: Reason) -> list[str]:

@@ -42,9 +42,10 @@ def _unknown_lines(spec: PermSpec) -> list[str]:
         lines.append(f"{what or f'op without a rule: {clean(op)}'} at {nodes}, in {where}; {pins}.")
         if row := calls[0].row:
             lines.append(
-                f"  A row to start from: {clean(row)}; take ! off the axes whose order does not matter to it "
-                "(CONTRIBUTING.md, 'Add an op rule')."
+                "  A row to start from; take ! off the axes whose order does not matter to it "
+                "(CONTRIBUTING.md, 'Add an op rule'):"
             )
+            lines.append(f"    {clean(row)}")
     return lines
 
 

@@ -10,8 +10,10 @@ W2                      36,864 36,852  99.97 %     12       12.0       0       0
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from permgraph.ir.notebook import html_table
 from permgraph.reporting.card import mean_of, text_table
 from permgraph.reporting.text import clean
 
@@ -22,6 +24,34 @@ _HEAD = (
 _SECTIONS = {"heads/v": "attention output", "v": "attention output", "ffn": "W2"}
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True, repr=False)
+class MatchingReport:
+    """What a matching is worth. `str` of it is what `permgraph report` prints.
+
+    report      of the permutations
+    by_section  one row per section of the network instead of one per group
+    """
+
+    report: dict[str, Any]
+    by_section: bool = True
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """Cells by the name of their column."""
+        return [dict(zip(_HEAD, row, strict=True)) for row in section_rows(self.report, self.by_section)]
+
+    def __str__(self) -> str:
+        return sections_text(self.report, self.by_section)
+
+    def __repr__(self) -> str:
+        return f"MatchingReport({len(self.rows)} rows, matcher {self.report.get('matcher', 'unknown')!r})"
+
+    def _repr_html_(self) -> str:
+        rows = section_rows(self.report, self.by_section)
+        title = f"{self.report.get('selection', '')} ({self.report.get('matcher', '')})"
+        return html_table(title, _HEAD, rows, len(rows))
 
 
 def sections_text(report: dict[str, Any], by_section: bool = True) -> str:

@@ -39,6 +39,11 @@ def listed(names: Sequence[str], count: int = 3) -> str:
     return ", ".join(shown) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
+def number_free(name: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """A dotted name as what stands between its numbers, and the numbers."""
+    return tuple(_NUMBER.split(name)), tuple(int(n) for n in _NUMBER.findall(name))
+
+
 def fold_names(names: Iterable[str]) -> list[str]:
     """Dotted names that differ only in their numbers, as one: layers.0.fc and layers.1.fc are layers.0-1.fc.
 
@@ -46,8 +51,8 @@ def fold_names(names: Iterable[str]) -> list[str]:
     """
     families: dict[tuple[str, ...], dict[tuple[int, ...], None]] = {}
     for name in names:
-        numbers = tuple(int(n) for n in _NUMBER.findall(name))
-        families.setdefault(tuple(_NUMBER.split(name)), {})[numbers] = None
+        parts, numbers = number_free(name)
+        families.setdefault(parts, {})[numbers] = None
     return [folded for parts, found in families.items() for folded in _fold(parts, list(found))]
 
 

@@ -17,6 +17,7 @@ from permgraph.ir.trace import Trace
 from permgraph.symmetry.coloured_graph import Classes
 from permgraph.symmetry.layout import Block
 
+ROLES = ("cnn", "heads", "ffn", "residual", "embed", "qk", "v", "channels")  # of outermost groups
 Names = dict[int, tuple[str, str, str]]  # block key → (name, role, module)
 
 

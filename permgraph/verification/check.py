@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from permgraph.ir.notebook import html_table
 from permgraph.tolerances import TOLERANCE
 
 
@@ -69,6 +70,11 @@ class Check:
 
     def __str__(self) -> str:
         return f"{self.change:.1e} (limit {self.limit:.0e})"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, value) for name, value in self.to_json().items() if value not in ((), "", None)]
+        title = f"The function is {'kept' if self.kept else 'NOT kept'}: largest relative change {self}"
+        return html_table(title, ("what", "value"), rows, len(rows))
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "kept": self.kept, "blind": self.blind}

@@ -55,7 +55,7 @@ class FunctionCheck:
         mode = "" if self.mode == "exact" else f" (mode {self.mode}, which is not a symmetry)"
         times = self.check.trials * self.seeds
         lines = [
-            f"{self.model}: {verdict}{mode}. {self.groups} groups moved, {times} times, {self.weights} weights, float64: "
+            f"{self.model}: {verdict}{mode}. {self.groups} elementary groups moved, {times} times, {self.weights} weights, float64: "
             f"largest relative change {self.check}."
         ]
         return "\n".join([*lines, *self.check.remarks()])

@@ -21,7 +21,7 @@ from permgraph.ir.values import refuse_other_values
 from permgraph.planning.gather import Gather, apply_gathers, gathers
 from permgraph.weights.checkpoint import Checkpoint, open_checkpoint
 from permgraph.weights.names import first, match_names
-from permgraph.weights.output import write_like
+from permgraph.weights.output import refuse_out, write_like
 from permgraph.weights.quantised import refuse_quantised_config
 from permgraph.weights.record import Applied, Record
 
@@ -97,6 +97,7 @@ def apply_checkpoint(
     """
     checkpoint = open_checkpoint(source, state)
     refuse_quantised_config(checkpoint.config, str(source))
+    refuse_out(checkpoint, Path(out), force)
     names, moves = find_moves(plan, perms, checkpoint.infos, str(source), prefix, ignore_unexpected)
     step = applied_step(plan, perms)
     refuse_twice(checkpoint, step)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from permgraph.atomic_write import replacing, write_file
+from permgraph.atomic_write import refuse_output, replacing, write_file
 from permgraph.errors import FileError
 from permgraph.frontend.hugging_face import plain_config
 from permgraph.weights.checkpoint import Checkpoint, Shard, open_checkpoint
@@ -43,8 +43,7 @@ def write_like(
     extra    further small files of a folder, by name; they win over the source's
     Raises FileError; then `out` is as it was.
     """
-    if not source.is_folder and out.suffix != ".safetensors":
-        raise FileError(f"{out}: the result of a single file is a .safetensors file; name it so.")
+    _refuse_suffix(source, out)
     needed = sum(info.nbytes for info in infos.values())
     inputs = (source.path, *inputs)
     with replacing(
@@ -59,6 +58,17 @@ def write_like(
             _compare(SafetensorsFile(partial).infos, infos, out)
         finish()
     return out
+
+
+def refuse_out(source: Checkpoint, out: Path, force: bool = False, inputs: tuple[Path, ...] = ()) -> None:
+    """What `write_like` would refuse of `out`, to be asked before the work. Raises FileError."""
+    _refuse_suffix(source, out)
+    refuse_output(out, folder=source.is_folder, force=force, inputs=(source.path, *inputs), mark=RECORD)
+
+
+def _refuse_suffix(source: Checkpoint, out: Path) -> None:
+    if not source.is_folder and out.suffix != ".safetensors":
+        raise FileError(f"{out}: the result of a single file is a .safetensors file; name it so.")
 
 
 def _write_folder(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from permgraph.errors import UsageError
 from permgraph.ir.plan import Plan
-from permgraph.planning.selection import select
+from permgraph.planning.selection import refuse_unknown_terms, select
 from permgraph.tolerances import PAIR
 
 
@@ -36,6 +36,17 @@ def group_weights(plan: Plan, terms: Sequence[str]) -> dict[str, tuple[float, fl
     Returns tensor name → weights (A, B). Raises UsageError, SelectionError.
     """
     weights: dict[str, tuple[float, float]] = {}
+    for groups, of_a in parse_group_weights(terms):
+        chosen = set(select(plan.spec, groups).names)
+        for place in plan.spec.places:
+            if chosen & set(place.layout):
+                weights[place.tensor] = (of_a, 1 - of_a)
+    return weights
+
+
+def parse_group_weights(terms: Sequence[str]) -> list[tuple[str, float]]:
+    """Groups as typed, and the weight of A. Raises UsageError, SelectionError, before there is a plan."""
+    pairs = []
     for term in terms:
         groups, _, number = term.rpartition("=")
         try:
@@ -46,8 +57,6 @@ def group_weights(plan: Plan, terms: Sequence[str]) -> dict[str, tuple[float, fl
             raise UsageError(
                 f"--group-weights {term}: write GROUPS=WEIGHT with a weight of A between 0 and 1."
             )
-        chosen = set(select(plan.spec, groups).names)
-        for place in plan.spec.places:
-            if chosen & set(place.layout):
-                weights[place.tensor] = (of_a, 1 - of_a)
-    return weights
+        refuse_unknown_terms(groups, option="--group-weights")
+        pairs.append((groups, of_a))
+    return pairs

@@ -68,8 +68,8 @@ def test_a_suggested_row_is_true(op: str, monkeypatch: pytest.MonkeyPatch) -> No
     without = infer(trace)
     (unknown,) = without.unknown_ops
     assert unknown.row == row
-    assert f"it pins {PINNED[op]}" in spec_text(without)
-    assert row in spec_text(without)
+    assert f"it pins {PINNED[op]}" in spec_text(without, width=1000)
+    assert row in spec_text(without, width=1000)
     monkeypatch.setitem(RULES, op, equation(" -> "))  # put back as it was afterwards
     exec(row, {"register": register})
     found = infer(trace)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from permgraph.errors import FileError
 from permgraph.inputs import clips as c
 from permgraph.inputs.audio import AudioPairs, Preprocess
+from permgraph.inputs.audio_report import SourceReport, used_text
 
 RATE = 16_000
 
@@ -52,7 +54,7 @@ def test_every_format_is_read_in_equal_clips(folder):
     shapes = [(a.shape, b.shape, a.dtype) for a, b in batches]
     assert shapes == [((n, RATE), (n, RATE), torch.float32) for n in (4, 4, 1)]
     assert batches.report.clips == 9 and batches.report.seconds == 9.0
-    assert batches.report.arguments == {str(folder): {"clips": 9, "seconds": 9.0}}
+    assert batches.report.sources == {str(folder): SourceReport(9, 9, 9.0)}
 
 
 def test_folder_glob_manifest_and_files_in_any_order_are_the_same(folder):
@@ -143,11 +145,17 @@ def test_48_nothing_to_use(tmp_path):
     with pytest.raises(FileError, match="no column 'path'"):
         pairs(tmp_path / "m.csv")
     put(tmp_path / "x" / "short.wav", tone(0.5))
-    with pytest.raises(FileError, match=r"none of 1 audio files can be used: 0 bad, 1 shorter than 1 s"):
+    with pytest.raises(
+        FileError, match=r"1 of 1 audio files cannot be used[\s\S]*shorter than a clip of 1 s"
+    ):
         pairs(tmp_path / "x")
+    with pytest.raises(FileError, match=r"none of 1 audio files can be used: 0 bad, 1 shorter than 1 s"):
+        pairs(tmp_path / "x", max_bad=1)
     put(tmp_path / "y" / "silent.wav", np.zeros(RATE))
+    with pytest.raises(FileError, match=r"1 clips without a usable sound\. It gives nothing"):
+        pairs(tmp_path / "y")
     with pytest.raises(FileError, match="1 silent clips"):
-        list(pairs(tmp_path / "y"))
+        list(pairs(tmp_path / "y", allow_empty=True))
 
 
 def broken(folder: Path) -> dict[str, str]:
@@ -202,9 +210,41 @@ def test_49_too_many_bad_files_end_the_run(folder):
 
 def test_50_short_files_are_counted_not_padded(folder):
     put(folder / "short.wav", tone(0.99))
-    batches = pairs(folder)
+    with pytest.raises(FileError, match=r"1 of 10 audio files cannot be used, more than --max-bad 0.01"):
+        pairs(folder)
+    batches = pairs(folder, max_bad=0.1)
     assert len(everything(batches)[0]) == 9
     assert [Path(p).name for p in batches.report.short] == ["short.wav"]
+
+
+def test_every_source_says_what_was_used_of_it_and_what_was_dropped(folder, tmp_path):
+    other = tmp_path / "other"
+    put(other / "good.wav", tone(3))
+    put(other / "short.wav", tone(0.5))
+    put(other / "silent.wav", np.zeros(2 * RATE))
+    (other / "broken.wav").write_bytes(b"RIFF")
+    batches = pairs(folder, other, max_bad=0.5)
+    used = batches.report.sources[str(other)]
+    assert used.dropped == {"files too short": 1, "unusable files": 1}
+    for _ in range(2):  # every pass counts anew
+        list(batches)
+        used = batches.report.sources[str(other)]
+        assert (used.files, used.clips, used.seconds) == (4, 3, 3.0)
+        assert used.dropped == {"files too short": 1, "unusable files": 1, "silent clips": 2}
+        assert sum(s.clips for s in batches.report.sources.values()) == batches.report.clips == 12
+    assert used_text(str(other), asdict(used)) in batches.report.notes()
+
+
+def test_a_source_that_gives_nothing_is_refused_unless_allowed(folder, tmp_path):
+    empty = tmp_path / "none"
+    put(empty / "silent.wav", np.zeros(2 * RATE))
+    with pytest.raises(FileError, match=r"none: 1 files.*2 clips without a usable sound.*--allow-empty"):
+        pairs(folder, empty)
+    assert len(everything(pairs(folder, empty, allow_empty=True))[0]) == 9
+    with pytest.raises(FileError, match="of --clips"):  # nothing of it is among the clips chosen
+        pairs(folder, put(tmp_path / "z" / "one.wav", tone(1)).parent, limit=1)
+    put(empty / "sound.wav", tone(1))
+    assert len(everything(pairs(folder, empty))[0]) == 10
 
 
 def test_52_channels_are_averaged_and_silence_left_out(tmp_path):
@@ -254,7 +294,7 @@ def test_56_strange_names_are_used_and_escaped(tmp_path):
     raw = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
     put(tmp_path / "plain.wav").rename(raw)
     put(tmp_path / "\x1b[31mred.wav")
-    batches = pairs(tmp_path)
+    batches = pairs(tmp_path, max_bad=0.5)
     assert len(everything(batches)[0]) == 2
     text = "\n".join(batches.report.notes())
     assert "new\\nline.wav" in text and "\x1b" not in text
@@ -275,13 +315,13 @@ def test_57_copies_are_noted_and_the_same_file_is_used_once(folder):
     assert len(everything(batches)[0]) == 10
     assert len(batches.report.duplicates) == 3
     assert sum("same content" in note for note in batches.report.notes()) == 3
-    assert set(batches.report.arguments) == {str(folder)}
+    assert set(batches.report.sources) == {str(folder)}
 
 
 def test_58_whole_clips_are_batched_by_length(tmp_path):
     for i, seconds in enumerate([0.5, 1.0, 0.5, 2.0, 1.0, 0.5, 0.01]):
         put(tmp_path / f"{i}.wav", tone(seconds))
-    batches = pairs(tmp_path, seconds=None, batch=2, b=Preprocess(8000))
+    batches = pairs(tmp_path, seconds=None, batch=2, b=Preprocess(8000), max_bad=0.2)
     assert [tuple(a.shape) for a, _ in batches] == [(2, 8000), (1, 8000), (2, 16_000), (1, 32_000)]
     assert [Path(p).name for p in batches.report.short] == ["6.wav"]
 
@@ -314,7 +354,7 @@ SETS = ("fsdd", "kws", "intent", "emodb", "phil", "inst10", "misc_music", "esc")
 @needs_data
 @pytest.mark.parametrize("name", SETS)
 def test_every_real_set_is_readable_from_its_manifest(name):
-    batches = AudioPairs([DATA / name / "manifest.csv"], seconds=0.5, per_file=1, limit=60, max_bad=0.0)
+    batches = AudioPairs([DATA / name / "manifest.csv"], seconds=0.5, per_file=1, limit=60, max_bad=1.0)
     for a, b in batches:
         assert a.shape[1] == b.shape[1] == 8000 and torch.isfinite(a).all()
     rows = len((DATA / name / "manifest.csv").read_text().splitlines()) - 1
@@ -331,7 +371,8 @@ def test_real_speech_and_music_together_within_bounded_memory():
         Preprocess(24_000, True),
         seconds=0.8,
         batch=16,
+        max_bad=1.0,
     )
     count = sum(len(a) for a, _ in batches)
-    assert count == batches.report.clips > 700 and len(batches.report.arguments) == 2
+    assert count == batches.report.clips > 700 and len(batches.report.sources) == 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 * 1024  # KiB

@@ -4,7 +4,7 @@ import pytest
 
 import permgraph as pg
 from permgraph.planning.unread import beside
-from permgraph.reporting.tables import steps_text
+from permgraph.reporting.steps import steps_text
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def test_the_mask_embedding_is_reported_beside_the_residual_stream_when_that_mov
     spec = pg.infer(trace, free_output=True)
     assert "masked_spec_embed" in spec.unused
     assert beside(spec) == {"masked_spec_embed[0]": ("residual.0",)}
-    assert "masked_spec_embed[0] is not read" in steps_text(pg.plan(spec, "residual.0"))
+    assert "masked_spec_embed[0] is not read" in steps_text(pg.plan(spec, "residual.0"), width=1000)
     assert "masked_spec_embed" not in steps_text(pg.plan(spec, "ffn"))
 
 

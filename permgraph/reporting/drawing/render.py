@@ -15,6 +15,15 @@ FORMATS = ("svg", *raster.FORMATS, "dot")
 _SUFFIXES = {f".{form}": form for form in FORMATS} | {".gv": "dot"}
 
 
+def form_of(path: Path, form: str | None = None) -> str:
+    """The format `form`, or that of the suffix. Raises UsageError for one that is not known."""
+    form = form or _SUFFIXES.get(path.suffix)
+    if form not in FORMATS:
+        what = form or path.suffix or "file without suffix"
+        raise UsageError(f"{path}: cannot draw a {what}. Use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")
+    return form
+
+
 def render(picture: Picture, path: str | Path, form: str | None = None, timeout: float = 60) -> Path:
     """Lay the picture out and write it to `path`, in the format `form` or that of the path's suffix.
 
@@ -22,10 +31,7 @@ def render(picture: Picture, path: str | Path, form: str | None = None, timeout:
     fails or takes more than `timeout` seconds; the DOT text is then beside `path`, for another tool.
     """
     path = Path(path)
-    form = form or _SUFFIXES.get(path.suffix)
-    if form not in FORMATS:
-        what = form or path.suffix or "file without suffix"
-        raise UsageError(f"{path}: cannot draw a {what}. Use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")
+    form = form_of(path, form)
     if form == "dot":
         write_bytes(picture.dot().encode(), path)
         return path

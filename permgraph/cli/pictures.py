@@ -1,0 +1,118 @@
+"""Verbs that show the groups: tree, draw, view."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from permgraph.cli.app import app
+from permgraph.cli.options import Free, Json, Unfold
+from permgraph.cli.shared import print_json, say, subject_of
+from permgraph.errors import UsageError
+
+
+@app.command()
+def tree(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[TRACE|PLAN|MODEL]", help="Whose groups to show.")
+    ] = None,
+    unfold: Unfold = False,
+    free_output: Free = False,
+    json_: Json = False,
+) -> None:
+    """Show which groups live within which."""
+    from permgraph.reporting.tree import tree_text
+
+    _, spec, chosen = subject_of(target, None, free_output)
+    if json_:
+        print_json({**spec.document(), "selected": None if chosen is None else list(chosen.selected)})
+    else:
+        print(tree_text(spec, chosen, unfold))
+
+
+@app.command()
+def draw(
+    target: Annotated[str | None, typer.Argument(metavar="[TRACE|PLAN|MODEL]", help="What to draw.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="An .svg, .png, .pdf or .dot file.")] = Path(
+        "permgraph.svg"
+    ),
+    plan_file: Annotated[Path | None, typer.Option("--plan", help="Show what this plan selects.")] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="svg, png, pdf or dot; by the suffix of OUT otherwise.")
+    ] = None,
+    unfold: Annotated[bool, typer.Option("--unfold", help="Draw every repeated layer.")] = False,
+    direction: Annotated[str, typer.Option(help="TB (top to bottom, in columns) or LR.")] = "TB",
+    groups: Annotated[str, typer.Option("--groups", "-g", help="Draw only where these groups are.")] = "",
+    layer: Annotated[str, typer.Option(help="Draw only this module and its neighbours.")] = "",
+    free_output: Free = False,
+    json_: Json = False,
+) -> None:
+    """Draw the permutation graph."""
+    from permgraph.atomic_write import refuse_output
+    from permgraph.planning.selection import select
+    from permgraph.reporting.drawing.picture import Options, picture
+    from permgraph.reporting.drawing.render import form_of, render
+
+    form_of(out, format_)
+    options = Options(direction, unfold, (), layer)
+    refuse_output(out, folder=False, force=True, inputs=_files(target, plan_file))
+    found, spec, chosen = subject_of(target, plan_file, free_output)
+    names = select(spec, groups).names if groups else ()
+    made = picture(found, spec, chosen, replace(options, groups=names))
+    written = render(made, out, format_)
+    if json_:
+        print_json({"written": [str(written)]})
+    say(f"Drawn to {written}.")
+
+
+@app.command()
+def view(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[TRACE|PLAN|PERMS|MODEL]", help="What to show.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="An .html file, or a .json file.")] = Path(
+        "permgraph.html"
+    ),
+    plan_file: Annotated[Path | None, typer.Option("--plan", help="Show what this plan selects.")] = None,
+    trace_file: Annotated[
+        Path | None, typer.Option("--trace", help="The trace, where PERMS are shown.")
+    ] = None,
+    moments_file: Annotated[
+        Path | None, typer.Option("--moments", help="With PERMS: statistics kept by match --checkpoint.")
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(help="With PERMS: write curves and heat maps to this folder, as SVG and PDF."),
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="html (a page), or model-explorer (JSON).")
+    ] = "html",
+    free_output: Free = False,
+    json_: Json = False,
+) -> None:
+    """Make a page to explore groups and matchings in a browser."""
+    from permgraph.atomic_write import refuse_output
+    from permgraph.reporting.explorer.export import FORMATS, Subject, export
+
+    perms_file = Path(target) if target is not None and target.endswith(".safetensors") else None
+    if perms_file is not None:
+        plan_file, target = plan_file or Path("plan.json"), None if trace_file is None else str(trace_file)
+    elif moments_file or figures:
+        raise UsageError("--moments and --figures need PERMS, the file that permgraph match has written.")
+    if format_ not in FORMATS:
+        raise UsageError(f"--format {format_}: use {' or '.join(FORMATS)}.")
+    refuse_output(out, folder=False, force=True, inputs=_files(target, plan_file, perms_file, moments_file))
+    found, spec, chosen = subject_of(target, plan_file, free_output)
+    files = export(Subject(found, spec, chosen, perms_file, moments_file), out, format_, figures)
+    if json_:
+        print_json({"written": [str(path) for path in files]})
+    for written in files:
+        say(f"Written to {written}.")
+
+
+def _files(*named: str | Path | None) -> list[Path]:
+    """Of what was typed, the files that are there: an output must not be one of them."""
+    return [Path(name) for name in named if name is not None and Path(name).is_file()]
