@@ -63,11 +63,12 @@ def align(
         return Aligned(plan, Permutations({}, {"matcher": matcher, "seed": seed, "groups": {}}, plan.origin))
     moments: Moments | None = None
     notes: tuple[str, ...] = ()
+    seconds: float | None = None
     if calibration is not None and calibration.given:
-        moments, notes = calibrate_on(a, b, plan, calibration, checkpoint, bar)
+        moments, notes, seconds = calibrate_on(a, b, plan, calibration, checkpoint, bar)
     elif find_matcher(matcher).score is not None:
         raise MatchError(
-            f"--matcher {matcher} matches activations: give calibration data with --audio, --text or --data."
+            f"--matcher {matcher} matches activations: give calibration data with --audio, --text, --images or --data."
         )
     with (bar or silent)("matching") as step:
         step(0, 1)
@@ -77,8 +78,8 @@ def align(
     report = {**perms.report, "selection": plan.selection, "a": a.name, "b": b.name}
     if calibration is not None:
         report["calibration"] = {
-            "audio": [Path(p).name for p in (*calibration.audio, *calibration.text, calibration.data) if p],
-            "seconds": calibration.seconds,
+            "audio": [Path(p).name for p in calibration.named],
+            **({"seconds": seconds} if seconds else {}),
         }
     return Aligned(plan, replace(perms, report=report), (*notes, checked.text()), checked)
 

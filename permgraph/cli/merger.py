@@ -17,6 +17,7 @@ from permgraph.cli.options import (
     Data,
     Exclude,
     Groups,
+    Images,
     IntegersOfA,
     Json,
     Matcher,
@@ -47,11 +48,12 @@ def match(
     audio: AudioArg = [],  # noqa: B006
     data: Data = "",
     text: Text = [],  # noqa: B006
+    images: Images = [],  # noqa: B006
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the permutations.")] = Path(
         "perms.safetensors"
     ),
     matcher: Matcher = "correlation",
-    seconds: Seconds = 5.0,
+    seconds: Seconds = None,
     clips: Clips = 200,
     batch: Batch = 4,
     max_bad: MaxBad = 0.01,
@@ -70,7 +72,7 @@ def match(
     from permgraph.reporting.card import matching_text
 
     one, other = pair_of(a, b, per_model_rate, state)
-    calibration = calibration_of(audio, seconds, clips, batch, max_bad, where, data, text)
+    calibration = calibration_of(audio, seconds, clips, batch, max_bad, where, data, text, images)
     done = align(
         one,
         other,
@@ -101,6 +103,7 @@ def merge(
     audio: AudioArg = [],  # noqa: B006
     data: Data = "",
     text: Text = [],  # noqa: B006
+    images: Images = [],  # noqa: B006
     weights: Annotated[
         str, typer.Option(help="A,B as in 0.9,0.1; or weights of A for a sweep: 0.9,0.8,0.5.")
     ] = "0.9,0.1",
@@ -110,7 +113,7 @@ def merge(
     plan_file: Annotated[Path | None, typer.Option("--plan", help="A plan made before.")] = None,
     perms_file: Annotated[Path | None, typer.Option("--perms", help="Permutations matched before.")] = None,
     matcher: Matcher = "correlation",
-    seconds: Seconds = 5.0,
+    seconds: Seconds = None,
     clips: Clips = 200,
     batch: Batch = 4,
     max_bad: MaxBad = 0.01,
@@ -144,7 +147,7 @@ def merge(
         raise UsageError("--perms needs the --plan it was matched for.")
     one, other = pair_of(a, b, per_model_rate, state)
     plan = Plan.load(plan_file) if plan_file else line.plan_for(one, groups, exclude, mode)
-    calibration = calibration_of(audio, seconds, clips, batch, max_bad, where, data, text)
+    calibration = calibration_of(audio, seconds, clips, batch, max_bad, where, data, text, images)
     if perms_file is not None:
         done = line.aligned(other, plan, Permutations.load(perms_file), bar=progress_bar, check=not no_check)
     else:
@@ -164,7 +167,7 @@ def merge(
     command = "permgraph " + " ".join(sys.argv[1:])
     if repair and not calibration.given:
         raise UsageError(
-            "--repair corrects statistics measured on data: give some with --audio, --text or --data."
+            "--repair corrects statistics measured on data: give some with --audio, --text, --images or --data."
         )
     written, notes = line.merge_all(
         one,

@@ -104,18 +104,19 @@ def pair_of(a: Path, b: Path, per_model_rate: bool, state: str = "") -> tuple[En
 
 def calibration_of(
     audio: list[str],
-    seconds: float,
+    seconds: float | None,
     clips: int | None,
     batch: int,
     max_bad: float,
     where: list[str],
     data: str = "",
     text: Sequence[str] = (),
+    images: Sequence[str] = (),
 ) -> Calibration:
     from permgraph.calibration import Calibration
 
     rows = dict(_column(text) for text in where)
-    return Calibration(tuple(audio), seconds, clips, batch, max_bad, rows, data, tuple(text))
+    return Calibration(tuple(audio), seconds, clips, batch, max_bad, rows, data, tuple(text), tuple(images))
 
 
 def _column(text: str) -> tuple[str, str]:

@@ -75,6 +75,7 @@ def model_card(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in matching_rows(report)
     ]
     heard = ", ".join(calibration.get("audio", ())) or "none"
+    clips = f", clips of {calibration['seconds']:g} s" if calibration.get("seconds") else ""
     kept = (
         "exact: the permuted B computes what B computed"
         if plan.mode == "exact"
@@ -92,7 +93,7 @@ def model_card(
         "",
         f"- groups: `{clean(plan.selection)}`, mode {kept}",
         f"- matcher: {report.get('matcher', 'none')}, seed {report.get('seed', 0)}",
-        f"- calibration: {clean(heard, 400)}, clips of {calibration.get('seconds', 0):g} s",
+        f"- calibration: {clean(heard, 400)}{clips}",
         f"- plan digest: `{plan.digest}`",
         *([f"- command: `{clean(command, 1000)}`"] if command else []),
         *(f"- {clean(note, 300)}" for note in notes),
