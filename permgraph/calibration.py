@@ -1,10 +1,10 @@
-"""Calibration on data that the user names: audio, text or batches of a function, read as both models receive it."""
+"""Calibration on data that the user names: audio, text, images or batches of a function, read as both models receive it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +15,11 @@ from permgraph.inputs.batches import Batches, text_batches, user_batches
 from permgraph.ir.plan import Plan
 
 if TYPE_CHECKING:
-    from permgraph.inputs.audio import AudioPairs
+    from permgraph.inputs.audio import AudioPairs, Receiver
     from permgraph.ir.moments import Moments
     from permgraph.weights.encoder import Encoder
 
+USUAL = 5.0  # seconds of a clip
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 
@@ -27,15 +28,16 @@ class Calibration:
     """What to calibrate on.
 
     audio     folders, globs, files, manifests
-    seconds   length of every clip; clips: at most so many, evenly spread; batch: clips at a time
+    seconds   length of every clip, None for 5 s or what a feature extractor of fixed length reads; clips: at most so many, evenly spread; batch: clips at a time
     where     manifest rows to keep, {"split": "train"}
     data      instead of audio: a function file.py:batches that yields what the models take; clips: at most so many
     allow_empty  let a source of audio give no clip
     text      instead of audio: text files, one sample a line, read with A's tokenizer; clips: at most so many lines
+    images    instead of audio: folders, globs, files, prepared by the image processor of each model; clips: at most so many
     """
 
     audio: tuple[str, ...] = ()
-    seconds: float = 5.0
+    seconds: float | None = None
     clips: int | None = 200
     batch: int = 4
     max_bad: float = 0.01
@@ -43,11 +45,17 @@ class Calibration:
     data: str = ""
     text: tuple[str, ...] = ()
     allow_empty: bool = False
+    images: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """What was named, of whatever kind."""
+        return (*self.audio, *self.text, *self.images, *([self.data] if self.data else []))
 
     @property
     def given(self) -> bool:
         """Whether there is anything to calibrate on. Raises UsageError when there is more than one kind."""
-        kinds = [name for name in ("audio", "data", "text") if getattr(self, name)]
+        kinds = [name for name in ("audio", "data", "text", "images") if getattr(self, name)]
         if len(kinds) > 1:
             raise UsageError(f"--{kinds[0]} and --{kinds[1]}: calibrate on one kind of data.")
         return bool(kinds)
@@ -81,17 +89,16 @@ def calibrate_on(
     if isinstance(pairs, Batches):
         told: Any = pairs.identity
     else:
-        told = [[str(c.source.path), c.start, c.frames] for c in pairs.clips]
+        told = [repr(pairs.a), repr(pairs.b), [[str(c.source), c.start, c.frames] for c in pairs.clips]]
     data = hashlib.sha256(json.dumps([told, str(a.path), str(b.path)]).encode()).hexdigest()[:16]
     with (bar or silent)("calibrating") as step:
         pairs.progress = step
         step(0, pairs.total)
         moments = calibrate(plan, a.module(), b.module(), pairs, checkpoint=checkpoint, data=data)
     if isinstance(pairs, Batches):
-        return moments, pairs.notes, {"data": list(pairs.notes) or [calibration.data]}
-    assumed = [f"{e.name}: {e.audio.assumed}" for e in (a, b) if e.audio.assumed]
-    used = {"seconds": calibration.seconds, "sources": pairs.report.to_json()["sources"]}
-    return moments, (*dict.fromkeys(assumed), *pairs.report.notes()), used
+        return moments, pairs.notes, {"data": list(pairs.notes) or [Path(p).name for p in calibration.named]}
+    used = {"seconds": pairs.seconds, "sources": pairs.report.to_json()["sources"]}
+    return moments, (*_notes(a, b, pairs), *pairs.report.notes()), used
 
 
 def batches_for(
@@ -102,20 +109,37 @@ def batches_for(
         return user_batches(calibration.data, calibration.clips)
     if calibration.text:
         return text_batches(a.path, list(calibration.text), calibration.batch, calibration.clips)
+    if calibration.images:
+        return _images(a, b, calibration)
     return _audio_pairs(a, b, calibration, step)
+
+
+def _images(a: Encoder, b: Encoder, calibration: Calibration) -> Batches:
+    from permgraph.inputs.images import ImageBatches, image_processor
+
+    of_a, of_b = (image_processor(e.folder, e.config, e.source.module, e.name) for e in (a, b))
+    options = (calibration.batch, calibration.clips, calibration.max_bad)
+    return ImageBatches(calibration.images, of_a, of_b, *options)
 
 
 def _audio_pairs(
     a: Encoder, b: Encoder, calibration: Calibration, step: Callable[[int, int], None] | None
 ) -> AudioPairs:
-    """The clips at the sampling rate and with the normalisation of each model."""
-    from permgraph.inputs.audio import AudioPairs, Preprocess
+    """The clips at the sampling rate and with the normalisation of each model, or as features of its own extractor."""
+    from permgraph.inputs.audio import AudioPairs
+    from permgraph.inputs.features import FeatureExtractor
 
-    preprocess = [Preprocess(_rate(e), e.do_normalize) for e in (a, b)]
+    receivers = [_receiver(e) for e in (a, b)]
+    rates = [r.rate for r in receivers]
+    if rates[0] != rates[1] and any(isinstance(r, FeatureExtractor) for r in receivers):
+        raise MatchError(
+            f"the feature extractors of {a.name} and {b.name} work at {rates[0]:,} and {rates[1]:,} Hz: their frames are not "
+            "of one length. Give --data file.py:batches, which yields permgraph.Pair(for_a, for_b)."
+        )
     return AudioPairs(
         list(calibration.audio),
-        *preprocess,
-        seconds=calibration.seconds,
+        *receivers,
+        seconds=_seconds(receivers, calibration),
         batch=calibration.batch,
         limit=calibration.clips,
         where=dict(calibration.where) or None,
@@ -125,13 +149,34 @@ def _audio_pairs(
     )
 
 
-def _rate(encoder: Encoder) -> int:
-    if encoder.sampling_rate is None:
-        raise MatchError(
-            f"{encoder.name}: this model does not take raw audio. Give what it takes with --text, or with --data file.py:batches, a "
-            "function that yields batches (permgraph.calibrate in Python)."
-        )
-    return encoder.sampling_rate
+def _receiver(encoder: Encoder) -> Receiver:
+    """How a model receives audio. Raises MatchError when it takes none."""
+    from permgraph.inputs.audio import Preprocess
+    from permgraph.inputs.features import feature_extractor
+
+    if encoder.sampling_rate is not None:
+        return Preprocess(encoder.sampling_rate, encoder.do_normalize)
+    return feature_extractor(encoder.folder, encoder.config, encoder.source.module, encoder.name)
+
+
+def _seconds(receivers: Sequence[Receiver], calibration: Calibration) -> float:
+    """The length that was asked for, or that a feature extractor reads, or 5 s."""
+    own = [s for r in receivers if (s := getattr(r, "seconds", None))]
+    return calibration.seconds or max(own, default=USUAL)
+
+
+def _notes(a: Encoder, b: Encoder, pairs: AudioPairs) -> list[str]:
+    """What the models receive that nobody said, and padding."""
+    from permgraph.inputs.features import FeatureExtractor
+
+    notes = []
+    for encoder, receiver in ((a, pairs.a), (b, pairs.b)):
+        if isinstance(receiver, FeatureExtractor):
+            said = [receiver.assumed, receiver.note(pairs.seconds or USUAL)]
+        else:
+            said = [encoder.audio.assumed]
+        notes += [f"{encoder.name}: {text}" for text in said if text]
+    return list(dict.fromkeys(notes))
 
 
 def silent(title: str) -> AbstractContextManager[Callable[[int, int], None]]:

@@ -105,7 +105,7 @@ def refuse_unmatchable(plan: Plan | None, calibration: Calibration | None, match
         calibration.refuse_missing()
     elif needed and (plan is None or plan.groups):
         raise MatchError(
-            f"--matcher {matcher} matches activations: give calibration data with --audio, --text or --data."
+            f"--matcher {matcher} matches activations: give calibration data with --audio, --text, --images or --data."
         )
     if needed and plan is not None:
         refuse_unobserved(plan)
@@ -283,7 +283,10 @@ def repair_merged(
     record = replace(source.record or Record("merge"), repaired=True)
     write_like(source, out, source.infos, read, record, force=force)
     skipped = "".join(f"; {name} left as it is: {why}" for name, why in report["skipped"].items())
-    return f"repaired {len(report['layers'])} layers and {len(report['batch_norm'])} BatchNorms{skipped}"
+    scaled = f" ({len(report['scaled'])} of them in deviation only: no bias)" if report["scaled"] else ""
+    return (
+        f"repaired {len(report['layers'])} layers{scaled} and {len(report['batch_norm'])} BatchNorms{skipped}"
+    )
 
 
 def _small_files(a: Encoder, card: str, aligned: Aligned) -> dict[str, bytes]:

@@ -19,6 +19,7 @@ from permgraph.cli.options import (
     Clips,
     Data,
     Exclude,
+    Images,
     IntegersOfA,
     Json,
     Matcher,
@@ -50,11 +51,12 @@ def match(
     audio: AudioArg = [],  # noqa: B006
     data: Data = "",
     text: Text = [],  # noqa: B006
+    images: Images = [],  # noqa: B006
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the permutations.")] = Path(
         "perms.safetensors"
     ),
     matcher: Matcher = "correlation",
-    seconds: Seconds = 5.0,
+    seconds: Seconds = None,
     clips: Clips = 200,
     batch: Batch = 4,
     max_bad: MaxBad = 0.01,
@@ -76,7 +78,7 @@ def match(
 
     plan = Plan.load(plan_file)
     calibration = calibration_of(
-        audio, seconds, clips, batch, max_bad, where, data, text, allow_empty=allow_empty
+        audio, seconds, clips, batch, max_bad, where, data, text, images, allow_empty
     )
     refuse_foreign(out, plan_file, a, b)
     refuse_unmatchable(plan, calibration, matcher)
@@ -124,6 +126,7 @@ def merge(
     audio: AudioArg = [],  # noqa: B006
     data: Data = "",
     text: Text = [],  # noqa: B006
+    images: Images = [],  # noqa: B006
     weights: Annotated[
         str, typer.Option(help="A,B as in 0.9,0.1; or weights of A for a sweep: 0.9,0.8,0.5.")
     ] = "0.9,0.1",
@@ -133,7 +136,7 @@ def merge(
     plan_file: Annotated[Path | None, typer.Option("--plan", help="A plan made before.")] = None,
     perms_file: Annotated[Path | None, typer.Option("--perms", help="Permutations matched before.")] = None,
     matcher: Matcher = "correlation",
-    seconds: Seconds = 5.0,
+    seconds: Seconds = None,
     clips: Clips = 200,
     batch: Batch = 4,
     max_bad: MaxBad = 0.01,
@@ -167,11 +170,11 @@ def merge(
     pairs = parse_weights(weights)
     parse_group_weights(group_weights)
     calibration = calibration_of(
-        audio, seconds, clips, batch, max_bad, where, data, text, allow_empty=allow_empty
+        audio, seconds, clips, batch, max_bad, where, data, text, images, allow_empty
     )
     if repair and not calibration.given:
         raise UsageError(
-            "--repair corrects statistics measured on data: give some with --audio, --text or --data."
+            "--repair corrects statistics measured on data: give some with --audio, --text, --images or --data."
         )
     plan = planned_before(plan_file, perms_file, groups, exclude, mode)
     perms = Permutations.load(perms_file) if perms_file and plan else None

@@ -48,7 +48,13 @@ NoCheck = Annotated[
     bool,
     typer.Option("--no-check", help="Write without the function check; the record of the result says so."),
 ]
-Seconds = Annotated[float, typer.Option(min=0.1, help="Length of every clip.")]
+Seconds = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1,
+        help="Length of every clip; default 5, or the length that the model's feature extractor reads (Whisper: 30).",
+    ),
+]
 Clips = Annotated[
     int | None, typer.Option(min=1, help="At most so many clips, evenly spread over the files.")
 ]
@@ -89,4 +95,10 @@ Data = Annotated[
 Text = Annotated[
     list[str],
     typer.Option(help="Instead of audio: a text file, one sample a line; A's folder has the tokenizer."),
+]
+Images = Annotated[
+    list[str],
+    typer.Option(
+        help="Instead of audio: a folder of images, a glob or a file; each model's folder has the image processor."
+    ),
 ]

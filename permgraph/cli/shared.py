@@ -108,19 +108,22 @@ def pair_of(a: Path, b: Path, per_model_rate: bool, state: str = "") -> tuple[En
 
 def calibration_of(
     audio: list[str],
-    seconds: float,
+    seconds: float | None,
     clips: int | None,
     batch: int,
     max_bad: float,
     where: list[str],
     data: str = "",
     text: Sequence[str] = (),
+    images: Sequence[str] = (),
     allow_empty: bool = False,
 ) -> Calibration:
     from permgraph.calibration import Calibration
 
     rows = dict(_column(text) for text in where)
-    return Calibration(tuple(audio), seconds, clips, batch, max_bad, rows, data, tuple(text), allow_empty)
+    return Calibration(
+        tuple(audio), seconds, clips, batch, max_bad, rows, data, tuple(text), allow_empty, tuple(images)
+    )
 
 
 def _column(text: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,9 +21,23 @@ from permgraph.inputs import clips as c
 from permgraph.inputs.audio_report import LOUD, AudioReport, SourceReport, used_text
 from permgraph.inputs.clips import BadAudio, Clip, Samples, Source, shown
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 SILENT = 1e-4  # peak about the mean, full scale 1: less than the last three bits of 16
 
 Progress = Callable[[int, int], None]
+
+
+class Receiver(Protocol):
+    """How a model receives audio: clips brought to its `rate` in Hz one by one, then put together into one batch."""
+
+    @property
+    def rate(self) -> int: ...
+
+    def __call__(self, data: Samples, clip: Clip) -> Samples: ...
+
+    def batch(self, clips: Sequence[Samples]) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -60,9 +75,16 @@ class Preprocess:
             )
         return data
 
+    def batch(self, clips: Sequence[Samples]) -> Tensor:
+        """(clips, samples), float32."""
+        import torch
+
+        return torch.from_numpy(np.stack(clips))
+
 
 class AudioPairs:
-    """Batches (audio_a, audio_b): float32 tensors, (clips, samples at A's rate) and (…, at B's rate).
+    """Batches (audio_a, audio_b): float32 tensors, (clips, samples at A's rate) and (…, at B's rate); or the features that a
+    model takes instead.
 
     Iterating reads the files anew, one window at a time; `report` then says what was used. Row i of both
     tensors is the same stretch of the same file.
@@ -71,8 +93,8 @@ class AudioPairs:
     def __init__(
         self,
         audio: Sequence[str | Path],
-        a: Preprocess | None = None,
-        b: Preprocess | None = None,
+        a: Receiver | None = None,
+        b: Receiver | None = None,
         *,
         seconds: float | None = 5.0,
         batch: int = 8,
@@ -87,7 +109,7 @@ class AudioPairs:
         """Find the files and read their headers.
 
         audio      folders, files, globs, manifests (csv or tsv with a path column)
-        a, b       how each model hears; default 16 kHz as it is
+        a, b       how each model receives audio; default 16 kHz as it is
         seconds    length of every clip; None takes files whole, batching only equal lengths
         batch      clips per batch
         limit      at most so many clips in all, per_file of each file: evenly spread
@@ -99,7 +121,8 @@ class AudioPairs:
 
         Raises FileError when nothing is usable, a source gives nothing, or more than `max_bad` of the files are bad.
         """
-        self.a, self.b = a or Preprocess(), b or Preprocess()
+        self.a: Receiver = a or Preprocess()
+        self.b: Receiver = b or Preprocess()
         self.seconds, self.batch, self.max_bad = seconds, batch, max_bad
         self.progress: Progress = progress or (lambda done, total: None)
         self.current: tuple[str, ...] = ()  # files of the batch last given, to name them when it goes wrong
@@ -127,8 +150,6 @@ class AudioPairs:
         return len(self.clips)
 
     def __iter__(self) -> Iterator[Pair]:
-        import torch
-
         self.report = copy.deepcopy(self._scanned)
         done = 0
         for _, group in groupby(self.clips, key=self._lengths):
@@ -138,9 +159,7 @@ class AudioPairs:
                 heard = [(clip, data) for clip in part if (data := self._read(clip)) is not None]
                 if heard:
                     self.current = tuple(shown(clip.source.path) for clip, _ in heard)
-                    both = (np.stack([p(data, clip) for clip, data in heard]) for p in (self.a, self.b))
-                    audio_a, audio_b = (torch.from_numpy(x) for x in both)
-                    yield Pair(audio_a, audio_b)
+                    yield Pair(*(p.batch([p(data, clip) for clip, data in heard]) for p in (self.a, self.b)))
                 done += len(part)
                 self.progress(done, len(self.clips))
         if not self.report.clips:

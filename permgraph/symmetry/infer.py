@@ -52,7 +52,9 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
     # orders per slice cost a place for each slice: only where they free something
     if sliced is None or sliced.log10_order > plain.log10_order + _GAIN:
         return sliced or plain
-    return replace(plain, frozen=max(plain.frozen, sliced.frozen))  # what slices would free, and cannot be read
+    return replace(
+        plain, frozen=max(plain.frozen, sliced.frozen)
+    )  # what slices would free, and cannot be read
 
 
 def _in_slices(trace: Trace, slices: Slices, free_output: bool) -> PermSpec | None:

@@ -70,6 +70,12 @@ class Encoder:
         return self.audio.do_normalize
 
     @property
+    def folder(self) -> Path | None:
+        """Where the configuration lies, with what describes its inputs; None for an alias."""
+        path = Path(self.architecture).expanduser()
+        return path if (path / "config.json").is_file() else None
+
+    @property
     def left_out(self) -> tuple[str, ...]:
         """Stored keys that the encoder does not use: heads, tables of positions."""
         return (*self.checkpoint.left_out, *(k for k in self.checkpoint if k not in self.stored))

@@ -4,11 +4,14 @@ Averaging two units that correlate by less than 1 gives one with a smaller varia
 from layer to layer (Jordan et al., REPAIR, 2022, https://arxiv.org/abs/2211.08403). Where a BatchNorm follows,
 its running statistics are taken anew from data. Elsewhere the layer that makes the units is rescaled: channel
 by channel, its mean and its standard deviation become the weighted means of those of A and of the aligned B
-(Eqs. 5 and 6 there), folded into weight and bias.
+(Eqs. 5 and 6 there), folded into weight and bias. A layer without a bias is corrected in its deviation alone; where its units
+enter a norm with scale and bias, the mean is corrected there.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_map_only
 
 from permgraph.errors import MatchError, PlanError
@@ -24,8 +26,16 @@ from permgraph.frontend.batches import Inputs, call_for, sides
 from permgraph.ir.plan import Plan
 from permgraph.ir.sums import Sums
 from permgraph.torch_modes import eval_mode
+from permgraph.weights.rescale import NORMS, channel_axis, output_axis, rescale, why_not
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+WEIGHTS = (
+    "weight",
+    "weight_v",
+    "weight_orig",
+    "original",
+    "original1",
+)  # what a weight, or its main part, is called
+_PARAMETRIZED = re.compile(r"\.?parametrizations\.weight$")
 
 
 def repair(
@@ -47,8 +57,9 @@ def repair(
 
     Returns:
         layers       layer → mean factor on its units' standard deviation
+        scaled       those of them without a bias: the deviation is corrected, the mean is not
         batch_norm   names of the BatchNorms whose statistics are new
-        skipped      layer → why it stays as it was
+        skipped      layer, or tensor of another kind of layer → why it stays as it was
 
     Raises:
         MatchError: no batches, or a layer's statistics are not finite.
@@ -70,7 +81,9 @@ def repair(
             for side, received in ((1, for_a), (2, for_b)):
                 with _watching(layers[side], here[side]):
                     _run(models[side], received)
-            targets = {name: _target(here[1][name], here[2][name], weights) for name in names}
+            pairs = {n: (here[1][n], here[2][n]) for n in names}
+            # an expert that A or B did not call in this batch has nothing to be corrected to
+            targets = {n: _target(a, b, weights) for n, (a, b) in pairs.items() if a.n and b.n}
             with _watching(layers[0], here[0], targets):
                 _run(merged, for_a)
             for whole, part in zip(total, here, strict=True):
@@ -81,9 +94,13 @@ def repair(
             raise MatchError("no batch to repair on: the list of inputs is empty.")
         factors = {}
         for name in names:
+            if any(not side[name].n for side in total):
+                skipped[name] = "it is not called as a layer"
+                continue
             target = _target(total[1][name], total[2][name], weights)
             factors[name] = _fold(name, layers[0][name], total[0][name], target)
-    return {"layers": factors, "batch_norm": sorted(norms), "skipped": skipped}
+    scaled = [name for name in factors if not _shifts(layers[0][name])]
+    return {"layers": factors, "scaled": scaled, "batch_norm": sorted(norms), "skipped": skipped}
 
 
 Target = tuple[Tensor, Tensor]  # mean and standard deviation of every channel
@@ -108,39 +125,77 @@ def _mean_and_spread(sums: Sums) -> tuple[Tensor, Tensor]:
     return sums.mean(), sums.variance().sqrt()
 
 
-def _correction(now: Sums, target: Target) -> tuple[Tensor, Tensor]:
-    """(factor, offset): x · factor + offset has the target's mean and deviation. Dead units are only moved."""
+def _shifts(layer: nn.Module) -> bool:
+    """Whether it has a bias to take up a shift of the mean."""
+    return isinstance(layer.bias, Tensor)
+
+
+def _correction(now: Sums, target: Target, shifts: bool) -> tuple[Tensor, Tensor]:
+    """(factor, offset): x · factor + offset has the target's mean and deviation. Dead units are only moved.
+
+    Without a bias, `shifts` false, only the deviation is corrected.
+    """
     mean, spread = _mean_and_spread(now)
     dead = now.dead()
     factor = torch.where(dead, torch.ones_like(spread), target[1] / torch.where(dead, 1.0, spread))
-    return factor, target[0] - mean * factor
+    return factor, target[0] - mean * factor if shifts else torch.zeros_like(factor)
 
 
 def _layers(plan: Plan, model: nn.Module) -> tuple[list[str], dict[str, str]]:
     """The layers that make the units of the plan's groups, and those that cannot be corrected, with why."""
-    normed = {g.name for g in plan.groups if any(p.tensor.endswith("running_mean") for p in g.places)}
-    makers: dict[str, set[str]] = {}
-    for step in plan.steps:
-        path, _, kind = step.tensor.rpartition(".")
-        if step.side == "permute" and kind in ("weight", "original1", "weight_v"):
-            makers.setdefault(path.removesuffix(".parametrizations.weight"), set()).update(step.layout)
-    weights = [id(p) for m in model.modules() for p in m._parameters.values()]
+    normed = {g.name for g in plan.groups if any(_holds_statistics(p.tensor, model) for p in g.places)}
+    makers, others = _makers(plan, model)
+    counts = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
+    shared = {key for key, count in counts.items() if count > 1}
     names, skipped = [], {}
+    norms: dict[str, set[str]] = {}
+    unshifted: set[str] = set()
     for name, groups in makers.items():
         module = _module(model, name)
-        if isinstance(module, (_BatchNorm, nn.LayerNorm, nn.GroupNorm)) or groups & normed:
-            continue  # a norm's scale is no producer; where a BatchNorm follows, its statistics are the repair
-        if not isinstance(module, (nn.Linear, *CONVOLUTIONS)):
-            skipped[name] = f"a {type(module).__name__}: only linear layers and convolutions are rescaled"
-        elif is_parametrized(module) or not isinstance(module._parameters.get("weight"), nn.Parameter):
-            skipped[name] = "its weight is computed (weight norm)"
-        elif module.bias is None:
-            skipped[name] = "it has no bias to take up the shift"
-        elif weights.count(id(module.weight)) > 1:
-            skipped[name] = "its weight is shared with another layer"
+        if isinstance(module, _BatchNorm) or groups & normed:
+            continue  # where a BatchNorm follows, its statistics are the repair
+        if isinstance(module, NORMS):
+            norms[name] = groups
+        elif why := why_not(module, shared):
+            skipped[name] = why
         else:
             names.append(name)
+            unshifted |= groups if module.bias is None else set()
+    # a norm takes up the shift where a producer of its units has no bias to do it
+    names += [
+        n for n, groups in norms.items() if groups & unshifted and not why_not(_module(model, n), shared)
+    ]
+    skipped |= {
+        tensor: "not the weight of a linear layer or a convolution"
+        for tensor, groups in others.items()
+        if not groups & normed
+    }
     return names, skipped
+
+
+def _holds_statistics(tensor: str, model: nn.Module) -> bool:
+    """Whether this is the running mean of a BatchNorm, which takes its statistics anew; a frozen one does not."""
+    path, _, kind = tensor.rpartition(".")
+    return kind == "running_mean" and isinstance(_module(model, path), _BatchNorm)
+
+
+def _makers(plan: Plan, model: nn.Module) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """Layer → the groups of its output channels; and the tensors of other layers that make units: recurrent ones, experts."""
+    makers: dict[str, set[str]] = {}
+    others: dict[str, set[str]] = {}
+    for step in plan.steps:
+        path, _, kind = step.tensor.rpartition(".")
+        name = _PARAMETRIZED.sub("", path)
+        layer = _module(model, name)
+        axis = output_axis(layer)
+        if axis is not None:
+            if (kind, step.axis) == ("bias", 0) or (kind in WEIGHTS and step.axis == axis):
+                makers.setdefault(name, set()).update(step.layout)
+        elif (isinstance(layer, nn.RNNBase) or step.side == "permute") and len(
+            plan.spec.tensors[step.tensor]
+        ) > 1:
+            others.setdefault(step.tensor, set()).update(step.layout)
+    return makers, others
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:
@@ -160,11 +215,11 @@ def _watching(
 
     def hook(name: str) -> Any:
         def watch(module: nn.Module, args: Any, result: Tensor) -> Tensor | None:
-            axis = 1 if isinstance(module, CONVOLUTIONS) and result.dim() > module.weight.dim() - 1 else -1
+            axis = channel_axis(module)
             sums[name] = sums[name] + Sums.of(result.movedim(axis, -1).flatten(0, -2).double())
-            if targets is None:
+            if targets is None or name not in targets:
                 return None
-            factor, offset = _correction(sums[name], targets[name])
+            factor, offset = _correction(sums[name], targets[name], _shifts(module))
             moved = result.movedim(axis, -1).double() * factor + offset
             return moved.to(result.dtype).movedim(-1, axis)
 
@@ -205,16 +260,10 @@ def _run(model: nn.Module, value: Any) -> None:
 
 def _fold(name: str, layer: nn.Module, now: Sums, target: Target) -> float:
     """Write the correction into weight and bias. Returns the mean factor. Raises MatchError."""
-    if not now.n:
-        return 1.0  # never called
-    factor, offset = _correction(now, target)
+    factor, offset = _correction(now, target, _shifts(layer))
     if not bool(torch.isfinite(factor).all() and torch.isfinite(offset).all()):
         raise MatchError(
             f"{name}: its activations are not finite, so it cannot be repaired. Check the weights."
         )
-    weight, bias = layer.weight, layer.bias
-    assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
-    shape = (-1, *[1] * (weight.dim() - 1))
-    weight.copy_(weight.double() * factor.reshape(shape))
-    bias.copy_(bias.double() * factor + offset)
+    rescale(layer, factor, offset)
     return float(factor.mean())
