@@ -20,6 +20,7 @@ NAMES = [
 
 @p.needs_data
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("ignore:The tensor attribute")  # of nn.RNN, whose weights torch flattens
 def test_loads_every_tensor_and_exports(name: str) -> None:
     model = p.load(name)
     inputs = p.example(name)
