@@ -28,6 +28,8 @@ VERBS = [
     "draw",
     "view",
     "lint",
+    "evaluate",
+    "score",
 ]
 TYPES = ["Group", "Moments", "PermSpec", "PermgraphError", "Permutations", "Place", "Plan", "Probe", "Trace"]
 

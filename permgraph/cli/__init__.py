@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from permgraph.cli import compiler, merger  # noqa: F401  (they register their verbs)
+from permgraph.cli import compiler, judge, merger  # noqa: F401  (they register their verbs)
 from permgraph.cli.app import app
 from permgraph.cli.shared import say, visible
 from permgraph.errors import PermgraphError
