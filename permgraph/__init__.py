@@ -12,13 +12,15 @@ The verbs, in the order in which data walks:
     state = pg.apply(plan, perms, state_b)           # pg.unapply undoes it bit for bit
     merged = pg.merge(state_a, state, weights=(0.9, 0.1))
 
+and to judge encoders that were merged so: `pg.evaluate`, `pg.score`.
+
 The packages below are nouns, and the verbs are here alone. Heavy libraries (torch, transformers, scipy) are
 imported by the verb that needs them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from permgraph.errors import PermgraphError
@@ -26,11 +28,14 @@ from permgraph.frontend.batches import Pair
 from permgraph.ir import Group, Moments, PermSpec, Permutations, Place, Plan, Probe, Trace
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import torch
     from torch import nn
 
+    from permgraph.evaluation.results import Evaluation
+    from permgraph.evaluation.scoring import Scores
     from permgraph.linter.report import LintReport
     from permgraph.reporting.explain import Reason
     from permgraph.reporting.sections import MatchingReport
@@ -410,6 +415,100 @@ def lint(
     return lint_files(specification, target, free_output, measure)
 
 
+def evaluate(
+    encoders: Sequence[str | Path] | Mapping[str, str | Path | Sequence[str | Path]],
+    tasks: Sequence[str | Path],
+    data: str | Path,
+    *,
+    head: str | None = None,
+    seeds: int = 1,
+    parents: Sequence[str] = (),
+    cache: str | Path | None = None,
+    device: str = "cpu",
+    bar: Callable[[str], AbstractContextManager[Callable[[int, int], None]]] | None = None,
+) -> Evaluation:
+    """Judge frozen encoders by probes on labelled audio, as SUPERB (https://arxiv.org/abs/2105.01051) and MARBLE
+    (https://arxiv.org/abs/2306.10548) do, beside a log-mel baseline.
+
+    Each clip is read at the encoder's sampling rate and run by itself, unpadded; the mean over frames of every layer
+    is kept. What a probe chooses (layer, penalty, step) it chooses on `valid`; `test` judges.
+
+    Args:
+        encoders: Hugging Face folders or checkpoint files, named as their folder, or "NAME=PATH"; or name → path. Several
+            paths of one name are pre-training runs of one encoder.
+        tasks: names in specs/tasks, or TOML files.
+        data: the folder that the tasks' manifests and folders are relative to. Its tasks.csv, where there is one, is
+            quoted.
+        head: "ridge" (a screen, less than a second), "logistic", "linear" (SUPERB's weighted sum of layers), "two-layer";
+            by default the task's own.
+        seeds: of the probe, for heads that draw.
+        parents: names of encoders the others were merged from. Adds the label-free screen: R² (ridge, clips not fitted on)
+            of every parent's layers from theirs.
+        cache: folder to keep features in, memory-mapped; a temporary one when not given.
+        device: of the encoders: "cpu", "cuda".
+        bar: makes a progress bar of a title, as a context manager that gives a function of (done, total).
+
+    Returns:
+        `.results` (accuracy, 0 to 1, with 95 % intervals), `.predictions` (per clip), `.retained`, `.notes`; `.text()`,
+        `.save(folder)`.
+
+    Raises:
+        FileError: a manifest is mistaken (the row is named), audio cannot be used, or weights do not fit.
+        UsageError: no such task or head; a library of the extra `evaluate` is missing; an encoder does not take raw audio.
+    """
+    from permgraph.evaluation.probing import evaluate as run
+
+    return run(
+        encoders,
+        tasks,
+        data,
+        head=head,
+        seeds=seeds,
+        parents=parents,
+        cache=cache,
+        device=device,
+        bar=bar,
+    )
+
+
+def score(
+    table: str | Path,
+    parents: Sequence[str] = (),
+    baseline: Sequence[str] = (),
+    lower: Sequence[str] = (),
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Scores:
+    """The score of ML-SUPERB (https://arxiv.org/abs/2305.10615, Eq. 6 of https://arxiv.org/abs/2506.11403), and which
+    differences are more than chance.
+
+    1000 · mean over tasks of (s - s_FBANK) / (s_best - s_FBANK), s_best that of the best parent. A task whose best parent
+    is not above the baseline is left out, and `.refused` says so.
+
+    Args:
+        table: a csv or tsv file: predictions.csv of `evaluate` (task, encoder, item, correct: a row per clip); or task, encoder,
+            value; or the encoder first and a column of numbers per task.
+        parents: rows of the table; without them the best encoder of each task stands for them.
+        baseline: rows that are the log-mel baseline, of which the strongest counts; by default those named log-mel… or FBANK….
+        lower: tasks where less is better, beside those whose name or metric is an error rate (WER, EER, ↓).
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        `.scores` {(encoder, domain or "all"): score}, `.refused` {task: reason}, and for a table of clips `.comparisons`: McNemar's
+        exact test over folds, Holm's correction over the table, 95 % intervals by a paired bootstrap that draws clusters, runs and
+        seeds. `.text()` has them as tables.
+
+    Raises:
+        FileError: a row is mistaken, or encoders were judged on different clips.
+        UsageError: a name that is not in the table.
+    """
+    from permgraph.evaluation.scoring import score as run
+
+    return run(table, parents, baseline, lower, resamples=resamples, seed=seed)
+
+
 __all__ = [
     "Group",
     "Moments",
@@ -424,6 +523,7 @@ __all__ = [
     "apply",
     "calibrate",
     "draw",
+    "evaluate",
     "infer",
     "lint",
     "match",
@@ -431,6 +531,7 @@ __all__ = [
     "plan",
     "random_permutations",
     "report",
+    "score",
     "trace",
     "unapply",
     "verify",

@@ -29,6 +29,8 @@ VERBS = [
     "view",
     "report",
     "lint",
+    "evaluate",
+    "score",
 ]
 TYPES = [
     "Group",

@@ -1,0 +1,196 @@
+"""Features of clips: every layer of a frozen encoder, averaged over the frames of a clip, kept on disk.
+
+One pass over the audio per encoder, one clip at a time: nothing is padded. An array is named by the digest of the
+weights, the configuration and the audio files, so that it is never read for anything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from permgraph.atomic_write import replacing
+from permgraph.errors import FileError, UsageError
+from permgraph.inputs import clips as c
+from permgraph.inputs.audio import Preprocess
+from permgraph.inputs.clips import BadAudio, Samples, Source, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from permgraph.weights.encoder import Encoder
+
+FORMAT = 1  # of what the arrays hold
+
+Array = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Of every file: (files, layers, width), in the order of `files`; the digest of each file's content."""
+
+    files: tuple[Path, ...]
+    array: Array
+    digests: tuple[str, ...]
+
+    def rows(self, files: Sequence[Path]) -> Array:
+        """(files, layers, width) of these files, read into memory."""
+        where = {path: i for i, path in enumerate(self.files)}
+        return np.asarray(self.array[[where[path] for path in files]])
+
+
+class FrozenEncoder:
+    """A module in eval mode that gives all its layers.
+
+    Layers are those that s3prl takes: the input of every transformer layer, and the encoder's output.
+    """
+
+    def __init__(self, encoder: Encoder, device: str = "cpu") -> None:
+        if encoder.sampling_rate is None:
+            raise UsageError(
+                f"{encoder.name}: its input is not raw audio, so its features cannot be evaluated here."
+            )
+        self.name, self.device = encoder.name, device
+        self.preprocess = Preprocess(encoder.sampling_rate, encoder.do_normalize)
+        self.module: nn.Module = encoder.module(device)
+        self.shortest = receptive_field(encoder.config)
+        self.digest = _digest_of(encoder, self.module)
+
+    def layers(self, samples: Samples) -> Array:
+        """(layers, frames, width) of one clip at the encoder's own rate, (samples,)."""
+        import torch
+
+        with torch.inference_mode():
+            audio = torch.from_numpy(np.ascontiguousarray(samples))[None].to(self.device)
+            out: Any = self.module(audio, output_hidden_states=True, return_dict=True)
+        hidden: Sequence[Tensor] | None = getattr(out, "hidden_states", None)
+        if not hidden:
+            raise UsageError(f"{self.name}: this model does not give its layers (hidden_states).")
+        last = out.last_hidden_state
+        if last.shape != hidden[-1].shape:  # an adapter after the encoder changes the frame rate
+            last = hidden[-1]
+        return np.stack([layer[0].float().cpu().numpy() for layer in (*hidden[:-1], last)])
+
+    def of_file(self, path: Path) -> Iterator[Array]:
+        """(layers, frames, width) of a file, in pieces of at most half a minute. Raises BadAudio."""
+        for samples in pieces(path, self.preprocess, self.shortest):
+            yield self.layers(samples)
+
+
+def pieces(path: Path, preprocess: Preprocess, shortest: int = 1) -> Iterator[Samples]:
+    """A file as a model wants it, (samples,), whole or in pieces of half a minute. Raises BadAudio."""
+    head = c.header(path)
+    parts = [
+        clip
+        for clip in c.pieces(Source(path, str(path)), head, None, None)
+        if clip.length_at(preprocess.rate) >= shortest
+    ]
+    if not parts:
+        raise BadAudio(
+            f"{head.frames} samples at {head.rate} Hz are too short: less than one frame ({shortest} samples at "
+            f"{preprocess.rate} Hz)"
+        )
+    for clip in parts:
+        yield preprocess(c.read(clip), clip)
+
+
+def receptive_field(config: dict[str, Any]) -> int:
+    """Samples that one frame of a convolutional front end needs; 1 where the configuration has none."""
+    field, step = 1, 1
+    for kernel, stride in zip(config.get("conv_kernel", ()), config.get("conv_stride", ()), strict=True):
+        field += (kernel - 1) * step
+        step *= stride
+    return field
+
+
+def encoder_features(
+    encoder: FrozenEncoder, files: Sequence[Path], cache: Path, progress: Progress | None = None
+) -> Features:
+    """Mean over the frames of every layer, memory-mapped. Raises FileError for a file that cannot be used."""
+
+    def mean(path: Path) -> Array:
+        parts = list(encoder.of_file(path))
+        total = np.sum([part.sum(axis=1, dtype=np.float64) for part in parts], axis=0)
+        return np.asarray(total / sum(part.shape[1] for part in parts), dtype=np.float32)
+
+    return cached(encoder.name, encoder.digest, mean, files, cache, progress)
+
+
+def cached(
+    name: str,
+    digest: str,
+    of_file: Callable[[Path], Array],
+    files: Sequence[Path],
+    cache: Path,
+    progress: Progress | None = None,
+) -> Features:
+    """What `of_file` gives for every file, (layers, width) each, from the cache when it is there."""
+    digests = tuple(_checked(path) for path in files)
+    times = [
+        path.stat().st_mtime_ns for path in files
+    ]  # a digest knows size and ends of a file, not its middle
+    key = hashlib.sha256(json.dumps([FORMAT, digest, digests, times]).encode()).hexdigest()[:24]
+    out = cache / f"{''.join(x if x.isalnum() or x in '-_.' else '_' for x in name)}-{key}.npy"
+    if not out.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with replacing(out, folder=False, force=True) as partial:
+            _write(partial, of_file, files, progress)
+    return Features(tuple(files), _opened(out, len(files)), digests)
+
+
+def _write(
+    partial: Path, of_file: Callable[[Path], Array], files: Sequence[Path], progress: Progress | None
+) -> None:
+    array: Any = None
+    for i, path in enumerate(files):
+        try:
+            row = of_file(path)
+        except BadAudio as error:
+            raise FileError(f"{shown(path)}: {error}.") from error
+        if not np.isfinite(row).all():
+            raise FileError(f"{shown(path)}: the features are not finite.")
+        if array is None:
+            array = np.lib.format.open_memmap(
+                partial, mode="w+", dtype=np.float32, shape=(len(files), *row.shape)
+            )
+        array[i] = row
+        if progress:
+            progress(i + 1, len(files))
+    array.flush()
+
+
+def _opened(path: Path, count: int) -> Array:
+    try:
+        array: Array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise FileError(
+            f"{path}: damaged features: {error}. Remove the file to compute them anew."
+        ) from error
+    if array.ndim != 3 or len(array) != count or array.dtype != np.float32:
+        raise FileError(f"{path}: damaged features, {array.shape}. Remove the file to compute them anew.")
+    return array
+
+
+def _checked(path: Path) -> str:
+    try:
+        return c.header(path).digest
+    except BadAudio as error:
+        raise FileError(f"{shown(path)}: {error}.") from error
+
+
+def _digest_of(encoder: Encoder, module: nn.Module) -> str:
+    digest = hashlib.sha256(
+        json.dumps([encoder.config, encoder.sampling_rate, encoder.do_normalize], sort_keys=True).encode()
+    )
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,109 @@
+"""Speech data sets: Speech Commands v1, Fluent Speech Commands, VoxCeleb1, IEMOCAP, LibriSpeech."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from permgraph.errors import FileError
+from permgraph.evaluation.layouts.reading import audio_below, lines, only_folder, table
+
+KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
+EMOTIONS = {"neu": "neutral", "hap": "happy", "exc": "happy", "ang": "angry", "sad": "sad"}  # as SUPERB does
+_TURN = re.compile(r"^\[\d+\.\d+ - \d+\.\d+\]\t(Ses(\d\d)[FM]_\w+_([FM])\d+)\t(\w+)\t")
+
+
+def speech_commands(folder: Path) -> Iterator[dict[str, str]]:
+    """WORD/SPEAKER_nohash_N.wav, validation_list.txt, testing_list.txt.
+
+    `keyword` is one of ten words, or "unknown". The silence of SUPERB's task is cut from noise files at random, in
+    no list; it is left out here.
+    """
+    parts = {name: "valid" for name in lines(folder / "validation_list.txt")}
+    test = lines(folder / "testing_list.txt")
+    if both := sorted(parts.keys() & set(test)):
+        raise FileError(f"{folder}: {both[0]} is in validation_list.txt and in testing_list.txt.")
+    parts.update((name, "test") for name in test)
+    for path in audio_below(folder, folder):
+        word, _, name = path.rpartition("/")
+        if word.startswith("_") or not word:
+            continue
+        if "/" in word or "_nohash_" not in name:
+            raise FileError(f"{folder / path}: not WORD/SPEAKER_nohash_NUMBER.wav.")
+        parts.setdefault(path, "train")
+        keyword = word if word in KEYWORDS else "unknown"
+        speaker = name.partition("_nohash_")[0]
+        yield {"path": path, "word": word, "keyword": keyword, "speaker": speaker, "split": parts[path]}
+
+
+def fluent_speech_commands(folder: Path) -> Iterator[dict[str, str]]:
+    """data/{train,valid,test}_data.csv; the intent is action, object and location together."""
+    slots = ("action", "object", "location")
+    for split in ("train", "valid", "test"):
+        for _, row in table(
+            folder / "data" / f"{split}_data.csv", ("path", "speakerId", "transcription", *slots)
+        ):
+            yield {
+                "path": row["path"],
+                "intent": "|".join(row[slot] for slot in slots),
+                **{slot: row[slot] for slot in slots},
+                "transcript": row["transcription"],
+                "speaker": row["speakerId"],
+                "split": split,
+            }
+
+
+def voxceleb1(folder: Path) -> Iterator[dict[str, str]]:
+    """iden_split.txt (1 train, 2 valid, 3 test) and wav/, or dev/wav/ and test/wav/ beside each other."""
+    names = {"1": "train", "2": "valid", "3": "test"}
+    roots = [root for root in ("wav", "dev/wav", "test/wav") if (folder / root).is_dir()]
+    if not roots:
+        raise FileError(f"{folder}: has none of the folders wav, dev/wav, test/wav.")
+    for number, line in enumerate(lines(folder / "iden_split.txt"), 1):
+        split, _, path = line.partition(" ")
+        speaker, _, rest = path.partition("/")
+        if split not in names or not rest:
+            raise FileError(
+                f"{folder / 'iden_split.txt'}, line {number}: not SPLIT SPEAKER/VIDEO/CLIP.wav: {line}"
+            )
+        root = next((root for root in roots if (folder / root / path).is_file()), roots[0])
+        recording = f"{speaker}/{rest.partition('/')[0]}"
+        yield {
+            "path": f"{root}/{path}",
+            "speaker": speaker,
+            "recording": recording,
+            "split": names[split],
+        }
+
+
+def iemocap(folder: Path) -> Iterator[dict[str, str]]:
+    """Session*/dialog/EmoEvaluation/*.txt and Session*/sentences/wav; four classes, "excited" joined to "happy"."""
+    for session in sorted(path for path in folder.glob("Session*") if path.is_dir()):
+        for file in sorted((session / "dialog" / "EmoEvaluation").glob("Ses*.txt")):
+            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+                turn = _TURN.match(line)
+                if turn and turn[4] in EMOTIONS:
+                    yield {
+                        "path": f"{session.name}/sentences/wav/{file.stem}/{turn[1]}.wav",
+                        "emotion": EMOTIONS[turn[4]],
+                        "speaker": f"{turn[2]}{turn[3]}",
+                        "dialogue": file.stem,
+                        "session": session.name,
+                    }
+
+
+def librispeech(folder: Path) -> Iterator[dict[str, str]]:
+    """SUBSET/SPEAKER/CHAPTER/*.flac with *.trans.txt; train-clean-100, dev-clean and test-clean, as SUPERB does."""
+    for subset, split in (("train-clean-100", "train"), ("dev-clean", "valid"), ("test-clean", "test")):
+        for file in sorted(only_folder(folder, subset).glob("*/*/*.trans.txt")):
+            where = file.parent.relative_to(folder).as_posix()
+            for line in lines(file):
+                name, _, transcript = line.partition(" ")
+                yield {
+                    "path": f"{where}/{name}.flac",
+                    "transcript": transcript,
+                    "speaker": file.parent.parent.name,
+                    "chapter": file.parent.name,
+                    "split": split,
+                }

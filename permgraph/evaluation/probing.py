@@ -1,0 +1,206 @@
+"""Evaluate: probes on frozen encoders, task by task, beside the log-mel baseline."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from filecmp import cmp
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from permgraph.errors import FileError, UsageError, nearest
+from permgraph.evaluation.dataset import Dataset, Round, files_of, load_dataset
+from permgraph.evaluation.features import Features, FrozenEncoder, encoder_features
+from permgraph.evaluation.heads import HEADS, Parts
+from permgraph.evaluation.logmel import NAME, logmel_features
+from permgraph.evaluation.results import Evaluation, Prediction, Retained
+from permgraph.evaluation.retention import retained
+from permgraph.evaluation.subjects import Encoders, Subject, subjects_of
+from permgraph.evaluation.summary import notes_of, results_of
+from permgraph.evaluation.task import Task, load_task, refuse_unsupported
+from permgraph.inputs.clips import shown, spread
+from permgraph.weights.encoder import open_encoder
+
+Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+
+BASELINES = ("ridge", "logistic")
+SCREENED = 200, 50, 100  # clips that fit, choose and judge the label-free screen
+
+
+def evaluate(
+    encoders: Encoders,
+    tasks: Sequence[str | Path],
+    data: str | Path,
+    *,
+    head: str | None = None,
+    seeds: int = 1,
+    parents: Sequence[str] = (),
+    cache: str | Path | None = None,
+    device: str = "cpu",
+    bar: Bar | None = None,
+) -> Evaluation:
+    """Probe every encoder on every task. See `permgraph.evaluate`."""
+    subjects = subjects_of(encoders)
+    for name in parents:
+        if name not in (known := [s.name for s in subjects]):
+            raise UsageError(
+                f"--parents {name}: no such encoder.{nearest(name, known)} There are: {', '.join(known)}."
+            )
+    if seeds < 1 or not tasks:
+        raise UsageError("give one task and one seed at least.")
+    datasets = [load_dataset(task, data) for task in _tasks(tasks, head)]
+    with nullcontext(cache) if cache is not None else TemporaryDirectory(prefix="permgraph-") as folder:
+        made = _Work(subjects, datasets, Path(folder), device, bar or _silent)
+        predictions, choices, notes = made.predictions(seeds)
+        screen = tuple(made.screen(parents)) if parents else ()
+    results = [r for d in datasets for r in results_of(d, Path(data), predictions, choices)]
+    notes = [*notes, *(f"{d.task.name}: {note}." for d in datasets for note in notes_of(d, results))]
+    return Evaluation(tuple(results), tuple(predictions), screen, tuple(notes))
+
+
+def _tasks(names: Sequence[str | Path], head: str | None) -> list[Task]:
+    if head is not None and head not in HEADS:
+        raise UsageError(f"--head {head}: no such head.{nearest(head, HEADS)} There are: {', '.join(HEADS)}.")
+    tasks = [load_task(name) for name in dict.fromkeys(names)]
+    for name, count in Counter(task.name for task in tasks).items():
+        if count > 1:
+            raise UsageError(f"{name}: two tasks of this name.")
+    for task in tasks:
+        refuse_unsupported(task)
+    return [replace(task, head=head) if head else task for task in tasks]
+
+
+class _Work:
+    """The encoders and data sets of one evaluation, and where their features lie."""
+
+    def __init__(
+        self, subjects: Sequence[Subject], datasets: Sequence[Dataset], cache: Path, device: str, bar: Bar
+    ) -> None:
+        self.subjects, self.datasets, self.cache = subjects, datasets, cache
+        self.device, self.bar = device, bar
+        self.groups: dict[tuple[str, str, str], list[Dataset]] = {}
+        for dataset in datasets:
+            key = (dataset.task.manifest, dataset.task.layout, dataset.task.folder)
+            self.groups.setdefault(key, []).append(dataset)
+
+    def predictions(self, seeds: int) -> tuple[list[Prediction], dict[tuple[str, str], str], list[str]]:
+        """Per clip; what was chosen, by task and encoder; notes."""
+        found: list[Prediction] = []
+        choices: dict[tuple[str, str], str] = {}
+        heads, notes = _baselines()
+        for group in self.groups.values():
+            features = self._baseline(group)
+            for dataset in group:
+                _refuse_copies(dataset, features)
+                for head in heads:
+                    name = f"{NAME} ({head})"
+                    task = replace(dataset.task, head=head)
+                    found += _probe(replace(dataset, task=task), name, "0", features, 1, choices)
+        for subject in self.subjects:
+            for run, path in enumerate(subject.runs):
+                for group, features in self._features(subject.name, path):
+                    for dataset in group:
+                        found += _probe(dataset, subject.name, str(run), features, seeds, choices)
+        return found, choices, notes
+
+    def _baseline(self, group: Sequence[Dataset]) -> Features:
+        with self.bar(NAME) as step:
+            return logmel_features(files_of(group), self.cache, step)
+
+    def _features(self, name: str, path: Path) -> Iterator[tuple[list[Dataset], Features]]:
+        encoder = FrozenEncoder(open_encoder(path), self.device)
+        for group in self.groups.values():
+            with self.bar(name) as step:
+                features = encoder_features(encoder, files_of(group), self.cache, step)
+            yield group, features
+
+    def screen(self, parents: Sequence[str]) -> Iterator[Retained]:
+        """R² of the parents' layers, for the first run of every other encoder, on each data set."""
+        frozen = {s.name: FrozenEncoder(open_encoder(s.runs[0]), self.device) for s in self.subjects}
+        for name, encoder in frozen.items():
+            if name in parents:
+                continue
+            for dataset, *_ in self.groups.values():
+                part = dataset.rounds[0]
+                files = [
+                    [dataset.rows[i].file for i in spread(list(rows), count)]
+                    for rows, count in zip((part.train, part.valid, part.test), SCREENED, strict=True)
+                ]
+                with self.bar(f"{name}, screen") as step:
+                    step(0, 1)
+                    every = retained(encoder, [frozen[p] for p in parents], files[0], files[1], files[2])
+                    step(1, 1)
+                for parent, layers in zip(parents, every, strict=True):
+                    for layer, value in enumerate(layers):
+                        yield Retained(dataset.task.name, name, parent, layer, value)
+
+
+def _baselines() -> tuple[list[str], list[str]]:
+    """Heads of the log-mel baseline, and a note where scikit-learn is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec("sklearn") is not None:
+        return list(BASELINES), []
+    return ["ridge"], [
+        "log-mel is judged by ridge alone: logistic regression needs pip install 'permgraph[evaluate]'."
+    ]
+
+
+def _refuse_copies(dataset: Dataset, features: Features) -> None:
+    """Refuse a recording that is in two splits under two names."""
+    digest = dict(zip(features.files, features.digests, strict=True))
+    for part in dataset.rounds:
+        first: dict[str, tuple[str, int]] = {}
+        for name in ("train", "valid", "test"):
+            for i in getattr(part, name):
+                split, other = first.setdefault(digest[dataset.rows[i].file], (name, i))
+                pair = dataset.rows[i].file, dataset.rows[other].file
+                if split != name and cmp(*pair, shallow=False):
+                    raise FileError(
+                        f"{dataset.rows[i].where}: {shown(pair[0].name)} is in {name} and has the content "
+                        f"of {shown(pair[1].name)}, which is in {split}."
+                    )
+
+
+def _probe(
+    dataset: Dataset, name: str, run: str, features: Features, seeds: int, choices: dict[tuple[str, str], str]
+) -> Iterator[Prediction]:
+    """Predictions of one encoder on one task, for every seed that matters and every fold."""
+    task, head = dataset.task, HEADS[dataset.task.head]
+    labels, clusters = dataset.labels(), dataset.clusters()
+    for part in dataset.rounds:
+        classes = sorted({labels[i] for i in part.train})
+        parts = _parts(dataset, part, features, {label: k for k, label in enumerate(classes)}).standardised()
+        for seed in range(seeds if head.random else 1):
+            predicted = head.fit(parts, seed)
+            choices.setdefault((task.name, name), predicted.choice)
+            for i, k in zip(part.test, predicted.test, strict=True):
+                yield Prediction(
+                    task.name,
+                    task.domain,
+                    name,
+                    run,
+                    str(seed),
+                    task.head,
+                    part.fold,
+                    shown(dataset.rows[i].values[task.path]),
+                    clusters[i] if task.cluster else "",
+                    labels[i],
+                    classes[k],
+                    int(labels[i] == classes[k]),
+                )
+
+
+def _parts(dataset: Dataset, part: Round, features: Features, number: Mapping[str, int]) -> Parts:
+    labels = dataset.labels()
+    x = [features.rows([dataset.rows[i].file for i in rows]) for rows in (part.train, part.valid, part.test)]
+    y = [np.array([number[labels[i]] for i in rows], np.int64) for rows in (part.train, part.valid)]
+    return Parts(x[0], y[0], x[1], y[1], x[2], len(number))
+
+
+def _silent(title: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    return nullcontext(lambda done, total: None)

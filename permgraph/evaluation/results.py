@@ -1,0 +1,155 @@
+"""What an evaluation gives: a prediction per clip, a number with its interval per encoder and task; their files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from permgraph.atomic_write import write_file
+from permgraph.errors import FileError
+
+RESULTS, PREDICTIONS, RETAINED = "results.csv", "predictions.csv", "retained.csv"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of one test clip by one probe. `run` numbers the pre-training runs of an encoder, `seed` those of the probe."""
+
+    task: str
+    domain: str
+    encoder: str
+    run: str
+    seed: str
+    head: str
+    fold: str
+    item: str
+    cluster: str
+    label: str
+    predicted: str
+    correct: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one encoder on one task: the mean over runs and seeds, and a 95 % interval (NaN where a number is quoted).
+
+    unit    what the bootstrap drew
+    chance  of the commonest label of train
+    gate    "above" or "below" the strongest log-mel baseline by the task's margin; "" for a baseline
+    choice  what the first probe chose on valid: a layer, a penalty, weights
+    """
+
+    task: str
+    domain: str
+    encoder: str
+    head: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    unit: str
+    clips: int
+    chance: float
+    gate: str = ""
+    choice: str = ""
+
+
+@dataclass(frozen=True)
+class Retained:
+    """R² of a parent's layer from the same layer of an encoder, on the test clips of a task."""
+
+    task: str
+    encoder: str
+    parent: str
+    layer: int
+    r2: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results by task, predictions per clip, the label-free screen, and what a reader should know."""
+
+    results: tuple[Result, ...]
+    predictions: tuple[Prediction, ...]
+    retained: tuple[Retained, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    def text(self) -> str:
+        """The tables, for a terminal or a file."""
+        head = ("task", "encoder", "head", "value", "95 % interval", "drawn", "log-mel")
+        rows = [
+            (r.task, r.encoder, r.head, f"{r.value:.3f}", between(r.low, r.high), r.unit, r.gate)
+            for r in self.results
+        ]
+        parts = ["\n".join(aligned([head, *rows]))]
+        if self.retained:
+            parts.append(
+                "R² of a parent's layers (0, 1, …) from the encoder's:\n" + "\n".join(self._screen())
+            )
+        if self.notes:
+            parts.append("\n".join(self.notes))
+        return "\n\n".join(parts)
+
+    def _screen(self) -> list[str]:
+        layers: dict[tuple[str, str, str], list[str]] = {}
+        for r in self.retained:
+            layers.setdefault((r.task, r.encoder, r.parent), []).append(f"{r.r2:.2f}")
+        return aligned(
+            [("task", "encoder", "parent", "R²"), *((*k, "  ".join(v)) for k, v in layers.items())]
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write results.csv and predictions.csv (and retained.csv) into a folder. Returns it. Raises FileError."""
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"{folder}: cannot make this folder: {error.strerror or error}.") from error
+        write_table(folder / RESULTS, Result, self.results)
+        write_table(folder / PREDICTIONS, Prediction, self.predictions)
+        if self.retained:
+            write_table(folder / RETAINED, Retained, self.retained)
+        return folder
+
+
+def write_table(path: Path, kind: type[Any], rows: Iterable[Any]) -> None:
+    """Frozen dataclasses of one kind as a CSV file; numbers in full precision."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, [f.name for f in fields(kind)], lineterminator="\n")
+    table.writeheader()
+    table.writerows(asdict(row) for row in rows)
+    write_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def read_table(path: Path) -> tuple[list[str], list[tuple[str, Mapping[str, str]]]]:
+    """Columns and rows, each with where it stands, of a csv or tsv file. Raises FileError."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            table = csv.DictReader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            columns = list(table.fieldnames or ())
+            rows: list[tuple[str, Mapping[str, str]]] = [
+                (f"{path}, line {table.line_num}", row) for row in table
+            ]
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise FileError(f"{path}: cannot read: {error}.") from error
+    if len(set(columns)) < len(columns) or not rows:
+        raise FileError(f"{path}: {'a column is named twice' if rows else 'holds no rows'}.")
+    for where, row in rows:
+        if None in row or None in row.values():
+            raise FileError(f"{where}: has not as many fields as the header ({len(columns)}).")
+    return columns, rows
+
+
+def between(low: float, high: float) -> str:
+    """ "0.61 to 0.72", "" where there is no interval."""
+    return "" if low != low else f"{low:.3f} to {high:.3f}"
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, its columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]

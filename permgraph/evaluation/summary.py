@@ -1,0 +1,107 @@
+"""From predictions to one number per encoder and task, beside chance and the strongest log-mel baseline."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from permgraph.errors import FileError
+from permgraph.evaluation.bootstrap import interval, right_of
+from permgraph.evaluation.dataset import Dataset
+from permgraph.evaluation.logmel import NAME
+from permgraph.evaluation.results import Prediction, Result
+from permgraph.evaluation.task import Task
+
+
+def results_of(
+    dataset: Dataset, data: Path, predictions: Sequence[Prediction], choices: Mapping[tuple[str, str], str]
+) -> list[Result]:
+    task = dataset.task
+    chance = _chance(dataset)
+    rows = []
+    for name in dict.fromkeys(p.encoder for p in predictions if p.task == task.name):
+        mine = [p for p in predictions if p.task == task.name and p.encoder == name]
+        right = right_of(mine)
+        between = interval(right, word=task.cluster)
+        rows.append(
+            Result(
+                task.name,
+                task.domain,
+                name,
+                mine[0].head,
+                task.metric,
+                between.value,
+                between.low,
+                between.high,
+                between.unit,
+                len(right.clusters),
+                chance,
+                choice=choices[task.name, name],
+            )
+        )
+    if (quoted := quoted_baseline(task, data)) is not None:
+        nan = float("nan")
+        rows.append(
+            Result(
+                task.name,
+                task.domain,
+                f"{NAME} (tasks.csv)",
+                "quoted",
+                task.metric,
+                quoted,
+                nan,
+                nan,
+                "",
+                0,
+                chance,
+            )
+        )
+    strongest = max(row.value for row in rows if row.encoder.startswith(NAME))
+    return [
+        row
+        if row.encoder.startswith(NAME)
+        else replace(row, gate="above" if row.value > strongest + task.gate else "below")
+        for row in sorted(rows, key=lambda row: not row.encoder.startswith(NAME))
+    ]
+
+
+def _chance(dataset: Dataset) -> float:
+    """Accuracy of the commonest label of train, over all rounds."""
+    labels = dataset.labels()
+    right = total = 0
+    for part in dataset.rounds:
+        (common, _), *_ = Counter(sorted(labels[i] for i in part.train)).most_common(1)
+        right += sum(labels[i] == common for i in part.test)
+        total += len(part.test)
+    return right / total
+
+
+def quoted_baseline(task: Task, data: Path) -> float | None:
+    """The log-mel accuracy that tasks.csv in the data folder states for this task, when it does. Raises FileError."""
+    path = data / "tasks.csv"
+    if not path.is_file() or not task.manifest:
+        return None
+    with open(path, newline="", encoding="utf-8-sig") as stream:
+        for row in csv.DictReader(stream):
+            here = (row.get("dataset"), row.get("label_column"), row.get("split_column"))
+            if here == (Path(task.manifest).parent.as_posix(), task.label, task.split):
+                try:
+                    value = float(row["logmel_lr_test_acc"])
+                except (KeyError, ValueError, TypeError) as error:
+                    raise FileError(f"{path}: no logmel_lr_test_acc for {task.name}: {error!r}.") from error
+                if not 0 <= value <= 1:
+                    raise FileError(
+                        f"{path}: logmel_lr_test_acc {value:g} of {task.name} is not between 0 and 1."
+                    )
+                return value
+    return None
+
+
+def notes_of(dataset: Dataset, results: Sequence[Result]) -> list[str]:
+    task = dataset.task
+    below = [r.encoder for r in results if r.task == task.name and r.gate == "below"]
+    gate = [f"the strongest log-mel baseline is not beaten by {', '.join(below)}"] if below else []
+    return [*dataset.notes, *([task.note.rstrip(".")] if task.note else []), *gate]

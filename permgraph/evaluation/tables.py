@@ -1,0 +1,177 @@
+"""Tables of results as `score` takes them: one number per encoder and task, or one row per clip.
+
+clips   task, encoder, item, correct (0 or 1); run, seed, fold, cluster, domain where there are any
+long    task, encoder, value; domain, metric where there are any
+wide    the encoder's name first, then a column of numbers per task; an empty cell is a task that was not run
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from permgraph.errors import FileError
+from permgraph.evaluation.results import Prediction, read_table
+from permgraph.evaluation.task import load_task, task_names
+
+CLIPS = ("task", "encoder", "item", "correct")
+LONG = ("task", "encoder", "value")
+_ERROR = re.compile(r"(?<![a-z])(wer|cer|per|eer|der|error)(?![a-z])|↓", re.I)
+
+Rows = Sequence[tuple[str, Mapping[str, str]]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """values: (encoder, task) → number; domains: task → domain, "" where none is known; `lower`: tasks whose metric
+    is an error; `clips`: the predictions, of a table of clips."""
+
+    values: Mapping[tuple[str, str], float]
+    domains: Mapping[str, str]
+    lower: frozenset[str]
+    clips: tuple[Prediction, ...] = ()
+
+    @property
+    def encoders(self) -> list[str]:
+        return list(dict.fromkeys(encoder for encoder, _ in self.values))
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(dict.fromkeys(task for _, task in self.values))
+
+
+def load_table(path: str | Path) -> Table:
+    """Read a table of any of the three kinds. Raises FileError, which names the row."""
+    path = Path(path)
+    columns, rows = read_table(path)
+    if set(CLIPS) <= set(columns):
+        return table_of_clips(_clips(rows))
+    if set(LONG) <= set(columns):
+        return _long(rows)
+    if {"item", "correct"} & set(columns) or len(columns) < 2:
+        raise FileError(
+            f"{path}: a table has the columns {', '.join(CLIPS)}; or {', '.join(LONG)}; or the encoder first and a "
+            f"column of numbers per task. This one has: {', '.join(columns)}."
+        )
+    return _wide(columns, rows)
+
+
+def table_of_clips(clips: Sequence[Prediction]) -> Table:
+    """Accuracy per encoder and task: over clips, then the seeds of a run, then runs."""
+    right: dict[tuple[str, str], dict[str, dict[str, list[int]]]] = {}
+    for p in clips:
+        runs = right.setdefault((p.encoder, p.task), {})
+        runs.setdefault(p.run, {}).setdefault(p.seed, []).append(p.correct)
+    values = {
+        key: _mean([_mean([_mean(x) for x in seeds.values()]) for seeds in runs.values()])
+        for key, runs in right.items()
+    }
+    return Table(values, {p.task: p.domain for p in clips}, frozenset(), tuple(clips))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _clips(rows: Rows) -> list[Prediction]:
+    found: list[Prediction] = []
+    seen: dict[tuple[str, ...], str] = {}
+    for where, row in rows:
+        if row["correct"] not in ("0", "1"):
+            raise FileError(f"{where}: correct is {row['correct']!r}, not 0 or 1.")
+        for name in ("task", "encoder", "item"):
+            if not row[name]:
+                raise FileError(f"{where}: {name} is empty.")
+        text = {
+            name: row.get(name, "")
+            for name in ("domain", "run", "seed", "head", "fold", "cluster", "label", "predicted")
+        }
+        p = Prediction(
+            task=row["task"], encoder=row["encoder"], item=row["item"], correct=int(row["correct"]), **text
+        )
+        key = (p.task, p.encoder, p.run, p.seed, p.item)
+        if key in seen:
+            raise FileError(
+                f"{where}: {p.encoder} is judged on {p.item} in {seen[key]} too: a clip is tested once per run and seed."
+            )
+        seen[key] = where
+        found.append(p)
+    return _same_clips(found)
+
+
+def _same_clips(clips: list[Prediction]) -> list[Prediction]:
+    """Refuse encoders that were judged on different clips of a task, and a clip in two clusters or domains."""
+    items: dict[str, dict[tuple[str, str, str], set[str]]] = {}
+    fixed: dict[tuple[str, str], tuple[str, str]] = {}
+    for p in clips:
+        items.setdefault(p.task, {}).setdefault((p.encoder, p.run, p.seed), set()).add(p.item)
+        if fixed.setdefault((p.task, p.item), (p.cluster, p.domain)) != (p.cluster, p.domain):
+            raise FileError(f"{p.task}: the clip {p.item} has two clusters or domains.")
+    for task, probes in items.items():
+        (first, expected), *rest = probes.items()
+        for probe, found in rest:
+            if found != expected:
+                item = min(found ^ expected)
+                raise FileError(
+                    f"{task}: {probe[0]} and {first[0]} were not judged on the same clips (run {probe[1] or '-'}, seed "
+                    f"{probe[2] or '-'}): {item} is in one only."
+                )
+    return clips
+
+
+def _long(rows: Rows) -> Table:
+    values: dict[tuple[str, str], float] = {}
+    domains: dict[str, str] = {}
+    lower = set()
+    for where, row in rows:
+        key = (row["encoder"], row["task"])
+        if not all(key) or key in values:
+            what = "is here twice" if key in values else "encoder or task is empty"
+            raise FileError(f"{where}: {' on '.join(key) if all(key) else ''} {what}.".replace(":  ", ": "))
+        values[key] = _number(row["value"], where, "value")
+        domain = row.get("domain") or _known_domain(row["task"])
+        if domains.setdefault(row["task"], domain) != domain:
+            raise FileError(f"{where}: {row['task']} has two domains, {domains[row['task']]} and {domain}.")
+        if _is_error(row["task"], row.get("metric", "")):
+            lower.add(row["task"])
+    return Table(values, domains, frozenset(lower))
+
+
+def _wide(columns: Sequence[str], rows: Rows) -> Table:
+    name, *tasks = columns
+    values: dict[tuple[str, str], float] = {}
+    seen = set()
+    for where, row in rows:
+        if not row[name] or row[name] in seen:
+            raise FileError(
+                f"{where}: {row[name] or 'the first column'} is {'here twice' if row[name] else 'empty'}."
+            )
+        seen.add(row[name])
+        for task in tasks:
+            if row[task].strip():
+                values[row[name], task] = _number(row[task], where, task)
+    lower = frozenset(task for task in tasks if _is_error(task, ""))
+    return Table(values, {task: _known_domain(task) for task in tasks}, lower)
+
+
+def _number(text: str, where: str, column: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not math.isfinite(value):
+        raise FileError(f"{where}: {column} is {text!r}, not a number.")
+    return value
+
+
+def _known_domain(task: str) -> str:
+    return load_task(task).domain if task in task_names() else ""
+
+
+def _is_error(task: str, metric: str) -> bool:
+    """Whether less is better: by the metric, by the task's name (WER, EER, ↓), or as specs/tasks says."""
+    known = load_task(task).metric if not metric and task in task_names() else ""
+    return any(_ERROR.search(text) for text in (task, metric, known))

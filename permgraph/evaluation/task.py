@@ -1,0 +1,155 @@
+"""A task as data: one TOML file of specs/tasks, or of a user.
+
+domain = "speech"
+manifest = "fsdd/manifest.csv"  # relative to the folder given by --data
+label = "digit"
+split = "split_digit"           # a column with train, valid and test; or fold = "…" for cross-validation
+cluster = "speaker"
+disjoint = ["speaker"]
+head = "linear"
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from permgraph.data_files import read_toml, specs
+from permgraph.errors import FileError, UsageError, nearest
+
+METRICS = ("accuracy", "wer")
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is classified, on which clips, and how it is judged.
+
+    name       of the file, without its suffix
+    domain     speech, music, environment: scores are averaged within one
+    label      column that holds what is to be predicted
+    manifest   csv or tsv file with a row per clip, relative to the data folder; or
+    layout     the official folder layout of a data set (`permgraph.evaluation.layouts`), and `folder`, where it lies
+    path       column of the audio file, relative to the manifest
+    split      column that holds train, valid or test; without valid rows, a fifth of train takes their place
+    fold       column that holds the fold in which a clip is tested: cross-validation, in place of `split`
+    skip       values of the split column whose rows take no part
+    cluster    column of what was drawn together (speaker, recording): the bootstrap draws these
+    disjoint   columns of which no value may be in two splits
+    head       of the probe, a name in `permgraph.evaluation.heads.HEADS`
+    metric     accuracy
+    gate       by how much an encoder has to beat the strongest log-mel baseline for the task to say something of it
+    only       labels that take part, all of them when empty; clips of others are left out and counted
+    unseen     "refuse" or "skip" the clips of valid and test whose label train lacks
+    note       what a reader should know of the task
+    source     link to the data set or the protocol
+    """
+
+    name: str
+    domain: str
+    label: str
+    manifest: str = ""
+    layout: str = ""
+    folder: str = ""
+    path: str = "path"
+    split: str = ""
+    fold: str = ""
+    skip: tuple[str, ...] = ()
+    cluster: str = ""
+    disjoint: tuple[str, ...] = ()
+    head: str = "linear"
+    metric: str = "accuracy"
+    gate: float = 0.0
+    only: tuple[str, ...] = ()
+    unseen: str = "refuse"
+    note: str = ""
+    source: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column of the manifest that the task reads."""
+        named = (self.path, self.label, self.split, self.fold, self.cluster, *self.disjoint)
+        return tuple(dict.fromkeys(name for name in named if name))
+
+
+def tasks_folder() -> Path:
+    return specs() / "tasks"
+
+
+def task_names() -> list[str]:
+    """The tasks that come with the package, by name."""
+    return sorted(path.stem for path in tasks_folder().glob("*.toml"))
+
+
+def load_task(name: str | Path) -> Task:
+    """A task by its name in specs/tasks, or from a TOML file. Raises UsageError, FileError."""
+    path = Path(name)
+    if path.suffix != ".toml":
+        path = tasks_folder() / f"{name}.toml"
+        if str(name) not in task_names():
+            raise UsageError(
+                f"{name}: no such task.{nearest(str(name), task_names())} There are: {', '.join(task_names())}; "
+                "or give a .toml file of your own."
+            )
+    return task_of(read_toml(path), path)
+
+
+def task_of(data: dict[str, Any], path: Path) -> Task:
+    """The content of a TOML file as a task. Raises FileError, which names the file and the field."""
+    known = [f.name for f in fields(Task) if f.name != "name"]
+    for key in data:
+        if key not in known:
+            raise FileError(f"{path}: unknown field {key!r}.{nearest(key, known)} Known: {', '.join(known)}.")
+    for key in ("domain", "label"):
+        if not data.get(key):
+            raise FileError(f"{path}: {key} is missing.")
+    hints = get_type_hints(Task)
+    task = Task(path.stem, **{key: _value(hints[key], key, value, path) for key, value in data.items()})
+    _check(task, path)
+    return task
+
+
+def _value(kind: Any, key: str, value: Any, path: Path) -> Any:
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind is str and isinstance(value, str):
+        return value
+    if kind not in (str, float) and isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    expected = {str: "a string", float: "a number"}.get(kind, "a list of strings")
+    raise FileError(f"{path}: {key}: expected {expected}, found {value!r}.")
+
+
+def _check(task: Task, path: Path) -> None:
+    from permgraph.evaluation.heads import HEADS
+    from permgraph.evaluation.layouts import LAYOUTS
+
+    for one, other in (("manifest", "layout"), ("split", "fold")):
+        if bool(getattr(task, one)) == bool(getattr(task, other)):
+            raise FileError(f"{path}: give either {one} or {other}.")
+    for field, value, choices in (
+        ("head", task.head, tuple(HEADS)),
+        ("metric", task.metric, METRICS),
+        ("unseen", task.unseen, ("refuse", "skip")),
+        ("layout", task.layout, ("", *LAYOUTS)),
+    ):
+        if value not in choices:
+            raise FileError(
+                f"{path}: {field} = {value!r}.{nearest(value, choices)} Known: {', '.join(filter(None, choices))}."
+            )
+    if task.fold and (task.skip or task.unseen == "skip"):
+        raise FileError(
+            f'{path}: skip, and unseen = "skip", go with a split column; with fold there is none.'
+        )
+    if not 0 <= task.gate < 1:
+        raise FileError(f"{path}: gate = {task.gate:g}: a difference of {task.metric}, from 0 to 1.")
+
+
+def refuse_unsupported(task: Task) -> None:
+    """Refuse what a task may describe, and no probe here can judge yet. Raises UsageError."""
+    if task.metric == "wer":
+        raise UsageError(
+            f"{task.name}: word error rate needs a frame-level CTC head, which permgraph does not have yet. "
+            "Leave this task out; those that classify whole clips can be judged."
+        )
