@@ -151,7 +151,7 @@ class AudioPairs:
     ) -> None:
         """Find the files and read their headers.
 
-        audio      folders, files, globs, manifests (csv or tsv with a path column)
+        audio      folders, files, globs, manifests (csv or tsv with a path column), tars, Lhotse's cuts (jsonl)
         a, b       how each model receives audio; default 16 kHz as it is
         seconds    length of every clip; None takes files whole, batching only equal lengths
         batch      clips per batch
@@ -191,7 +191,7 @@ class AudioPairs:
                 part = same[start : start + self.batch]
                 heard = [(clip, data) for clip in part if (data := self._read(clip)) is not None]
                 if heard:
-                    self.current = tuple(shown(clip.source.path) for clip, _ in heard)
+                    self.current = tuple(clip.source.name for clip, _ in heard)
                     yield Pair(*(p.batch([p(data, clip) for clip, data in heard]) for p in (self.a, self.b)))
                 done += len(part)
                 self.progress(done, len(self.clips))
@@ -206,16 +206,16 @@ class AudioPairs:
         seen: dict[str, str] = {}
         report.files = len(sources)
         for source in sources:
-            name = shown(source.path)
+            name = source.name
             try:
-                head = c.header(source.path)
+                head = c.header(source)
+                parts = c.pieces(source, head, self.seconds, per_file)
             except BadAudio as error:
                 self._bad(name, error)
                 continue
             if head.digest in seen:
                 report.duplicates.append((name, seen[head.digest]))
             seen.setdefault(head.digest, name)
-            parts = c.pieces(source, head, self.seconds, per_file)
             if not parts:
                 report.short.append(name)
                 continue
@@ -227,7 +227,7 @@ class AudioPairs:
 
     def _read(self, clip: Clip) -> Samples | None:
         """The samples of a usable clip; None for a bad or a silent one, which is counted."""
-        report, name = self.report, shown(clip.source.path)
+        report, name = self.report, clip.source.name
         if name in report.bad:
             return None
         try:
