@@ -38,7 +38,11 @@ Free = Annotated[bool, typer.Option("--free-output", help="Let the channels of t
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
 Strict = Annotated[bool, typer.Option("--strict", help="An op without a rule is an error.")]
 AudioArg = Annotated[
-    list[str], typer.Option("--audio", help="Folder, glob, file or manifest (csv/tsv); repeat for more.")
+    list[str],
+    typer.Option(
+        "--audio",
+        help="Folder, glob, file, manifest (csv/tsv), tar, or Lhotse's cuts (jsonl); repeat for more.",
+    ),
 ]
 IntegersOfA = Annotated[
     bool, typer.Option("--integers-of-a", help="Take A's integers and masks where B holds others.")
