@@ -150,7 +150,7 @@ def merge_all(
     integers_of_a   take A's integers where B holds others.
     parametrized    how weights that are computed from parts are averaged: "direction", "weight" or "parts".
 
-    With `repair`, activation statistics are mended on that calibration audio. Returns the paths and notes.
+    With `repair`, activation statistics are corrected on that calibration data. Returns the paths and notes.
     """
     from permgraph.reporting.card import model_card
     from permgraph.weights.computed import SAID, layers_in
@@ -210,7 +210,7 @@ def repair_merged(
     force: bool = False,
     bar: Bar | None = None,
 ) -> str:
-    """Write `merged` with its activation statistics mended to `out` (REPAIR); returns what was done, in words."""
+    """Write `merged` with its activation statistics corrected to `out` (REPAIR); returns what was done, in words."""
     from permgraph.weights.apply import apply
     from permgraph.weights.checkpoint import open_checkpoint
     from permgraph.weights.encoder import open_encoder

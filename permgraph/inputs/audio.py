@@ -256,7 +256,7 @@ class AudioPairs:
             some = "".join(f"\n  {path}: {why}" for path, why in list(bad.items())[:10])
             raise FileError(
                 f"{len(bad)} of {files} audio files cannot be used, more than --max-bad {self.max_bad:g} "
-                f"allows. Remove or mend them, or raise --max-bad:{some}"
+                f"allows. Remove or correct them, or raise --max-bad:{some}"
             )
 
     def _nothing(self) -> None:
