@@ -61,7 +61,7 @@ def tones(
     folder: Path, per_split: Mapping[str, int], pitches: Sequence[float] = (300, 900)
 ) -> list[dict[str, str]]:
     """Audio of two classes, and the rows of its manifest, which is written to tones.csv."""
-    rows = []
+    rows: list[dict[str, str]] = []
     for split, count in per_split.items():
         for i in range(count):
             k = i % len(pitches)
