@@ -60,7 +60,7 @@ MATCH = "match plan.json --a A --b B"
 MERGE = "merge A B --audio good"
 EARLY = {
     "matcher": (f"{MATCH} --audio good --matcher corelation", 2, "Did you mean correlation"),
-    "no data": (MATCH, 3, "give calibration data with --audio, --text or --data"),
+    "no data": (MATCH, 3, "give calibration data with --audio, --text, --images or --data"),
     "two kinds": (f"{MATCH} --audio good --text x.txt", 2, "calibrate on one kind of data"),
     "audio": (f"{MATCH} --audio nowhere", 3, "nowhere: no such file or folder"),
     "no audio in it": (f"{MATCH} --audio full", 3, "full: no audio files"),

@@ -22,7 +22,7 @@ def test_a_name_longer_than_a_line_breaks_after_a_dot() -> None:
     name = ".".join(["encoder", "layers", "attention"] * 6)
     lines = wrapped(f"see {name} there", 50)
     assert max(map(len, lines)) <= 50
-    assert "".join(line.strip() for line in lines) == f"see{name}there"
+    assert "".join(lines).replace(" ", "") == f"see{name}there"
     assert all(line.endswith(".") for line in lines[:-1] if not line.startswith("see"))
 
 
