@@ -39,7 +39,9 @@ class Parts:
         mean, deviation = self.train.mean(axis=0), self.train.std(axis=0, dtype=np.float64)
         constant = deviation <= 1e-6 * np.abs(mean) + 1e-12
         scale = np.where(constant, 0, 1 / np.where(constant, 1, deviation)).astype(np.float32)
-        train, valid, test = ((x - mean) * scale for x in (self.train, self.valid, self.test))
+        train, valid, test = (
+            ((x - mean) * scale).astype(np.float32) for x in (self.train, self.valid, self.test)
+        )
         return Parts(train, self.y_train, valid, self.y_valid, test, self.classes)
 
 
