@@ -66,12 +66,14 @@ def evaluate(
         print_json({"results": [_finite(asdict(r)) for r in made.results], "notes": list(made.notes)})
     else:
         print(visible(made.text()))
-    say(f"Tables written to {folder}. Next: permgraph score {folder / 'predictions.csv'} --parents A,B")
+    say(f"Tables written to {folder}. Next: permgraph score {folder / 'results.csv'} --parents A,B")
 
 
 @app.command()
 def score(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="predictions.csv, or any table of results.")],
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="results.csv of evaluate, or any table of results.")
+    ],
     parents: Parents = "",
     baseline: Annotated[
         str, typer.Option(help="Rows that are the baseline (default: those named log-mel… or FBANK…).")

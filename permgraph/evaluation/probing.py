@@ -27,7 +27,7 @@ from permgraph.weights.encoder import open_encoder
 
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
-BASELINES = ("ridge", "logistic")
+BASELINES = ("ridge", "logistic", "logistic-plain")  # of which the strongest counts
 SCREENED = 200, 50, 100  # clips that fit, choose and judge the label-free screen
 
 

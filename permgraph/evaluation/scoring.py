@@ -117,9 +117,7 @@ def score(
     scores, counted, lacking = _scores(known, others, scale)
     comparisons = _compare(known, others, chosen, floors, resamples, seed) if known.clips else ()
     if not known.clips:
-        notes.append(
-            "A table of numbers has no significance: give the table of clips (predictions.csv) for that."
-        )
+        notes.append("A table of numbers has no significance: that needs predictions.csv, a row per clip.")
     return Scores(scores, counted, refused, tuple(comparisons), (*notes, *lacking))
 
 

@@ -84,7 +84,14 @@ def test_what_is_saved_scores_the_same(data: Path, tmp_path: Path) -> None:
     of_numbers = pg.score(folder / "results.csv", ["a", "b"])
     assert of_clips.scores == pytest.approx(of_numbers.scores)
     assert of_clips.refused.keys() == of_numbers.refused.keys()
-    assert of_clips.comparisons and not of_numbers.comparisons
+    assert of_clips.comparisons == of_numbers.comparisons != ()
+    text = (folder / "results.csv").read_text()
+    (folder / "numbers.csv").write_text(text)
+    assert not pg.score(folder / "numbers.csv", ["a", "b"]).comparisons
+    row = next(r for r in made.results if r.encoder == "merged")
+    (folder / "results.csv").write_text(text.replace(f",{row.value},", ",0.123,"))
+    with pytest.raises(FileError, match="they are of two evaluations"):
+        pg.score(folder / "results.csv", ["a", "b"])
     rows = list(csv.DictReader((folder / "retained.csv").read_text().splitlines()))
     assert {(r["encoder"], r["parent"]) for r in rows} == {("merged", "a"), ("merged", "b")}
     assert len(rows) == 2 * (m.SMALL.num_hidden_layers + 1)
@@ -122,6 +129,7 @@ def test_one_recording_in_two_splits_under_two_names_is_refused(data: Path, tmp_
         (dict(head="svm"), "no such head"),
         (dict(seeds=0), "one seed"),
         (dict(parents=["c"]), "no such encoder"),
+        (dict(device="abacus"), "--device abacus"),
         (dict(encoders=[]), "no encoder"),
         (dict(encoders=["log-mel=a"]), "not an encoder's"),
         (dict(encoders=["x=a", "x=a"]), "given twice"),
