@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,6 +143,24 @@ def test_what_names_nothing_is_refused(data: Path, words: dict[str, object], mes
         pg.evaluate(**args)
 
 
+def test_a_single_name_is_not_taken_for_its_letters(data: Path) -> None:
+    made = pg.evaluate({"merged": data / "a", "aa": data / "b"}, str(data / "noise.toml"), data, parents="aa")
+    assert {r.parent for r in made.retained} == {"aa"}
+    assert pg.evaluate(data / "a", data / "noise.toml", data).results[-1].encoder == "a"
+
+
+def test_nothing_needs_the_extra_to_be_imported() -> None:
+    code = """
+import importlib, pkgutil, sys
+sys.modules.update({"sklearn": None, "statsmodels": None, "jiwer": None})
+import permgraph, permgraph.cli, permgraph.evaluation
+for module in pkgutil.walk_packages(permgraph.evaluation.__path__, "permgraph.evaluation."):
+    importlib.import_module(module.name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_two_encoders_of_one_name_are_refused(data: Path, tmp_path: Path) -> None:
     m.encoder(tmp_path / "a", seed=9)
     with pytest.raises(UsageError, match="are both named a"):
@@ -178,7 +198,7 @@ def test_without_scikit_learn_the_baseline_says_what_it_lacks(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "sklearn" else find(name, *rest)
     )
-    monkeypatch.setitem(__import__("sys").modules, "sklearn.linear_model", None)
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     made = pg.evaluate([data / "a"], [data / "easy.toml"], data)
     assert "logistic regression needs pip install 'permgraph[evaluate]'" in made.text()
     assert [r.encoder for r in made.results] == ["log-mel (ridge)", "a"]
