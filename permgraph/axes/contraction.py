@@ -69,8 +69,8 @@ def contract(
     kept = {x for axis in out for x in axis}
     pool.order({x for x in inputs if in_family(x, equation.ordered)}, known)
     pool.agree()
-    pool.compare({x for x in inputs - kept if in_family(x, equation.ordered)})
-    pool.mix({x for x in inputs if in_family(x, equation.mixed)})
+    pool.keep_blocks({x for x in inputs - kept if in_family(x, equation.ordered)})
+    pool.keep_blocks({x for x in inputs if in_family(x, equation.mixed)})
     pool.contract(inputs - kept)
     pool.agree()
     arrays = _assemble(space, pool, out, shape, kept - inputs, known)

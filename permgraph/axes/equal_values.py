@@ -13,6 +13,37 @@ from permgraph.ir.trace import Node, Ref, Trace
 
 DISTINCT, ZEROS, EQUAL = 0, 1, 2  # in general different; equal only where they are zero; equal anywhere
 
+MOVEMENTS = frozenset(  # ops that re-arrange or copy coordinates and compute nothing
+    [
+        "roll",
+        "flip",
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "flatten",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "transpose",
+        "t",
+        "permute",
+        "movedim",
+        "slice",
+        "select",
+        "narrow",
+        "split",
+        "chunk",
+        "split_with_sizes",
+        "unbind",
+        "expand",
+        "alias",
+        "clone",
+        "contiguous",
+        "detach",
+        "_to_copy",
+        "to",
+    ]
+)
 _PRODUCTS = frozenset(
     [
         "linear",
@@ -52,7 +83,7 @@ _NORMS = frozenset(
     ["layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm", "group_norm", "native_group_norm"]
 )
 _SUMS = frozenset(["add", "sub", "rsub", "addcmul", "addcdiv", "lerp"])
-_KEEP = frozenset(
+_KEEP = MOVEMENTS | frozenset(
     [
         "sum",
         "mean",
@@ -66,34 +97,7 @@ _KEEP = frozenset(
         "linalg_vector_norm",
         "topk",
         "sort",
-        "view",
-        "_unsafe_view",
-        "reshape",
-        "flatten",
-        "unflatten",
-        "squeeze",
-        "unsqueeze",
-        "transpose",
-        "t",
-        "permute",
-        "movedim",
-        "slice",
-        "narrow",
-        "select",
-        "split",
-        "chunk",
-        "split_with_sizes",
-        "unbind",
-        "expand",
         "broadcast_to",
-        "alias",
-        "clone",
-        "contiguous",
-        "detach",
-        "_to_copy",
-        "to",
-        "flip",
-        "roll",
         "cat",
         "stack",
         "index",
@@ -162,19 +166,14 @@ def equal_values(trace: Trace) -> dict[str, int]:
     for node in trace.nodes:
         refs = [ref for ref in node.refs() if ref in levels]
         level = _level(node, trace, levels)
-        if widened.intersection(refs) and base(node.op) not in _PRODUCTS:
-            merged = base(node.op) in ("view", "reshape", "flatten", "_unsafe_view") and _merges(node, trace)
+        if widened.intersection(refs) and node.short_op not in _PRODUCTS:
+            merged = node.short_op in ("view", "reshape", "flatten", "_unsafe_view") and _merges(node, trace)
             level = EQUAL if merged else level
             widened.add(node.name)
-        if base(node.op) in ("expand", "broadcast_to"):
+        if node.short_op in ("expand", "broadcast_to"):
             widened.add(node.name)
         levels[node.name] = level
     return levels
-
-
-def base(op: str) -> str:
-    """aten.topk.default → topk"""
-    return op.split(".")[1] if op.count(".") > 1 else op
 
 
 def _merges(node: Node, trace: Trace) -> bool:
@@ -184,14 +183,14 @@ def _merges(node: Node, trace: Trace) -> bool:
 
 def _level(node: Node, trace: Trace, levels: dict[str, int]) -> int:
     if node.op in ("state", "input"):
-        return DISTINCT if _is_float(node) else EQUAL
+        return DISTINCT if node.is_float else EQUAL
     if node.op == "getitem":
         return levels[node.operands["source"].node]
-    name = base(node.op)
+    name = node.short_op
     if name in _RANDOM:
         return DISTINCT
     given = [levels[ref] for ref in node.refs() if ref in levels and _varies(trace.by_name[ref])]
-    if not _is_float(node) or not given:
+    if not node.is_float or not given:
         return EQUAL
     if name in _PRODUCTS or (name in _NORMS and node.operands.get("weight") is not None):
         return min(given)
@@ -215,16 +214,16 @@ def _of_elements(name: str, given: list[int]) -> int:
 
 def is_zeros(node: Node) -> bool:
     """Whether a tensor is made of zeros."""
-    if base(node.op) in ("full", "full_like", "new_full"):
+    if node.short_op in ("full", "full_like", "new_full"):
         return bool(node.options.get("fill_value") == 0)
-    return base(node.op) in ("zeros", "zeros_like", "new_zeros")
+    return node.short_op in ("zeros", "zeros_like", "new_zeros")
 
 
 def zero_where(selection: Node, node: Node, nodes: Mapping[str, Node]) -> bool:
     """Whether a tensor is zero wherever the values selected are: it comes of them by ops that keep zero."""
     if node.op == "getitem":
         return bool(node.operands["source"].node == selection.name and node.options["index"] == 0)
-    name, sources = base(node.op), [nodes[ref] for ref in node.refs()]
+    name, sources = node.short_op, [nodes[ref] for ref in node.refs()]
     if name == "mul":
         return any(zero_where(selection, source, nodes) for source in sources)
     keeps = name in _ZERO_AT_ZERO or name in (
@@ -239,11 +238,6 @@ def zero_where(selection: Node, node: Node, nodes: Mapping[str, Node]) -> bool:
     return keeps and len(sources) == 1 and zero_where(selection, sources[0], nodes)
 
 
-def _is_float(node: Node) -> bool:
-    meta = node.results[0] if node.results else None
-    return meta is not None and meta.dtype.startswith(("float", "bfloat"))
-
-
 def _varies(node: Node) -> bool:
     """Whether a tensor has more than one element; of an index, which is none of the values, nothing is asked."""
-    return _is_float(node) and any(n > 1 for n in node.shape)
+    return node.is_float and any(n > 1 for n in node.shape)

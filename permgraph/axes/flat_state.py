@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
-from permgraph.axes.equal_values import base
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.points import View
@@ -44,28 +43,16 @@ class FlatState:
 
 def flat_state(trace: Trace) -> FlatState:
     """Every large flat tensor of the state of which all readers are views of parts that do not overlap."""
-    readers: dict[str, list[Node]] = {}
-    for node in trace.nodes:
-        for ref in dict.fromkeys(node.refs()):
-            readers.setdefault(ref, []).append(node)
     regions: dict[str, Region] = {}
     hidden: set[str] = set()
     for node in trace.nodes:
         axes = [d for d, n in enumerate(node.shape) if n > 1]
-        if node.op == "state" and len(axes) == 1 and node.shape[axes[0]] > _LARGE and _is_float(node):
-            found = _followed(node, Region(node.options["tensor"], axes[0], 0, node.shape), readers)
+        if node.op == "state" and len(axes) == 1 and node.shape[axes[0]] > _LARGE and node.is_float:
+            found = _followed(node, Region(node.options["tensor"], axes[0], 0, node.shape), trace.readers)
             if found is not None and _apart([r for r in found[0].values()]):
                 regions |= found[0]
                 hidden |= found[1]
     return FlatState(regions, frozenset(hidden))
-
-
-def _is_float(node: Node) -> bool:
-    return (
-        bool(node.results)
-        and node.results[0] is not None
-        and node.results[0].dtype.startswith(("float", "bfloat"))
-    )
 
 
 def _followed(
@@ -78,7 +65,7 @@ def _followed(
         part = _part(reader, node, region)
         if part is None:
             return None
-        if base(reader.op) in _VIEWS and sum(n > 1 for n in reader.shape) > 1:
+        if reader.short_op in _VIEWS and sum(n > 1 for n in reader.shape) > 1:
             regions[reader.name] = part
             continue
         further = _followed(reader, part, readers)
@@ -91,7 +78,7 @@ def _followed(
 
 def _part(reader: Node, node: Node, region: Region) -> Region | None:
     """What a reader shows of a region; None where it does not show a run of it as it is."""
-    name = base(reader.op)
+    name = reader.short_op
     if reader.operands.get("self") != Ref(node.name) or any(r != node.name for r in reader.refs()):
         return None
     if name in _VIEWS or name in ("squeeze", "unsqueeze", *_COPIES):

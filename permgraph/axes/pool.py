@@ -62,15 +62,8 @@ class Pool:
                 labels = self.space.fresh_pinned((sizes[name],), ORDERED)
                 self.add(NamedArray((name,), labels, True, False, {-1}))
 
-    def compare(self, names: set[str]) -> None:
-        """Ordered names that the result lacks: what stands beside them is compared along them, so has one order."""
-        for array in list(self.arrays.values()):
-            keep = tuple(x for x in array.names if x not in names)
-            if keep and len(keep) < len(array.names):
-                self.over(array, keep)
-
-    def mix(self, names: set[str]) -> None:
-        """Names normalised over: what they are joined with moves as blocks."""
+    def keep_blocks(self, names: set[str]) -> None:
+        """Names normalised over or compared along: what they are joined with has one order, and moves as blocks."""
         for array in self.arrays.values():
             keep = tuple(x for x in array.names if x not in names)
             if keep and len(keep) < len(array.names):

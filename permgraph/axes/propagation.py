@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from permgraph.axes.contraction import settled
-from permgraph.axes.equal_values import base, equal_values
+from permgraph.axes.equal_values import MOVEMENTS, equal_values
 from permgraph.axes.flat_state import Region, flat_state, label_region
 from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
 from permgraph.axes.points import Points, without_rule
@@ -21,36 +21,9 @@ from permgraph.axes.workspace import Workspace
 from permgraph.errors import RuleError
 from permgraph.ir.trace import Node, Ref, Trace
 
-# Ops whose rules are movements and equations: these follow what was chosen by value.
-BY_CHOICE = frozenset(
+# Ops whose rules are movements and equations, which follow what was chosen by value.
+BY_CHOICE = MOVEMENTS | frozenset(
     [
-        "roll",
-        "flip",
-        "view",
-        "_unsafe_view",
-        "reshape",
-        "flatten",
-        "unflatten",
-        "squeeze",
-        "unsqueeze",
-        "transpose",
-        "t",
-        "permute",
-        "movedim",
-        "slice",
-        "select",
-        "narrow",
-        "split",
-        "chunk",
-        "split_with_sizes",
-        "unbind",
-        "expand",
-        "alias",
-        "clone",
-        "contiguous",
-        "detach",
-        "_to_copy",
-        "to",
         "embedding",
         "index",
         "index_select",
@@ -226,7 +199,7 @@ class _Pass:
         rule = rule_of(node.op, node.pointwise)
         operands = {name: self.tensor(value) for name, value in node.operands.items()}
         read = frozenset(self.read.get(node.name, ()) if node.multiple else (0,))
-        if base(node.op) not in BY_CHOICE and not node.pointwise:
+        if node.short_op not in BY_CHOICE and not node.pointwise:
             operands = {name: _settled(value) for name, value in operands.items()}
         call = Call(self.space, node, operands, read, self.levels, self.trace.by_name)
         if rule is None:

@@ -15,7 +15,6 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from permgraph.axes.contraction import Contraction
-from permgraph.axes.equal_values import base
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.points import Labels, Points
@@ -150,7 +149,7 @@ def _read_by_slices(trace: Trace, name: str, tensor: LabelledTensor) -> dict[int
 
 def _sliced(trace: Trace, node: Node, name: str) -> int | None:
     """The dim along which a node takes single slices of a tensor; None where it reads it in another way."""
-    if node.operands.get("self") != Ref(name) or base(node.op) not in ("select", "unbind"):
+    if node.operands.get("self") != Ref(name) or node.short_op not in ("select", "unbind"):
         return None
     dim, index = node.options["dim"], node.options.get("index", 0)
     return dim % len(trace.by_name[name].shape) if isinstance(index, int) else None

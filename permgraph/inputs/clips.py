@@ -88,15 +88,22 @@ def gather(
 
 def _expand(argument: str, where: Mapping[str, str]) -> Iterator[Path]:
     path = Path(argument)
+    if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
+        yield from _manifest(path, where)
+    else:
+        yield from expand(argument, SUFFIXES)
+
+
+def expand(argument: str, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """The files of a folder, of a glob, or one file, with these suffixes. Raises FileError where there is none."""
+    path = Path(argument)
     if path.is_dir():
         for folder, _, names in os.walk(path):
-            yield from (Path(folder) / n for n in names if n.lower().endswith(SUFFIXES) and n[0] != ".")
-    elif path.suffix.lower() in (".csv", ".tsv") and path.is_file():
-        yield from _manifest(path, where)
+            yield from (Path(folder) / n for n in names if n.lower().endswith(suffixes) and n[0] != ".")
     elif path.exists():
         yield path
     elif glob.has_magic(argument):
-        yield from (Path(p) for p in glob.glob(argument, recursive=True) if p.lower().endswith(SUFFIXES))
+        yield from (Path(p) for p in glob.glob(argument, recursive=True) if p.lower().endswith(suffixes))
     else:
         raise FileError(f"{shown(argument)}: no such file or folder.")
 

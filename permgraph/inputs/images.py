@@ -6,7 +6,6 @@ downloaded. Images are prepared one by one, and only those that come out in one 
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import inspect
 import os
@@ -22,7 +21,7 @@ import numpy as np
 from permgraph.errors import FileError, MatchError
 from permgraph.frontend.batches import Pair
 from permgraph.inputs.batches import Batches
-from permgraph.inputs.clips import shown, spread
+from permgraph.inputs.clips import expand, shown, spread
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -201,25 +200,12 @@ def gather(arguments: Sequence[str]) -> list[Path]:
     """The image files that folders, globs and file names stand for, sorted, each once. Raises FileError."""
     found: dict[str, Path] = {}
     for argument in arguments:
-        paths = list(_expand(argument))
+        paths = list(expand(argument, SUFFIXES))
         if not paths:
             raise FileError(f"{shown(argument)}: no images (looked for {' '.join(SUFFIXES)}).")
         for path in paths:
             found.setdefault(os.path.realpath(path), path)
     return sorted(found.values(), key=os.fsencode)
-
-
-def _expand(argument: str) -> Iterator[Path]:
-    path = Path(argument)
-    if path.is_dir():
-        for folder, _, names in os.walk(path):
-            yield from (Path(folder) / n for n in names if n.lower().endswith(SUFFIXES) and n[0] != ".")
-    elif path.exists():
-        yield path
-    elif glob.has_magic(argument):
-        yield from (Path(p) for p in glob.glob(argument, recursive=True) if p.lower().endswith(SUFFIXES))
-    else:
-        raise FileError(f"{shown(argument)}: no such file or folder.")
 
 
 def read(file: Path) -> Any:

@@ -80,6 +80,17 @@ class Node:
         meta = self.results[0] if self.results else None
         return meta.shape if meta else ()
 
+    @property
+    def short_op(self) -> str:
+        """ "topk" of "aten.topk.default"; "state" and the like as they are."""
+        return self.op.split(".")[1] if self.op.count(".") > 1 else self.op
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the (first) result holds real floating-point numbers."""
+        meta = self.results[0] if self.results else None
+        return meta is not None and meta.dtype.startswith(("float", "bfloat"))
+
     def refs(self) -> Iterator[str]:
         """Names of the nodes this one reads, in argument order."""
         yield from refs_in(self.operands.values())

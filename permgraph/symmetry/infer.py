@@ -138,7 +138,7 @@ Found = tuple[tuple[int, ...], Place]  # layout as block keys, and the place wit
 def _places(trace: Trace, context: Propagation, classes: Classes, addresses: Addresses) -> list[Found]:
     """Every run of points on an axis of a state tensor or output that belongs to groups, in graph order."""
     order = {node.name: i for i, node in enumerate(trace.nodes)}
-    reader = {ref: node.name for node in reversed(trace.nodes) for ref in node.refs()}
+    reader = {name: readers[0].name for name, readers in trace.readers.items()}
     found: list[tuple[int, int, Found]] = []
     viewed: dict[tuple[str, int], list[Origin]] = {}
     for run in context.points.origins:

@@ -49,12 +49,8 @@ def random_inputs(source: Source, trace: Trace | None = None) -> tuple[tuple[Any
 
 def vocabularies(trace: Trace) -> list[int | None]:
     """For every input of a trace: the rows of the smallest table that it looks up; None when it looks up none."""
-    users: dict[str, list[Node]] = {}
-    for node in trace.nodes:
-        for name in set(node.refs()):
-            users.setdefault(name, []).append(node)
     inputs = [node for node in trace.nodes if node.op == "input"]
-    return [min(_tables(node, users, trace.by_name), default=None) for node in inputs]
+    return [min(_tables(node, trace.readers, trace.by_name), default=None) for node in inputs]
 
 
 def _tables(start: Node, users: Mapping[str, list[Node]], nodes: Mapping[str, Node]) -> Iterator[int]:
@@ -63,7 +59,7 @@ def _tables(start: Node, users: Mapping[str, list[Node]], nodes: Mapping[str, No
     while todo:
         name = todo.pop()
         for node in users.get(name, ()):
-            op = node.op.split(".")[1] if "." in node.op else node.op
+            op = node.short_op
             if op in _LOOK_UPS:
                 yield from _rows(node, name, *_LOOK_UPS[op], nodes)
             elif op in _SAME_VALUES.split() and node.name not in seen:
