@@ -487,8 +487,8 @@ def score(
     is not above the baseline is left out, and `.refused` says so.
 
     Args:
-        table: a csv or tsv file: predictions.csv of `evaluate` (task, encoder, item, correct: a row per clip); or task, encoder,
-            value; or the encoder first and a column of numbers per task.
+        table: a csv or tsv file: results.csv of `evaluate`, with predictions.csv beside it; or columns task, encoder, item,
+            correct (a row per clip); or task, encoder, value; or the encoder first and a column of numbers per task.
         parents: rows of the table; without them the best encoder of each task stands for them.
         baseline: rows that are the log-mel baseline, of which the strongest counts; by default those named log-mel… or FBANK….
         lower: tasks where less is better, beside those whose name or metric is an error rate (WER, EER, ↓).

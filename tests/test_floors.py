@@ -51,6 +51,7 @@ LIGHT = [  # without torch and transformers: they read saved files
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
         for path in sorted((PACKAGE / "reporting").rglob("[a-z]*.py"))
     ),
+    "permgraph.evaluation.scoring",
     "permgraph.cli",
 ]
 

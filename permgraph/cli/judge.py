@@ -41,12 +41,15 @@ def evaluate(
         Path | None, typer.Option(help="Folder for the features (default: OUT/features).")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    force: Annotated[bool, typer.Option("--force", help="Replace the tables in OUT.")] = False,
     json_: Json = False,
 ) -> None:
     """Judge frozen encoders by probes on labelled audio, beside a log-mel baseline."""
     from permgraph.cli.progress import progress_bar
     from permgraph.evaluation.probing import evaluate as run
+    from permgraph.evaluation.results import refuse_tables
 
+    refuse_tables(out, force)
     made = run(
         encoders,
         _listed(tasks),
@@ -58,17 +61,19 @@ def evaluate(
         device=device,
         bar=progress_bar,
     )
-    folder = made.save(out)
+    folder = made.save(out, force)
     if json_:
         print_json({"results": [_finite(asdict(r)) for r in made.results], "notes": list(made.notes)})
     else:
         print(visible(made.text()))
-    say(f"Tables written to {folder}. Next: permgraph score {folder / 'predictions.csv'} --parents A,B")
+    say(f"Tables written to {folder}. Next: permgraph score {folder / 'results.csv'} --parents A,B")
 
 
 @app.command()
 def score(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="predictions.csv, or any table of results.")],
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="results.csv of evaluate, or any table of results.")
+    ],
     parents: Parents = "",
     baseline: Annotated[
         str, typer.Option(help="Rows that are the baseline (default: those named log-mel… or FBANK…).")

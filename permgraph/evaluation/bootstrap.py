@@ -58,7 +58,7 @@ def interval(
         raise UsageError("no clips to draw from.")
     names, cluster = np.unique(np.array(first.clusters), return_inverse=True)
     clips = first.values.shape[1]
-    unit = f"{len(names)} {word or 'cluster'}s"
+    unit = f"{len(names)} {word or 'cluster'}{'s' if len(names) > 1 else ''}"
     if len(names) == clips:
         unit = f"{clips} clips"
     elif len(names) < FEWEST:

@@ -190,7 +190,7 @@ def _folds(task: Task, rows: list[Row]) -> tuple[list[Round], list[str]]:
 
 def _hold_out(task: Task, rows: Sequence[Row], train: Sequence[int]) -> tuple[list[int], list[int]]:
     """Every fifth cluster of train; of fewer clusters, or labels that would be lost, every fifth clip of a label."""
-    name = task.cluster
+    name = task.cluster or next(iter(task.disjoint), "")
     if name:
         clusters = sorted({rows[i].values[name] for i in train})
         held = set(clusters[EVERY - 1 :: EVERY])

@@ -58,7 +58,7 @@ class FrozenEncoder:
             raise UsageError(
                 f"{encoder.name}: its input is not raw audio, so its features cannot be evaluated here."
             )
-        self.name, self.device = encoder.name, device
+        self.name, self.device = encoder.name, usable(device)
         self.preprocess = Preprocess(encoder.sampling_rate, encoder.do_normalize)
         self.module: nn.Module = encoder.module(device)
         self.shortest = receptive_field(encoder.config)
@@ -83,6 +83,18 @@ class FrozenEncoder:
         """(layers, frames, width) of a file, in pieces of at most half a minute. Raises BadAudio."""
         for samples in pieces(path, self.preprocess, self.shortest):
             yield self.layers(samples)
+
+
+def usable(device: str) -> str:
+    """A device that torch has here. Raises UsageError."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+        raise UsageError(f"--device {device}: torch cannot use it: {reason}.") from error
+    return device
 
 
 def pieces(path: Path, preprocess: Preprocess, shortest: int = 1) -> Iterator[Samples]:

@@ -6,8 +6,9 @@ statistics of train, and class numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,9 @@ class Parts:
         mean, deviation = self.train.mean(axis=0), self.train.std(axis=0, dtype=np.float64)
         constant = deviation <= 1e-6 * np.abs(mean) + 1e-12
         scale = np.where(constant, 0, 1 / np.where(constant, 1, deviation)).astype(np.float32)
-        train, valid, test = ((x - mean) * scale for x in (self.train, self.valid, self.test))
+        train, valid, test = (
+            ((x - mean) * scale).astype(np.float32) for x in (self.train, self.valid, self.test)
+        )
         return Parts(train, self.y_train, valid, self.y_valid, test, self.classes)
 
 
@@ -62,9 +65,9 @@ class Head:
 
 
 def ridge(parts: Parts, seed: int) -> Predicted:
-    """Least squares on one layer; layer and penalty by accuracy on valid. Equals sklearn's RidgeClassifier."""
-    best: tuple[float, Labels, str] | None = None
-    targets = np.eye(parts.classes)[parts.y_train]
+    """Least squares on one layer; layer and penalty by accuracy on valid, of equal ones the least squared error."""
+    best: tuple[tuple[float, float], Labels, str] | None = None
+    targets, wanted = (np.eye(parts.classes)[y] for y in (parts.y_train, parts.y_valid))
     offset = targets.mean(axis=0)
     for layer in range(parts.train.shape[1]):
         x = parts.train[:, layer].astype(np.float64)
@@ -74,22 +77,21 @@ def ridge(parts: Parts, seed: int) -> Predicted:
         projected = vectors.T @ (x.T @ (targets - offset))
         for penalty in PENALTIES:
             weights = vectors @ (projected / (np.maximum(values, 0) + penalty * len(x))[:, None])
-            valid, test = (
-                ((z[:, layer] - mean) @ weights + offset).argmax(axis=1) for z in (parts.valid, parts.test)
-            )
-            accuracy = float((valid == parts.y_valid).mean())
-            if best is None or accuracy > best[0]:
-                best = accuracy, test, f"layer {layer}, penalty {penalty:g}"
+            valid, test = ((z[:, layer] - mean) @ weights + offset for z in (parts.valid, parts.test))
+            accuracy = float((valid.argmax(axis=1) == parts.y_valid).mean())
+            rank = accuracy, -float(((valid - wanted) ** 2).mean())
+            if best is None or rank > best[0]:
+                best = rank, test.argmax(axis=1), f"layer {layer}, penalty {penalty:g}"
     assert best is not None
-    return Predicted(best[1], best[0], best[2])
+    return Predicted(best[1], best[0][0], best[2])
 
 
-def logistic(parts: Parts, seed: int) -> Predicted:
+def logistic(parts: Parts, seed: int, strengths: Sequence[float] = STRENGTHS) -> Predicted:
     """Logistic regression on one layer (scikit-learn); layer and strength by accuracy on valid."""
     model: Any = extra("sklearn.linear_model").LogisticRegression
     best: tuple[float, Labels, str] | None = None
     for layer in range(parts.train.shape[1]):
-        for strength in STRENGTHS:
+        for strength in strengths:
             fitted = model(C=strength, max_iter=5000).fit(parts.train[:, layer], parts.y_train)
             accuracy = float((fitted.predict(parts.valid[:, layer]) == parts.y_valid).mean())
             if best is None or accuracy > best[0]:
@@ -160,6 +162,9 @@ def _trained(parts: Parts, seed: int, relu: bool) -> Predicted:
 HEADS = {
     "ridge": Head(ridge, False, "least squares on the best layer: a screen, in less than a second"),
     "logistic": Head(logistic, False, "logistic regression on the best layer (scikit-learn)"),
+    "logistic-plain": Head(
+        partial(logistic, strengths=(1.0,)), False, "the same with C = 1: nothing is chosen but the layer"
+    ),
     "linear": Head(linear, True, "weighted sum of the layers, projection, linear classifier (SUPERB)"),
     "two-layer": Head(two_layer, True, "weighted sum of the layers, two linear layers with a ReLU between"),
 }

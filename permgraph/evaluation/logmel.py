@@ -13,7 +13,7 @@ from permgraph.inputs.audio import Preprocess
 
 NAME = "log-mel"
 RATE, WINDOW, HOP, SIZE, BANDS = 16_000, 400, 160, 512, 80  # Hz; samples: 25 ms every 10 ms
-FLOOR = 1e-10  # energy of digital silence
+FLOOR = 1e-6  # of energies: well above what rounding to 16 bits leaves in a band
 
 Floats = NDArray[np.float64]
 

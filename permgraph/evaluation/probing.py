@@ -19,7 +19,7 @@ from permgraph.evaluation.heads import HEADS, Parts
 from permgraph.evaluation.logmel import NAME, logmel_features
 from permgraph.evaluation.results import Evaluation, Prediction, Retained
 from permgraph.evaluation.retention import retained
-from permgraph.evaluation.subjects import Encoders, Subject, subjects_of
+from permgraph.evaluation.subjects import Encoders, Subject, listed, subjects_of
 from permgraph.evaluation.summary import notes_of, results_of
 from permgraph.evaluation.task import Task, load_task, refuse_unsupported
 from permgraph.inputs.clips import shown, spread
@@ -27,7 +27,7 @@ from permgraph.weights.encoder import open_encoder
 
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
-BASELINES = ("ridge", "logistic")
+BASELINES = ("ridge", "logistic", "logistic-plain")  # of which the strongest counts
 SCREENED = 200, 50, 100  # clips that fit, choose and judge the label-free screen
 
 
@@ -45,6 +45,7 @@ def evaluate(
 ) -> Evaluation:
     """Probe every encoder on every task. See `permgraph.evaluate`."""
     subjects = subjects_of(encoders)
+    tasks, parents = listed(tasks), listed(parents)
     for name in parents:
         if name not in (known := [s.name for s in subjects]):
             raise UsageError(

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from permgraph.atomic_write import write_file
+from permgraph.atomic_write import replacing
 from permgraph.errors import FileError
 
 RESULTS, PREDICTIONS, RETAINED = "results.csv", "predictions.csv", "retained.csv"
@@ -102,27 +102,40 @@ class Evaluation:
             [("task", "encoder", "parent", "R²"), *((*k, "  ".join(v)) for k, v in layers.items())]
         )
 
-    def save(self, folder: str | Path) -> Path:
-        """Write results.csv and predictions.csv (and retained.csv) into a folder. Returns it. Raises FileError."""
+    def save(self, folder: str | Path, force: bool = False) -> Path:
+        """Write results.csv and predictions.csv (and retained.csv) into a folder, which it returns. `force` replaces
+        those that are there. Raises FileError."""
         folder = Path(folder)
+        refuse_tables(folder, force)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(f"{folder}: cannot make this folder: {error.strerror or error}.") from error
-        write_table(folder / RESULTS, Result, self.results)
-        write_table(folder / PREDICTIONS, Prediction, self.predictions)
+        write_table(folder / RESULTS, Result, self.results, force)
+        write_table(folder / PREDICTIONS, Prediction, self.predictions, force)
+        (folder / RETAINED).unlink(missing_ok=True)  # this evaluation may have no parents
         if self.retained:
-            write_table(folder / RETAINED, Retained, self.retained)
+            write_table(folder / RETAINED, Retained, self.retained, force)
         return folder
 
 
-def write_table(path: Path, kind: type[Any], rows: Iterable[Any]) -> None:
+def refuse_tables(folder: Path, force: bool) -> None:
+    """Refuse a folder that holds the tables of another evaluation, unless `force`. Raises FileError."""
+    for name in (RESULTS, PREDICTIONS, RETAINED):
+        if (folder / name).exists() and not force:
+            raise FileError(
+                f"{folder / name}: is here already. Give another folder, or --force to replace it."
+            )
+
+
+def write_table(path: Path, kind: type[Any], rows: Iterable[Any], force: bool = False) -> None:
     """Frozen dataclasses of one kind as a CSV file; numbers in full precision."""
     text = io.StringIO()
     table = csv.DictWriter(text, [f.name for f in fields(kind)], lineterminator="\n")
     table.writeheader()
     table.writerows(asdict(row) for row in rows)
-    write_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    with replacing(path, folder=False, force=force) as partial:
+        partial.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def read_table(path: Path) -> tuple[list[str], list[tuple[str, Mapping[str, str]]]]:

@@ -102,6 +102,8 @@ def _sums(merged: FrozenEncoder, parents: Sequence[FrozenEncoder], files: Iterab
         except BadAudio as error:
             raise FileError(f"{shown(path)}: {error}.") from error
         for parent, layers, theirs in zip(parents, found, pieces[1:], strict=True):
+            if len(pieces[0]) != len(theirs):
+                raise UsageError(f"{merged.name} and {parent.name} take {shown(path)} in other pieces.")
             for x, y in zip(pieces[0], theirs, strict=True):
                 if x.shape[:2] != y.shape[:2]:
                     raise UsageError(

@@ -18,6 +18,7 @@ from permgraph.errors import FileError, UsageError, nearest
 from permgraph.evaluation.bootstrap import Interval, interval, right_of
 from permgraph.evaluation.results import Prediction, aligned, between
 from permgraph.evaluation.significance import McNemar, combine_seeds, holm, mcnemar_over_folds
+from permgraph.evaluation.subjects import listed
 from permgraph.evaluation.tables import Table, load_table
 
 BASELINES = ("log-mel", "logmel", "fbank")
@@ -117,9 +118,7 @@ def score(
     scores, counted, lacking = _scores(known, others, scale)
     comparisons = _compare(known, others, chosen, floors, resamples, seed) if known.clips else ()
     if not known.clips:
-        notes.append(
-            "A table of numbers has no significance: give the table of clips (predictions.csv) for that."
-        )
+        notes.append("A table of numbers has no significance: that needs predictions.csv, a row per clip.")
     return Scores(scores, counted, refused, tuple(comparisons), (*notes, *lacking))
 
 
@@ -128,6 +127,7 @@ def _is_baseline(name: str) -> bool:
 
 
 def _named(names: Sequence[str], known: Sequence[str], option: str) -> list[str]:
+    names = listed(names)
     for name in names:
         if name not in known:
             raise UsageError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,11 @@ class Subject:
     runs: tuple[Path, ...]
 
 
+def listed(names: str | Path | Iterable[str | Path]) -> list[str]:
+    """Names as a list; a single one is not taken for its letters."""
+    return [str(names)] if isinstance(names, (str, Path)) else [str(name) for name in names]
+
+
 def subjects_of(encoders: Encoders) -> list[Subject]:
     """Encoders by name: a mapping, or paths (named as their last part) and NAME=PATH; a name that comes again is
     another pre-training run. Raises UsageError."""
@@ -29,7 +34,7 @@ def subjects_of(encoders: Encoders) -> list[Subject]:
             paths = [value] if isinstance(value, (str, Path)) else list(value)
             pairs += [(name, Path(path), True) for path in paths]
     else:
-        for text in map(str, encoders):
+        for text in listed(encoders):
             name, sign, path = text.partition("=")
             named = bool(sign and name) and not Path(text).expanduser().exists()
             where = Path(path if named else text).expanduser()

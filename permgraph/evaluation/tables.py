@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from permgraph.errors import FileError
-from permgraph.evaluation.results import Prediction, read_table
-from permgraph.evaluation.task import load_task, task_names
+from permgraph.evaluation.results import PREDICTIONS, RESULTS, Prediction, read_table
+from permgraph.evaluation.task import Task, load_task, task_names
 
 CLIPS = ("task", "encoder", "item", "correct")
 LONG = ("task", "encoder", "value")
@@ -50,7 +50,7 @@ def load_table(path: str | Path) -> Table:
     if set(CLIPS) <= set(columns):
         return table_of_clips(_clips(rows))
     if set(LONG) <= set(columns):
-        return _long(rows)
+        return _with_clips(_long(rows), path)
     if {"item", "correct"} & set(columns) or len(columns) < 2:
         raise FileError(
             f"{path}: a table has the columns {', '.join(CLIPS)}; or {', '.join(LONG)}; or the encoder first and a "
@@ -123,21 +123,40 @@ def _same_clips(clips: list[Prediction]) -> list[Prediction]:
 
 
 def _long(rows: Rows) -> Table:
-    values: dict[tuple[str, str], float] = {}
+    values: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     domains: dict[str, str] = {}
     lower = set()
     for where, row in rows:
-        key = (row["encoder"], row["task"])
-        if not all(key) or key in values:
-            what = "is here twice" if key in values else "encoder or task is empty"
-            raise FileError(f"{where}: {' on '.join(key) if all(key) else ''} {what}.".replace(":  ", ": "))
-        values[key] = _number(row["value"], where, "value")
-        domain = row.get("domain") or _known_domain(row["task"])
+        if not (row["encoder"] and row["task"]):
+            raise FileError(f"{where}: encoder or task is empty.")
+        run, seed = row.get("run", ""), row.get("seed", "")
+        seeds = values.setdefault((row["encoder"], row["task"]), {}).setdefault(run, {})
+        if seed in seeds:
+            raise FileError(
+                f"{where}: {row['encoder']} on {row['task']} is here twice, with the same run and seed."
+            )
+        seeds[seed] = _number(row["value"], where, "value")
+        domain = row.get("domain") or _domain(row["task"])
         if domains.setdefault(row["task"], domain) != domain:
             raise FileError(f"{where}: {row['task']} has two domains, {domains[row['task']]} and {domain}.")
         if _is_error(row["task"], row.get("metric", "")):
             lower.add(row["task"])
-    return Table(values, domains, frozenset(lower))
+    means = {
+        key: _mean([_mean(list(seeds.values())) for seeds in runs.values()]) for key, runs in values.items()
+    }
+    return Table(means, domains, frozenset(lower))
+
+
+def _with_clips(table: Table, path: Path) -> Table:
+    """The predictions that `evaluate` wrote beside its results. Raises FileError when they are of other results."""
+    beside = path.parent / PREDICTIONS
+    if path.name != RESULTS or not beside.is_file():
+        return table
+    of_clips = load_table(beside)
+    for key, value in of_clips.values.items():
+        if key not in table.values or abs(table.values[key] - value) > 1e-9:
+            raise FileError(f"{beside}: {' on '.join(key)} is not as in {path}: they are of two evaluations.")
+    return replace(table, clips=of_clips.clips)
 
 
 def _wide(columns: Sequence[str], rows: Rows) -> Table:
@@ -154,7 +173,7 @@ def _wide(columns: Sequence[str], rows: Rows) -> Table:
             if row[task].strip():
                 values[row[name], task] = _number(row[task], where, task)
     lower = frozenset(task for task in tasks if _is_error(task, ""))
-    return Table(values, {task: _known_domain(task) for task in tasks}, lower)
+    return Table(values, {task: _domain(task) for task in tasks}, lower)
 
 
 def _number(text: str, where: str, column: str) -> float:
@@ -167,11 +186,20 @@ def _number(text: str, where: str, column: str) -> float:
     return value
 
 
-def _known_domain(task: str) -> str:
-    return load_task(task).domain if task in task_names() else ""
+def _known(task: str) -> Task | None:
+    """The task of specs/tasks that a column is named after: "ASR", "ESC-50 (acc)"."""
+    name = re.split(r"[ (/↓↑]", task.strip().lower())[0]
+    return load_task(name) if name in task_names() else None
+
+
+def _domain(task: str) -> str:
+    known = _known(task)
+    return known.domain if known else ""
 
 
 def _is_error(task: str, metric: str) -> bool:
     """Whether less is better: by the metric, by the task's name (WER, EER, ↓), or as specs/tasks says."""
-    known = load_task(task).metric if not metric and task in task_names() else ""
-    return any(_ERROR.search(text) for text in (task, metric, known))
+    if "↑" in task:
+        return False
+    known = None if metric else _known(task)
+    return any(_ERROR.search(text) for text in (task, metric, known.metric if known else ""))

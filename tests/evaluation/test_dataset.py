@@ -57,9 +57,10 @@ def test_folds_test_every_clip_once_and_never_choose_on_it(tmp_path: Path) -> No
         assert {made.rows[i].values["fold"] for i in part.test} == {part.fold}
 
 
-def test_without_valid_rows_whole_speakers_of_train_choose(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fields", [{"cluster": "speaker"}, {"disjoint": ["speaker"]}])
+def test_without_valid_rows_whole_speakers_of_train_choose(tmp_path: Path, fields: dict[str, object]) -> None:
     silent_files(tmp_path, {"train": 20, "test": 4})
-    made = load(tmp_path, cluster="speaker", disjoint=["speaker"])
+    made = load(tmp_path, **fields)
     (only,) = made.rounds
     train, valid = ({made.rows[i].values["speaker"] for i in part} for part in (only.train, only.valid))
     assert valid and not train & valid

@@ -65,6 +65,27 @@ def test_a_task_whose_best_parent_is_not_above_the_baseline_is_refused(tmp_path:
     assert list(pg.score(write(tmp_path, errors), ["A", "B"]).refused) == ["asr"]
 
 
+def test_columns_are_known_by_the_names_of_tasks(tmp_path: Path) -> None:
+    """ASR is a word error rate, unless its column says otherwise; domains are those of the tasks."""
+    text = "model,KS,ASR,ESC-50 (acc),GenreID\nFBANK,40,30,20,20\nA,90,10,60,60\nM,80,15,50,40\n"
+    made = pg.score(write(tmp_path, text), ["A"])
+    assert made.counted == {
+        "speech": ("KS", "ASR"),
+        "environment": ("ESC-50 (acc)",),
+        "music": ("GenreID",),
+        "all": ("KS", "ASR", "ESC-50 (acc)", "GenreID"),
+    }
+    assert made.scores["M", "speech"] == pytest.approx(1000 * np.mean([0.8, 0.75]))
+    upward = "model,ASR ↑\nFBANK,30\nA,90\nM,60\n"
+    assert pg.score(write(tmp_path, upward), ["A"]).scores["M", "all"] == pytest.approx(500)
+
+
+def test_rows_of_seeds_and_runs_are_averaged(tmp_path: Path) -> None:
+    rows = ["FBANK,x,,,0", "A,x,,,1", "M,x,0,0,0.2", "M,x,0,1,0.4", "M,x,1,0,0.9"]
+    made = pg.score(write(tmp_path, "\n".join(["encoder,task,run,seed,value", *rows])), ["A"])
+    assert made.scores["M", "all"] == pytest.approx(1000 * np.mean([0.3, 0.9]))
+
+
 def test_the_merged_encoder_is_no_parent(tmp_path: Path) -> None:
     """Were it one, its own best task would count 1000."""
     made = pg.score(write(tmp_path, LONG), ["A", "B"])

@@ -1,0 +1,219 @@
+"""Evaluate and score, from Python and from the command line, on what can be learned and what cannot."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import permgraph as pg
+from permgraph.demo import demo_models
+from permgraph.errors import FileError, UsageError
+from permgraph.evaluation.task import load_task
+from tests.command import run
+from tests.evaluation import miniature as m
+
+COUNTS = {"train": 24, "valid": 8, "test": 16}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("data")
+    m.tones(where, COUNTS)
+    for seed, name in enumerate(("a", "b", "merged", "again")):
+        m.encoder(where / name, seed)
+    (where / "easy.toml").write_text(
+        m.task(where, cluster="speaker", disjoint=["speaker"], head="ridge").read_text()
+    )
+    (where / "folds.toml").write_text(m.task(where, split=None, fold="fold", head="ridge").read_text())
+    # labels that the audio does not tell
+    rows = list(csv.DictReader((where / "tones.csv").read_text().splitlines()))
+    m.manifest(
+        where / "noise.csv", [{**r, "note": f"note{(i // 3 + i // 7) % 2}"} for i, r in enumerate(rows)]
+    )
+    (where / "noise.toml").write_text(m.task(where, manifest="noise.csv", head="ridge").read_text())
+    return where
+
+
+def test_pitches_are_told_and_beside_the_baseline(data: Path, tmp_path: Path) -> None:
+    made = pg.evaluate([data / "a", data / "b"], [data / "easy.toml"], data, cache=tmp_path / "cache")
+    by_name = {r.encoder: r for r in made.results}
+    assert {"a", "b", "log-mel (ridge)"} <= set(by_name)
+    for row in made.results:
+        assert row.value == 1.0 and row.clips == COUNTS["test"] and row.chance == 0.5
+    assert by_name["a"].unit == "8 speakers"
+    assert by_name["a"].gate == "below"  # equal to log-mel is not above it
+    assert "the strongest log-mel baseline is not beaten by a, b" in made.text()
+    mine = [p for p in made.predictions if p.encoder == "a"]
+    assert sorted(p.item for p in mine) == sorted(f"audio/test_{i}.wav" for i in range(COUNTS["test"]))
+    assert all(p.correct == (p.label == p.predicted) for p in mine)
+
+
+def test_labels_that_audio_does_not_tell_are_not_told(data: Path) -> None:
+    made = pg.evaluate([data / "a"], [data / "noise.toml"], data)
+    assert all(r.value < 0.9 for r in made.results)
+
+
+def test_every_fold_is_tested_once(data: Path) -> None:
+    made = pg.evaluate([data / "a"], [data / "folds.toml"], data)
+    mine = [p for p in made.predictions if p.encoder == "a"]
+    assert len(mine) == len({p.item for p in mine}) == sum(COUNTS.values())
+    assert {p.fold for p in mine} == {"0", "1", "2"}
+
+
+def test_runs_and_seeds(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("permgraph.evaluation.heads.STEPS", 100)
+    encoders = {"ours": [data / "a", data / "again"], "b": data / "b"}
+    made = pg.evaluate(encoders, [data / "noise.toml"], data, head="linear", seeds=2)
+    keys = {(p.encoder, p.run, p.seed) for p in made.predictions if not p.encoder.startswith("log-mel")}
+    assert keys == {("ours", r, s) for r in "01" for s in "01"} | {("b", "0", "0"), ("b", "0", "1")}
+    ours = next(r for r in made.results if r.encoder == "ours")
+    mine = [p.correct for p in made.predictions if p.encoder == "ours"]
+    assert ours.value == pytest.approx(sum(mine) / len(mine))
+    assert ours.clips == COUNTS["test"]
+
+
+def test_what_is_saved_scores_the_same(data: Path, tmp_path: Path) -> None:
+    made = pg.evaluate(
+        [data / "a", data / "b", data / "merged"], [data / "noise.toml"], data, parents=["a", "b"]
+    )
+    folder = made.save(tmp_path / "out")
+    of_clips = pg.score(folder / "predictions.csv", ["a", "b"])
+    of_numbers = pg.score(folder / "results.csv", ["a", "b"])
+    assert of_clips.scores == pytest.approx(of_numbers.scores)
+    assert of_clips.refused.keys() == of_numbers.refused.keys()
+    assert of_clips.comparisons == of_numbers.comparisons != ()
+    text = (folder / "results.csv").read_text()
+    (folder / "numbers.csv").write_text(text)
+    assert not pg.score(folder / "numbers.csv", ["a", "b"]).comparisons
+    row = next(r for r in made.results if r.encoder == "merged")
+    (folder / "results.csv").write_text(text.replace(f",{row.value},", ",0.123,"))
+    with pytest.raises(FileError, match="they are of two evaluations"):
+        pg.score(folder / "results.csv", ["a", "b"])
+    rows = list(csv.DictReader((folder / "retained.csv").read_text().splitlines()))
+    assert {(r["encoder"], r["parent"]) for r in rows} == {("merged", "a"), ("merged", "b")}
+    assert len(rows) == 2 * (m.SMALL.num_hidden_layers + 1)
+
+
+def test_a_baseline_of_tasks_csv_is_quoted_and_counts(data: Path, tmp_path: Path) -> None:
+    header = "dataset,label_column,split_column,logmel_lr_test_acc\n"
+    where = tmp_path / "data"
+    m.tones(where / "tones", COUNTS)
+    task = m.task(where, manifest="tones/tones.csv", head="ridge")
+    (where / "tasks.csv").write_text(header + "tones,note,split,0.97\ntones,speaker,split,0.1\n")
+    made = pg.evaluate([data / "a"], [task], where)
+    quoted = next(r for r in made.results if r.encoder == "log-mel (tasks.csv)")
+    assert (quoted.value, quoted.unit) == (0.97, "")
+    (where / "tasks.csv").write_text(header + "tones,note,split,97\n")
+    with pytest.raises(FileError, match="not between 0 and 1"):
+        pg.evaluate([data / "a"], [task], where)
+
+
+def test_one_recording_in_two_splits_under_two_names_is_refused(data: Path, tmp_path: Path) -> None:
+    m.tones(tmp_path, COUNTS)
+    (tmp_path / "audio/test_3.wav").write_bytes((tmp_path / "audio/train_5.wav").read_bytes())
+    task = m.task(tmp_path, head="ridge")
+    with pytest.raises(
+        FileError, match=r"line 37: test_3\.wav is in test and has the content of train_5\.wav"
+    ):
+        pg.evaluate([data / "a"], [task], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (dict(tasks=["fsdd"]), "no such task"),
+        (dict(tasks=[]), "one task"),
+        (dict(head="svm"), "no such head"),
+        (dict(seeds=0), "one seed"),
+        (dict(parents=["c"]), "no such encoder"),
+        (dict(device="abacus"), "--device abacus"),
+        (dict(encoders=[]), "no encoder"),
+        (dict(encoders=["log-mel=a"]), "not an encoder's"),
+        (dict(encoders=["x=a", "x=a"]), "given twice"),
+    ],
+)
+def test_what_names_nothing_is_refused(data: Path, words: dict[str, object], message: str) -> None:
+    args = {"encoders": [data / "a"], "tasks": [data / "easy.toml"], "data": data, **words}
+    with pytest.raises(UsageError, match=message):
+        pg.evaluate(**args)
+
+
+def test_a_single_name_is_not_taken_for_its_letters(data: Path) -> None:
+    made = pg.evaluate({"merged": data / "a", "aa": data / "b"}, str(data / "noise.toml"), data, parents="aa")
+    assert {r.parent for r in made.retained} == {"aa"}
+    assert pg.evaluate(data / "a", data / "noise.toml", data).results[-1].encoder == "a"
+
+
+def test_nothing_needs_the_extra_to_be_imported() -> None:
+    code = """
+import importlib, pkgutil, sys
+sys.modules.update({"sklearn": None, "statsmodels": None, "jiwer": None})
+import permgraph, permgraph.cli, permgraph.evaluation
+for module in pkgutil.walk_packages(permgraph.evaluation.__path__, "permgraph.evaluation."):
+    importlib.import_module(module.name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_encoders_of_one_name_are_refused(data: Path, tmp_path: Path) -> None:
+    m.encoder(tmp_path / "a", seed=9)
+    with pytest.raises(UsageError, match="are both named a"):
+        pg.evaluate([data / "a", tmp_path / "a"], [data / "easy.toml"], data)
+
+
+def test_the_command_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    names = [f"A={data / 'a'}", f"B={data / 'b'}", data / "merged"]
+    run("evaluate", *names, "--tasks", data / "noise.toml", "--data", data, "--parents", "A,B", "-o", out)
+    said = capsys.readouterr()
+    assert "log-mel (ridge)" in said.out and "R² of a parent's layers" in said.out
+    assert "permgraph score" in said.err
+    run("score", out / "predictions.csv", "--parents", "A,B", "--json")
+    made = json.loads(capsys.readouterr().out)
+    assert {c["second"] for c in made["comparisons"]} >= {"A", "B"}
+    again = ("evaluate", *names, "--tasks", data / "noise.toml", "--data", data, "-o", out, "--json")
+    run(*again, code=3)
+    assert "--force" in capsys.readouterr().err
+    run(*again, "--force")
+    assert not (out / "retained.csv").exists()  # of the evaluation before
+    assert {r["encoder"] for r in json.loads(capsys.readouterr().out)["results"]} >= {"A", "B", "merged"}
+    run("score", out / "results.csv", "--parents", "A,C", code=2)
+    assert "--parents C: not in the table" in capsys.readouterr().err
+    run("evaluate", data / "a", "--tasks", "nothing", "--data", data, code=2)
+    run("score", tmp_path / "none.csv", code=3)
+
+
+def test_without_scikit_learn_the_baseline_says_what_it_lacks(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "sklearn" else find(name, *rest)
+    )
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    made = pg.evaluate([data / "a"], [data / "easy.toml"], data)
+    assert "logistic regression needs pip install 'permgraph[evaluate]'" in made.text()
+    assert [r.encoder for r in made.results] == ["log-mel (ridge)", "a"]
+    with pytest.raises(UsageError, match=r"pip install 'permgraph\[evaluate\]'"):
+        pg.evaluate([data / "a"], [data / "easy.toml"], data, head="logistic")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not m.DATA.is_dir(), reason="the audio of ../shared/data is not here")
+def test_the_demo_encoders_on_real_speech(tmp_path: Path) -> None:
+    """The encoders beat chance by far, and our log-mel is as good as the quoted one within its interval."""
+    a, _ = demo_models()
+    made = pg.evaluate([a], ["emodb-emotion"], m.DATA, head="ridge", cache=tmp_path)
+    by_name = {r.encoder: r for r in made.results}
+    assert by_name["encoder_a"].low > by_name["encoder_a"].chance
+    quoted = by_name["log-mel (tasks.csv)"].value
+    assert quoted == pytest.approx(by_name["log-mel (logistic)"].value, abs=0.1)
+    assert load_task("emodb-emotion").cluster == "speaker"
