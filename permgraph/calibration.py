@@ -62,7 +62,7 @@ class Calibration:
 
     def refuse_missing(self) -> None:
         """Data that is not there, told before any model is built. Raises FileError, UsageError."""
-        from permgraph.inputs.clips import gather
+        from permgraph.inputs.sources import gather
 
         if self.audio:
             gather(self.audio, self.where)

@@ -193,7 +193,7 @@ def merge_all(
     integers_of_a   take A's integers where B holds others.
     parametrized    how weights that are computed from parts are averaged: "direction", "weight" or "parts".
 
-    With `repair`, activation statistics are corrected on that calibration audio. Returns the paths and notes.
+    With `repair`, activation statistics are corrected on that calibration data. Returns the paths and notes.
     """
     from permgraph.reporting.card import model_card
     from permgraph.weights.computed import SAID, layers_in

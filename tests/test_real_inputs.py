@@ -13,6 +13,7 @@ import torch
 import transformers
 from networks.randomise import randomise
 from PIL import Image
+from safetensors.torch import load_file
 
 from permgraph.calibration import Calibration, batches_for
 from permgraph.errors import FileError, MatchError
@@ -115,6 +116,21 @@ def test_planted_units_are_recovered(tmp_path: Path, kind: str) -> None:
     report = perms.report["calibration"]
     # the length that fills what the extractor reads: 98 frames of AST are 97 hops and one window
     assert report.get("seconds") == {"Whisper": 1.0, "AST": 0.995, "Wav2Vec2Bert": 5.0}.get(kind)
+
+
+def test_images_merge_and_repair_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a network and itself in another order, the average is the network, but for the new statistics."""
+    a, b, _, _ = planted(tmp_path, "ResNet")
+    words = ("--groups", "all", "--images", pictures(tmp_path / "data"), "--weights", "0.5,0.5", "--repair")
+    run("merge", a, b, *words, "-o", tmp_path / "m")
+    assert "24 images" in (said := capsys.readouterr().err) and "BatchNorms" in said
+    of_a, merged = (load_file(p / "model.safetensors") for p in (a, tmp_path / "m"))
+    for key, tensor in of_a.items():
+        if not key.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            torch.testing.assert_close(merged[key], tensor, rtol=1e-5, atol=1e-6)
+    assert "clips of" not in (tmp_path / "m" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("kind", AUDIO)

@@ -145,7 +145,7 @@ def merge(
     checkpoint: Checkpoint = None,
     no_check: NoCheck = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Mend activation statistics after the merge (REPAIR).")
+        bool, typer.Option("--repair", help="Correct activation statistics after the merge (REPAIR).")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
     per_model_rate: Annotated[

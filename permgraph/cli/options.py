@@ -39,7 +39,11 @@ Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on standa
 Strict = Annotated[bool, typer.Option("--strict", help="An op without a rule is an error.")]
 Unfold = Annotated[bool, typer.Option("--unfold", help="One row for each of the repeated layers.")]
 AudioArg = Annotated[
-    list[str], typer.Option("--audio", help="Folder, glob, file or manifest (csv/tsv); repeat for more.")
+    list[str],
+    typer.Option(
+        "--audio",
+        help="Folder, glob, file, manifest (csv/tsv), tar, or Lhotse's cuts (jsonl); repeat for more.",
+    ),
 ]
 IntegersOfA = Annotated[
     bool, typer.Option("--integers-of-a", help="Take A's integers and masks where B holds others.")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from permgraph.errors import FileError, nearest
 from permgraph.evaluation.task import SPLITS, Task
-from permgraph.inputs.clips import shown
+from permgraph.inputs.sources import shown
 
 EVERY = (
     5  # without valid rows, every fifth cluster of train (or clip, of few clusters) is held out for choices

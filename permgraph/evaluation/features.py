@@ -20,7 +20,8 @@ from permgraph.atomic_write import replacing
 from permgraph.errors import FileError, UsageError
 from permgraph.inputs import clips as c
 from permgraph.inputs.audio import Preprocess
-from permgraph.inputs.clips import BadAudio, Samples, Source, shown
+from permgraph.inputs.clips import BadAudio, Samples
+from permgraph.inputs.sources import Source, shown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -99,11 +100,10 @@ def usable(device: str) -> str:
 
 def pieces(path: Path, preprocess: Preprocess, shortest: int = 1) -> Iterator[Samples]:
     """A file as a model wants it, (samples,), whole or in pieces of half a minute. Raises BadAudio."""
-    head = c.header(path)
+    source = Source(path, str(path))
+    head = c.header(source)
     parts = [
-        clip
-        for clip in c.pieces(Source(path, str(path)), head, None, None)
-        if clip.length_at(preprocess.rate) >= shortest
+        clip for clip in c.pieces(source, head, None, None) if clip.length_at(preprocess.rate) >= shortest
     ]
     if not parts:
         raise BadAudio(
@@ -193,7 +193,7 @@ def _opened(path: Path, count: int) -> Array:
 
 def _checked(path: Path) -> str:
     try:
-        return c.header(path).digest
+        return c.header(Source(path, str(path))).digest
     except BadAudio as error:
         raise FileError(f"{shown(path)}: {error}.") from error
 

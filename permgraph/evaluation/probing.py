@@ -22,7 +22,8 @@ from permgraph.evaluation.retention import retained
 from permgraph.evaluation.subjects import Encoders, Subject, listed, subjects_of
 from permgraph.evaluation.summary import notes_of, results_of
 from permgraph.evaluation.task import Task, load_task, refuse_unsupported
-from permgraph.inputs.clips import shown, spread
+from permgraph.inputs.clips import spread
+from permgraph.inputs.sources import shown
 from permgraph.weights.encoder import open_encoder
 
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from permgraph.errors import FileError, UsageError
 from permgraph.evaluation.features import Array, FrozenEncoder
-from permgraph.inputs.clips import BadAudio, shown
+from permgraph.inputs.clips import BadAudio
+from permgraph.inputs.sources import shown
 
 PENALTIES = tuple(10.0**k for k in range(-8, 2))  # times the mean variance of the merged encoder's channels
 

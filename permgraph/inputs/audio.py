@@ -19,7 +19,8 @@ from permgraph.errors import FileError
 from permgraph.frontend.batches import Pair
 from permgraph.inputs import clips as c
 from permgraph.inputs.audio_report import LOUD, AudioReport, SourceReport, used_text
-from permgraph.inputs.clips import BadAudio, Clip, Samples, Source, shown
+from permgraph.inputs.clips import BadAudio, Clip, Samples
+from permgraph.inputs.sources import Source, gather, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,7 +109,7 @@ class AudioPairs:
     ) -> None:
         """Find the files and read their headers.
 
-        audio      folders, files, globs, manifests (csv or tsv with a path column)
+        audio      folders, files, globs, manifests (csv or tsv with a path column), tars, Lhotse's cuts (jsonl)
         a, b       how each model receives audio; default 16 kHz as it is
         seconds    length of every clip; None takes files whole, batching only equal lengths
         batch      clips per batch
@@ -127,7 +128,7 @@ class AudioPairs:
         self.progress: Progress = progress or (lambda done, total: None)
         self.current: tuple[str, ...] = ()  # files of the batch last given, to name them when it goes wrong
         self.report = AudioReport()
-        sources, self.report.duplicates = c.gather(audio, where)
+        sources, self.report.duplicates = gather(audio, where)
         found = self._scan(sources, per_file, scanning or (lambda done, total: None))
         self.clips = found if limit is None else c.spread(found, limit)
         for clip in set(found) - set(self.clips):
@@ -158,7 +159,7 @@ class AudioPairs:
                 part = same[start : start + self.batch]
                 heard = [(clip, data) for clip in part if (data := self._read(clip)) is not None]
                 if heard:
-                    self.current = tuple(shown(clip.source.path) for clip, _ in heard)
+                    self.current = tuple(clip.source.name for clip, _ in heard)
                     yield Pair(*(p.batch([p(data, clip) for clip, data in heard]) for p in (self.a, self.b)))
                 done += len(part)
                 self.progress(done, len(self.clips))
@@ -188,17 +189,17 @@ class AudioPairs:
         report.files = len(sources)
         for done, source in enumerate(sources):
             scanning(done, len(sources))
-            name, used = shown(source.path), self._of(source)
+            name, used = source.name, self._of(source)
             used.files += 1
             try:
-                head = c.header(source.path)
+                head = c.header(source)
+                parts = c.pieces(source, head, self.seconds, per_file)
             except BadAudio as error:
                 self._note_bad(source, str(error))
                 continue
             if head.digest in seen:
                 report.duplicates.append((name, seen[head.digest]))
             seen.setdefault(head.digest, name)
-            parts = c.pieces(source, head, self.seconds, per_file)
             if not parts:
                 report.short.append(name)
                 used.drop("files too short")
@@ -212,7 +213,7 @@ class AudioPairs:
 
     def _read(self, clip: Clip) -> Samples | None:
         """The samples of a usable clip; None for a bad or a silent one, which is counted."""
-        report, name = self.report, shown(clip.source.path)
+        report, name = self.report, clip.source.name
         if name in report.bad:
             return None
         try:
@@ -236,7 +237,7 @@ class AudioPairs:
         return data
 
     def _note_bad(self, source: Source, why: str) -> None:
-        self.report.bad[shown(source.path)] = why
+        self.report.bad[source.name] = why
         self._of(source).drop("unusable files")
 
     def _refuse_many(self) -> None:

@@ -1,22 +1,19 @@
-"""Clips: which audio files there are, and equal pieces of them, read through a window."""
+"""Clips: equal pieces of audio files, or of parts of files, read through a window."""
 
 from __future__ import annotations
 
-import csv
-import glob
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from permgraph.errors import FileError, nearest
+from permgraph.inputs.sources import Source
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
 LONGEST = 30.0  # seconds; whole clips longer than this are read in pieces
 SHORTEST = 0.025  # seconds; one frame of a wav2vec-like front end (400 samples at 16 kHz)
 
@@ -25,14 +22,6 @@ Samples = NDArray[np.float32]
 
 class BadAudio(Exception):
     """One file that cannot be used, and why. Skipped and listed by the caller."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file, and the argument (folder, pattern, manifest) that named it."""
-
-    path: Path
-    argument: str
 
 
 @dataclass(frozen=True)
@@ -60,105 +49,58 @@ class Clip:
         return round(self.frames * rate / self.rate)
 
 
-def gather(
-    arguments: Sequence[str | Path], where: Mapping[str, str] | None = None
-) -> tuple[list[Source], list[tuple[str, str]]]:
-    """The files that folders (searched whole), globs, manifests (.csv, .tsv) and file names stand for.
-
-    Sorted by path, each file once, whatever the order of the arguments; then (file, argument) for each that
-    was named again. `where` keeps only the manifest rows whose columns have these values.
-    Raises FileError for an argument that stands for nothing.
-    """
-    found: dict[bytes, Source] = {}
-    again: list[tuple[str, str]] = []
-    for argument in sorted(map(str, arguments)):
-        paths = list(_expand(argument, where or {}))
-        if not paths:
-            kept = f" where {dict(where)}" if where else ""
-            raise FileError(f"{shown(argument)}: no audio files{kept} (looked for {' '.join(SUFFIXES)}).")
-        for path in paths:
-            real = os.fsencode(os.path.realpath(path))
-            if real in found:
-                again.append((shown(path), shown(found[real].argument)))
-            found.setdefault(real, Source(path, argument))
-    if not found:
-        raise FileError("no audio was given. Pass folders, files, globs, or a manifest with a path column.")
-    return sorted(found.values(), key=lambda s: os.fsencode(s.path)), sorted(again)
-
-
-def _expand(argument: str, where: Mapping[str, str]) -> Iterator[Path]:
-    path = Path(argument)
-    if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
-        yield from _manifest(path, where)
-    else:
-        yield from expand(argument, SUFFIXES)
-
-
-def expand(argument: str, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """The files of a folder, of a glob, or one file, with these suffixes. Raises FileError where there is none."""
-    path = Path(argument)
-    if path.is_dir():
-        for folder, _, names in os.walk(path):
-            yield from (Path(folder) / n for n in names if n.lower().endswith(suffixes) and n[0] != ".")
-    elif path.exists():
-        yield path
-    elif glob.has_magic(argument):
-        yield from (Path(p) for p in glob.glob(argument, recursive=True) if p.lower().endswith(suffixes))
-    else:
-        raise FileError(f"{shown(argument)}: no such file or folder.")
-
-
-def _manifest(path: Path, where: Mapping[str, str]) -> Iterator[Path]:
-    """The files of a manifest's path column, relative to the manifest."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
-            rows = csv.DictReader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            columns = list(rows.fieldnames or ())
-            for name in ("path", *where):
-                if name not in columns:
-                    raise FileError(
-                        f"{shown(path)}: no column {name!r}.{nearest(name, columns)} "
-                        f"It has: {', '.join(columns) or 'nothing'}."
-                    )
-            for row in rows:
-                if not row["path"]:
-                    raise FileError(f"{shown(path)}, line {rows.line_num}: the path is empty.")
-                if all(row[name] == value for name, value in where.items()):
-                    yield path.parent / row["path"]
-    except (OSError, csv.Error) as error:
-        raise FileError(f"{shown(path)}: cannot read: {error}.") from error
-
-
-def header(path: Path) -> Header:
-    """Read the header of a file. Raises BadAudio."""
+def header(source: Source) -> Header:
+    """Read the header of a source. Raises BadAudio."""
     import soundfile
 
+    path = source.path
+    if source.why:
+        raise BadAudio(source.why)
     if not path.exists():
         raise BadAudio("broken link" if path.is_symlink() else "no such file")
+    if not path.is_file():
+        raise BadAudio("not a regular file")
     try:
-        if path.stat().st_size == 0:
-            raise BadAudio("empty file")
-        digest = _digest(path)
-        info: Any = soundfile.info(_name(path))
+        with source.open() as stream:
+            size = stream.seek(0, os.SEEK_END)
+            if size == 0:
+                raise BadAudio("empty file")
+            digest = _digest(stream, size, source.stretch)
+            _refuse_cut_wav(stream, size)
+            stream.seek(0)
+            info: Any = soundfile.info(stream if source.member else _name(path))
     except (OSError, RuntimeError, ValueError) as error:
         raise BadAudio(_reason(error)) from error
     if info.frames <= 0 or info.samplerate <= 0:
         raise BadAudio("holds no samples")
-    _refuse_cut_wav(path)
-    return Header(int(info.samplerate), int(info.frames), int(info.channels), digest)
+    if any(channel >= info.channels for channel in source.channels):
+        raise BadAudio(f"has {info.channels} channels, and no channel {max(source.channels)}")
+    return Header(int(info.samplerate), int(info.frames), len(source.channels) or int(info.channels), digest)
 
 
 def pieces(source: Source, head: Header, seconds: float | None, per_file: int | None) -> list[Clip]:
-    """Windows of exactly `seconds`, one after another; or the whole file, in pieces of at most LONGEST.
+    """Windows of exactly `seconds`, one after another; or the whole source, in pieces of at most LONGEST.
 
-    With `per_file`, so many of them, evenly spread. Empty when the file is too short.
+    With `per_file`, so many of them, evenly spread. Empty when the source is too short. Raises BadAudio when it names a stretch
+    beyond the end of its file.
     """
+    first, end = _stretch(source, head)
     step = max(round((LONGEST if seconds is None else seconds) * head.rate), 1)
     shortest = max(round(SHORTEST * head.rate), 1) if seconds is None else step
-    starts = [s for s in range(0, head.frames, step) if min(step, head.frames - s) >= shortest]
+    starts = [s for s in range(first, end, step) if min(step, end - s) >= shortest]
     if per_file is not None:
         starts = spread(starts, per_file)
-    return [Clip(source, s, min(step, head.frames - s), head.rate, head.channels) for s in starts]
+    return [Clip(source, s, min(step, end - s), head.rate, head.channels) for s in starts]
+
+
+def _stretch(source: Source, head: Header) -> tuple[int, int]:
+    """Its first sample, and the one after its last. Times are rounded by who wrote them, by 10 ms at most."""
+    if source.seconds is None:
+        return 0, head.frames
+    first, end = (round(t * head.rate) for t in (source.start, source.start + source.seconds))
+    if end > head.frames + head.rate // 100:
+        raise BadAudio(f"ends after its file, which is {head.frames / head.rate:g} s long")
+    return first, min(end, head.frames)
 
 
 def spread(items: list[Any], count: int) -> list[Any]:
@@ -173,7 +115,7 @@ def read(clip: Clip) -> Samples:
     import soundfile
 
     try:
-        with soundfile.SoundFile(_name(clip.source.path)) as file:
+        with _opened(clip.source) as where, soundfile.SoundFile(where) as file:
             file.seek(clip.start)
             data = file.read(clip.frames, dtype="float32", always_2d=True)
     except (OSError, RuntimeError, ValueError) as error:
@@ -182,6 +124,7 @@ def read(clip: Clip) -> Samples:
         raise BadAudio(f"truncated: ends at sample {clip.start + len(data):,}, before its header says")
     if not np.isfinite(data).all():
         raise BadAudio("holds NaN or infinite samples")
+    data = data[:, list(clip.source.channels)] if clip.source.channels else data
     return np.ascontiguousarray(data.mean(axis=1, dtype=np.float32))
 
 
@@ -195,10 +138,9 @@ def resample(data: Samples, clip: Clip, rate: int) -> Samples:
     return np.pad(data[:length], (0, max(length - len(data), 0)))
 
 
-def shown(path: str | Path) -> str:
-    """A path that can be printed: control characters and bytes that are not UTF-8 escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def _opened(source: Source) -> AbstractContextManager[Any]:
+    """What soundfile reads: the path of a file of its own, else the bytes of the member."""
+    return source.open() if source.member else nullcontext(_name(source.path))
 
 
 def _name(path: Path) -> str | bytes:
@@ -206,23 +148,23 @@ def _name(path: Path) -> str | bytes:
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 
-def _digest(path: Path) -> str:
-    size, ends = path.stat().st_size, 1 << 16
-    with open(path, "rb") as stream:
-        body = stream.read(ends)
-        if size > 2 * ends:
-            stream.seek(-ends, os.SEEK_END)
-        return hashlib.sha256(b"%d " % size + body + stream.read(ends)).hexdigest()
+def _digest(stream: BinaryIO, size: int, stretch: str) -> str:
+    ends = 1 << 16
+    stream.seek(0)
+    body = stream.read(ends)
+    if size > 2 * ends:
+        stream.seek(-ends, os.SEEK_END)
+    return hashlib.sha256(b"%d " % size + body + stream.read(ends) + stretch.encode()).hexdigest()
 
 
-def _refuse_cut_wav(path: Path) -> None:
+def _refuse_cut_wav(stream: BinaryIO, size: int) -> None:
     """libsndfile shortens a cut WAV without a word; its RIFF header still knows the length."""
-    with open(path, "rb") as stream:
-        start = stream.read(12)
+    stream.seek(0)
+    start = stream.read(12)
     promised = int.from_bytes(start[4:8], "little") + 8
     streamed = promised < 12 or promised >= 2**32  # written to a pipe: the length was never filled in
-    if start[:4] == b"RIFF" and not streamed and path.stat().st_size < promised:
-        raise BadAudio(f"truncated: {path.stat().st_size:,} of {promised:,} bytes")
+    if start[:4] == b"RIFF" and not streamed and size < promised:
+        raise BadAudio(f"truncated: {size:,} of {promised:,} bytes")
 
 
 def _reason(error: Exception) -> str:

@@ -21,7 +21,8 @@ import numpy as np
 from permgraph.errors import FileError, MatchError
 from permgraph.frontend.batches import Pair
 from permgraph.inputs.batches import Batches
-from permgraph.inputs.clips import expand, shown, spread
+from permgraph.inputs.clips import spread
+from permgraph.inputs.sources import expand, shown
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

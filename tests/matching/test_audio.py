@@ -14,9 +14,9 @@ import soundfile
 import torch
 
 from permgraph.errors import FileError
-from permgraph.inputs import clips as c
 from permgraph.inputs.audio import AudioPairs, Preprocess
 from permgraph.inputs.audio_report import SourceReport, used_text
+from permgraph.inputs.sources import shown
 
 RATE = 16_000
 
@@ -298,7 +298,7 @@ def test_56_strange_names_are_used_and_escaped(tmp_path):
     assert len(everything(batches)[0]) == 2
     text = "\n".join(batches.report.notes())
     assert "new\\nline.wav" in text and "\x1b" not in text
-    assert c.shown(raw).endswith("caf\\xe9.wav")
+    assert shown(raw).endswith("caf\\xe9.wav")
     json.dumps(batches.report.to_json()).encode()
 
 

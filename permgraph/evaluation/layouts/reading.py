@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from permgraph.errors import FileError
-from permgraph.inputs.clips import SUFFIXES
+from permgraph.inputs.sources import SUFFIXES
 
 
 def lines(path: Path) -> list[str]:
