@@ -1,4 +1,4 @@
-"""Networks too large for most machines, as factories on the meta device: a plan needs no weights.
+"""Networks as factories on the meta device, up to one that is too large for most machines: a plan needs no weights.
 
 permgraph trace tools/large_models.py:llama_70b
 """
@@ -10,8 +10,47 @@ from typing import Any
 import torch
 from torch import nn
 
+Source = tuple[nn.Module, tuple[Any, ...]]
 
-def llama_70b() -> tuple[nn.Module, tuple[Any, ...]]:
+
+def hubert_base() -> Source:
+    """HuBERT-base: 12 layers of 768; half a second of audio."""
+    from transformers import HubertConfig, HubertModel
+
+    with torch.device("meta"):
+        return HubertModel(HubertConfig()).eval(), (torch.zeros(1, 8000),)
+
+
+def hubert_xlarge() -> Source:
+    """HuBERT-xlarge: 48 layers of 1280."""
+    from transformers import HubertConfig, HubertModel
+
+    config = HubertConfig(
+        hidden_size=1280,
+        intermediate_size=5120,
+        num_hidden_layers=48,
+        num_attention_heads=16,
+        feat_extract_norm="layer",
+        conv_bias=True,
+        do_stable_layer_norm=True,
+    )
+    with torch.device("meta"):
+        return HubertModel(config).eval(), (torch.zeros(1, 8000),)
+
+
+def whisper_large() -> Source:
+    """The encoder of Whisper-large-v3: 32 layers of 1280, 128 mel channels."""
+    from transformers import WhisperConfig
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    config = WhisperConfig(
+        d_model=1280, encoder_layers=32, encoder_attention_heads=20, encoder_ffn_dim=5120, num_mel_bins=128
+    )
+    with torch.device("meta"):
+        return WhisperEncoder(config).eval(), (torch.zeros(1, 128, 3000),)
+
+
+def llama_70b() -> Source:
     """Llama 3 70B: 80 layers of 8192, 64 query heads on 8 key heads, 28672 feed-forward units."""
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -2,7 +2,8 @@
 
 Each vertex z of the cell has one neighbour f(z) in one cell and one g(z) in another, and no two vertices have both
 in common. So z follows f(z) and g(z), and what z says is that these two belong together: an edge. Where all
-combinations occur even that says nothing, and there may be more than two factors, or one: cells joined one to one.
+combinations occur even that says nothing, and there may be more than two factors. Cells that are joined one to one follow one
+of them: a product of one factor.
 """
 
 from __future__ import annotations
@@ -12,12 +13,48 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import minimum_spanning_tree
 
 from permgraph.axes.points import Labels
-from permgraph.symmetry.coloured_graph import Edges, joined
+from permgraph.symmetry.coloured_graph import Edges, components, joined
 from permgraph.symmetry.reductions import Product, distinct_ends
 
 Maps = dict[tuple[int, int], Labels]  # (kind of edge, which end is z's) → the one neighbour of every z
+
+
+def find_matched(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[list[Product], Edges]:
+    """Cells that are joined one to one, all at once: what hung on them hangs on the one that they follow then.
+
+    Query channels that a rotary embedding tells apart, for example: in each, the heads. A kind of edge belongs to one pair of
+    cells, so an edge does not forget from which cell it came; one to one that closes a circle stays an edge.
+    """
+    size = np.bincount(cell[alive], minlength=int(cell.max()) + 1)
+    count, left, right = distinct_ends(edges)
+    kinds, first = np.unique(edges.kind, return_index=True)
+    x, y = cell[edges.a[first]], cell[edges.b[first]]
+    counts = np.stack([count[kinds], left[kinds], right[kinds], size[y]])
+    matched = np.flatnonzero((x != y) & (counts == size[x]).all(axis=0))
+    pairs = np.sort(np.stack([x[matched], y[matched]]), axis=0)
+    pairs, chosen = np.unique(
+        pairs, axis=1, return_index=True
+    )  # one kind for two cells: a sparse matrix adds up
+    tree = minimum_spanning_tree(
+        coo_matrix((1 + kinds[matched[chosen]], pairs), shape=(size.size, size.size))
+    )
+    joins = np.isin(edges.kind, tree.data.astype(np.int64) - 1)
+    if not joins.any():
+        return [], edges
+    _, of = components(cell.size, edges.a[joins], edges.b[joins])  # one vertex of every cell of a tree
+    order = np.lexsort([cell, of])
+    root = order[np.flatnonzero(np.diff(of[order], prepend=-1))][of]
+    moved = np.flatnonzero(alive & (root != np.arange(cell.size)))
+    moved = moved[np.argsort(cell[moved], kind="stable")]
+    parts = np.split(moved, np.flatnonzero(np.diff(cell[moved])) + 1)
+    rest = edges.select(~joins)
+    return [Product(z, root[z][:, None], cell[z]) for z in parts], Edges(
+        root[rest.a], root[rest.b], rest.kind
+    )
 
 
 def find_products(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[list[Product], Edges]:

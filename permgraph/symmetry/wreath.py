@@ -18,7 +18,7 @@ import numpy as np
 from permgraph.axes.points import Labels
 from permgraph.symmetry.coloured_graph import Edges, components, mix, rank, refine, scatter_sum
 from permgraph.symmetry.orbits import Undecided, exchange, hold, isomorphism, split_cells
-from permgraph.symmetry.product_vertices import find_products
+from permgraph.symmetry.product_vertices import find_matched, find_products
 from permgraph.symmetry.reductions import (
     Product,
     Twins,
@@ -171,7 +171,9 @@ def _open(colour: Labels, edges: Edges, depth: int = 0) -> Reading:
         left = np.flatnonzero(alive)
         if not len(edges):
             break
-        products, edges = find_products(cell, alive, edges)
+        products, edges = find_matched(cell, alive, edges)
+        if not products:
+            products, edges = find_products(cell, alive, edges)
         for product in products:
             alive[product.vertex] = False
         derived += products

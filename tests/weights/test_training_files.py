@@ -7,21 +7,18 @@ import pickle
 import shutil
 import struct
 import sys
-import types
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import transformers
-from networks.randomise import noise, randomise
-from networks.small import AUDIO, config
+from checkpoints import judge
+from networks.training_files import FILES, File, model
 from safetensors.torch import save_file
 from torch import nn
 
 from permgraph.errors import FileError
-from permgraph.ir.names import canonical
 from permgraph.weights.apply import apply, apply_checkpoint
 from permgraph.weights.checkpoint import open_checkpoint
 from permgraph.weights.encoder import open_encoder
@@ -30,7 +27,6 @@ from permgraph.weights.interpolate import merge
 from .nets import mlp, shifted
 
 STATE = {"fc1.weight": torch.randn(4, 3), "fc1.bias": torch.randn(4)}
-POSITIONS = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
 
 
 def same(checkpoint: Any, state: dict[str, torch.Tensor] = STATE) -> None:
@@ -113,98 +109,25 @@ def test_one_tensor_under_two_names_is_refused_where_one_must_be_chosen() -> Non
         merge(net.state, twice)
 
 
-LAYER = {
-    **{f"attention.{p}_proj": f"self_attn.{p}_proj" for p in ("q", "k", "v", "out")},
-    "layer_norm": "self_attn_layer_norm",
-    "feed_forward.intermediate_dense": "fc1",
-    "feed_forward.output_dense": "fc2",
-    "final_layer_norm": "final_layer_norm",
-}
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f"{f.library}: {f.what}")
+def test_the_encoder_in_a_file_computes_what_was_saved_before_and_after(tmp_path: Path, file: File) -> None:
+    assert judge(file, tmp_path).holds
 
 
-def of_fairseq(key: str) -> str:
-    """fairseq's name, written down from its modules: several positional convolutions, batch norm before one."""
-    parts = canonical(key).split(".")
-    tail = parts.pop()
-    if parts == ["masked_spec_embed"] or tail == "masked_spec_embed":
-        return "mask_emb"
-    if parts[0] == "feature_extractor":
-        return ".".join(
-            [*parts[:3], "0" if parts[3] == "conv" else "2.1" if "Data2Vec" in KIND else "2", tail]
-        )
-    if parts[0] == "feature_projection":
-        return f"{'layer_norm' if parts[1] == 'layer_norm' else 'post_extract_proj'}.{tail}"
-    if parts[1] == "layers":
-        return ".".join([*parts[:3], LAYER[".".join(parts[3:])], tail])
-    if parts[1] == "pos_conv_embed":
-        rest = parts[2:]
-        where = {"conv": "0" if KIND == "Hubert" else "1", "batch_norm": "0"}
-        return f"encoder.pos_conv.{f'{rest[1]}.0' if rest[0] == 'layers' else where[rest[0]]}.{tail}"
-    return f"encoder.layer_norm.{tail}"
+def test_the_object_that_none_of_them_runs_does_run_where_a_pickle_is_loaded(tmp_path: Path) -> None:
+    FILES[0].write(model("Hubert"), tmp_path / "x.pt", tmp_path / "mark")
+    assert not (tmp_path / "mark").exists()
+    torch.load(tmp_path / "x.pt", weights_only=False)
+    assert (tmp_path / "mark").exists()
 
 
-KIND = ""
-
-
-@pytest.mark.parametrize("kind", ["Hubert", "Hubert batch norm", "Data2VecAudio"])
-@pytest.mark.parametrize("lead", ["", "w2v_encoder.w2v_model.", "module.encoder.w2v_model."])
-def test_fairseqs_encoders_compute_what_was_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, lead: str
-) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "KIND", kind)
-    more = {"conv_pos_batch_norm": True} if "batch" in kind else {}
-    name = kind.partition(" ")[0]
-    fields = {**AUDIO, **POSITIONS, "mask_time_prob": 0.05, **more}
-    model: Any = randomise(getattr(transformers, f"{name}Model")(config(name, **fields)))
-    model.config.save_pretrained(tmp_path / "config")
-    state = {lead + of_fairseq(k): v for k, v in model.state_dict().items()}
-    assert len(state) == len(model.state_dict())
-    heads = (
-        {"w2v_encoder.proj.weight": torch.ones(3, 24)} if lead else {"final_proj.weight": torch.ones(3, 24)}
-    )
-    heads |= {f"{lead}quantizer.vars": torch.ones(1, 2, 3)}
-    args = types.SimpleNamespace(sample_rate=16_000)
-    torch.save({"model": state | heads, "args": vars(args), "cfg": None}, tmp_path / "x.pt")
-    encoder = open_encoder(tmp_path / "x.pt", architecture=tmp_path / "config")
-    x = noise(1, 900)
-    with torch.no_grad():
-        torch.testing.assert_close(encoder.module()(x)[0], model(x)[0], rtol=1e-6, atol=1e-6)
-    assert set(encoder.left_out) == set(heads)
-
-
-def test_torchaudios_names_are_read(tmp_path: Path) -> None:
-    model: Any = randomise(transformers.Wav2Vec2Model(config("Wav2Vec2", **AUDIO)))
-    model.config.save_pretrained(tmp_path / "config")
-
-    def theirs(key: str) -> str:
-        if key.startswith("feature_projection"):
-            return f"encoder.{canonical(key)}"
-        return canonical(key).replace("encoder.", "encoder.transformer.", 1)
-
-    state = {theirs(k): v for k, v in model.state_dict().items() if k != "masked_spec_embed"}
-    torch.save(state | {"aux.weight": torch.ones(2, 24), "aux.bias": torch.ones(2)}, tmp_path / "x.pt")
-    encoder = open_encoder(tmp_path / "x.pt", architecture=tmp_path / "config")
-    x = noise(1, 900)
-    with torch.no_grad():
-        torch.testing.assert_close(encoder.module()(x)[0], model(x)[0], rtol=1e-6, atol=1e-6)
-    assert set(encoder.left_out) == {"aux.weight", "aux.bias"}
-
-
-def test_s3prls_converted_checkpoint_tells_its_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model: Any = randomise(transformers.HubertModel(config("Hubert", **AUDIO)))
-    model.config.save_pretrained(tmp_path / "config")
-    package = types.ModuleType("s3prl")
-    package.Config = type("Config", (), {"__module__": "s3prl"})  # type: ignore[attr-defined]
-    content = {
-        "task_cfg": {"normalize": True, "sample_rate": 24_000},
-        "model_cfg": {"layer_norm_first": False},
-        "model_weight": model.state_dict(),
-    }
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "s3prl", package)
-        torch.save({**content, "Config": package.Config()}, tmp_path / "s.pt")
+def test_s3prls_converted_checkpoint_tells_its_audio(tmp_path: Path) -> None:
+    file = next(f for f in FILES if f.library == "s3prl")
+    net = model(file.kind)
+    net.config.save_pretrained(tmp_path / "config")
+    file.write(net, tmp_path / "s.pt")
     encoder = open_encoder(tmp_path / "s.pt", architecture=tmp_path / "config")
-    assert len(encoder.stored) == len(model.state_dict()) and "s3prl" not in sys.modules
+    assert len(encoder.stored) == len(net.state_dict()) and "s3prl" not in sys.modules
     assert (encoder.sampling_rate, encoder.do_normalize) == (24_000, True)
 
 
