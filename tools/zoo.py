@@ -3,14 +3,16 @@
     python tools/zoo.py --collection torchvision --resume     run what has no result yet
     python tools/zoo.py --only 'resnet*'                      run some again
     python tools/zoo.py --summary --json                      counts from the stored results
-    python tools/zoo.py --table                               write docs/zoo.md from them
+    python tools/zoo.py --table                               write docs/zoo.md and docs/folders.md from them
 
 torchvision and timm are needed here only: pip install --no-deps torchvision timm && pip install pillow
 
 Every network is built with random weights, captured, inferred and verified (a random element of the whole
 group in which every group moves, float64, two seeds) in a process of its own with limits on time and memory. Networks
-that draw random values run as a user runs them. Results are one JSON line per network in docs/zoo.jsonl, with a digest
-of the code that inferred the groups: a row of other code is stale, counted as such, and `--again stale` runs it again.
+that draw random values run as a user runs them. Those of transformers are saved by `save_pretrained` in shards too, the
+folder is permuted, and `from_pretrained` must give the tensors of `permgraph.apply` on the network's own state, bit for
+bit. Results are one JSON line per network in docs/zoo.jsonl, with a digest of the code that inferred the groups: a row of
+other code is stale, counted as such, and `--again stale` runs it again.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
@@ -36,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo_models import COLLECTIONS, Entry, entries
+from zoo_models.folder import check_folder
 from zoo_models.vision import declare_operators
 from zoo_table import (
     RESULTS,
@@ -47,11 +50,11 @@ from zoo_table import (
     rules_digest,
     save,
     summary,
+    write_folders,
     write_table,
 )
 
-STAGES = ("build", "capture", "infer", "verify")
-LIMITS = {"build": 120, "capture": 150, "infer": 150, "verify": 240}  # seconds
+LIMITS = {"build": 120, "capture": 150, "infer": 150, "verify": 240, "folder": 200}  # seconds
 TOLERANCE = 1e-9
 
 
@@ -69,8 +72,13 @@ def run(entry: Entry, pipe: Connection, memory: int) -> None:
             pipe.send(stage)
     except Exception as error:  # the reason is the result
         stage = record.pop("stage", "build")
-        record["status"] = {"build": "not built", "capture": "not captured"}.get(stage, f"failed in {stage}")
-        record["reason"] = _reason(error)
+        if stage == "folder":
+            record["folder"]["reason"] = _reason(error)
+        else:
+            record["status"] = {"build": "not built", "capture": "not captured"}.get(
+                stage, f"failed in {stage}"
+            )
+            record["reason"] = _reason(error)
     record.pop("stage", None)
     pipe.send(record)
 
@@ -86,7 +94,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _stages(entry: Entry, record: Record) -> Iterator[str]:
-    """Build, capture, infer, verify; yields each stage's name before it starts and fills the record."""
+    """Build, capture, infer, verify, save and load; yields each stage's name before it starts and fills the record."""
     import torch
 
     from permgraph.frontend.capture import capture
@@ -122,6 +130,10 @@ def _stages(entry: Entry, record: Record) -> Iterator[str]:
     if check.limit > TOLERANCE:
         record["limit"] = float(f"{check.limit:.2g}")  # rounding alone changes this network by more
     record["status"] = "ok" if check.kept else "unsound"
+    if entry.collection == "transformers":
+        record["folder"] = {"status": "failed", "reason": "took too long"}
+        yield clock.start("folder")
+        record["folder"] = check_folder(entry.build()[0].eval().float(), spec)
     clock.stop()
 
 
@@ -180,9 +192,7 @@ class _Job:
     since: float
 
 
-def guarded(
-    todo: list[Entry], workers: int, memory: int, work: Callable[[Entry, Connection, int], None] = run
-) -> Iterator[Record]:
+def guarded(todo: list[Entry], workers: int, memory: int) -> Iterator[Record]:
     """Run every entry in a process of its own; what is killed becomes a record too."""
     context = multiprocessing.get_context("fork")
     waiting = list(todo)
@@ -191,7 +201,7 @@ def guarded(
         while waiting and len(running) < workers:
             entry = waiting.pop(0)
             mine, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=work, args=(entry, theirs, memory), daemon=True)
+            process = context.Process(target=run, args=(entry, theirs, memory), daemon=True)
             process.start()
             theirs.close()
             running[mine] = _Job(entry, process, "build", time.monotonic())
@@ -245,8 +255,14 @@ def line(record: Record) -> str:
         if key in record
     )
     seconds = sum(record.get("seconds", {}).values())
+    folder = record.get("folder", {})
+    wrong = (
+        f" folder {folder['status']}: {folder.get('reason', '')}"
+        if folder.get("status", "ok") != "ok"
+        else ""
+    )
     rest = f" unknown={record['unknown']}" if record.get("unknown") else ""
-    return f"{record['model']:40s} {record['status']:14s}{numbers}{rest} {seconds:.0f}s {record.get('reason', '')}"
+    return f"{record['model']:40s} {record['status']:14s}{numbers}{rest} {seconds:.0f}s {record.get('reason', '')}{wrong}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -260,17 +276,20 @@ def main(argv: list[str] | None = None) -> int:
         "--again",
         metavar="STATUS",
         action="append",
-        help="run again what ended so (ok, unsound, incomplete, stale, failed*, not*)",
+        help="run again what ended so (ok, unsound, incomplete, stale, failed*, not*, folder failed)",
     )
     parser.add_argument("--summary", action="store_true", help="counts from the stored results")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--table", action="store_true", help="write docs/zoo.md from the stored results")
+    parser.add_argument(
+        "--table", action="store_true", help="write docs/zoo.md and docs/folders.md from the stored results"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(argv)
     records = load(options.results)
     if options.summary or options.table:
         if options.table:
             write_table(records)
+            write_folders(records)
         counts = summary(records)
         print(json.dumps(counts) if options.json else "\n".join(f"{k:20s} {v}" for k, v in counts.items()))
         return 0
@@ -301,6 +320,7 @@ def _wanted(entry: Entry, options: argparse.Namespace, records: dict[tuple[str, 
             return False
         ended = [known["status"], *(["incomplete"] if captured(known) and not complete(known) else [])]
         ended += ["stale"] if is_stale(known) else []
+        ended += [f"folder {known['folder']['status']}"] if "folder" in known else []
         return any(fnmatch.fnmatch(status, glob) for status in ended for glob in options.again)
     return not (options.resume and known)
 

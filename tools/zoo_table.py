@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ Records = dict[tuple[str, str], Record]
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "zoo.jsonl"
 TABLE = ROOT / "docs" / "zoo.md"
+FOLDERS = ROOT / "docs" / "folders.md"
 
 
 def load(path: Path = RESULTS) -> Records:
@@ -172,3 +174,39 @@ def _reasons(rows: list[Record]) -> str:
     kinds = Counter(r["status"] for r in left)
     told = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
     return "\n".join([f"{told}:\n", head, *lines, ""])
+
+
+def write_folders(records: Records, path: Path = FOLDERS) -> None:
+    """docs/folders.md: the counts, one row per network whose folder was checked, and why the others were not."""
+    rows = [records[key] for key in sorted(records) if key[0] == "transformers"]
+    tried = [r for r in rows if "folder" in r]
+    counts = Counter(r["folder"]["status"] for r in tried)
+    columns = ("model", "class", "groups", "stored", "shards", "renamed", "fused", "result")
+    body = [
+        [
+            r["model"],
+            r.get("kind", ""),
+            r.get("groups", ""),
+            *(r["folder"].get(k, "") for k in columns[3:7]),
+            r["folder"]["status"],
+        ]
+        for r in tried
+    ]
+    left = [(r["model"], r["folder"]["status"], r["folder"].get("reason", "")) for r in tried]
+    left += [(r["model"], r["status"], r.get("reason", "")) for r in rows if "folder" not in r]
+    parts = [
+        "# Model folders of transformers\n\nWritten by `python tools/zoo.py --table` from `docs/zoo.jsonl`; do not edit.\n",
+        f"Of {len(rows)} networks {len(tried)} were tried: {', '.join(f'{n} {s}' for s, n in counts.most_common())}.\n",
+        "*ok*: the folder that `save_pretrained` wrote was permuted by a random element of the whole group, and "
+        "`from_pretrained` gave the tensors of `permgraph.apply` on the network's own state, bit for bit, under the keys they "
+        "had. *Renamed* and *fused* count the stored tensors that have another name in the model, and the model's tensors "
+        "made of several (or the reverse). *Not reloaded*: transformers itself does not load what it saved.\n",
+        _table(columns, body),
+        _table(("not ok", "where", "reason"), [(m, s, why[:160]) for m, s, why in left if s != "ok"]),
+    ]
+    path.write_text("\n".join(parts))
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    cells = [columns, ["---"] * len(columns), *rows]
+    return "".join("| " + " | ".join(str(c).replace("|", "/") for c in row) + " |\n" for row in cells)

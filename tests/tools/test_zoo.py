@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import zoo
 from torch import Tensor, nn
 from zoo_models import Entry
-from zoo_table import is_stale, load, rules_digest, summary, write_table
+from zoo_table import is_stale, load, rules_digest, summary, write_folders, write_table
 
 
 class Sampler(nn.Module):
@@ -74,3 +78,58 @@ def test_a_row_of_other_code_is_stale(tmp_path: Path) -> None:
     write_table(records, tmp_path / "zoo.md")
     text = (tmp_path / "zoo.md").read_text()
     assert "| old † |" in text and "| new |" in text
+
+
+def transformers_entry() -> Entry:
+    from networks.small import text
+
+    def build() -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
+        return *text("Bert")(), {}
+
+    return Entry("transformers", "bert", build)
+
+
+class Pipe:
+    """Keeps what a worker would send."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+
+def worked(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], list[str]]:
+    for module, name in ((resource, "setrlimit"), (signal, "signal"), (signal, "alarm")):
+        monkeypatch.setattr(module, name, lambda *_: None)  # limits of a process of its own
+    pipe = Pipe()
+    zoo.run(transformers_entry(), pipe, 1)  # type: ignore[arg-type]
+    *stages, record = pipe.sent
+    return record, stages
+
+
+def test_a_network_of_transformers_is_saved_permuted_and_loaded_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    record, stages = worked(monkeypatch)
+    assert stages == ["build", "capture", "infer", "verify", "folder"] and record["status"] == "ok"
+    assert record["folder"]["status"] == "ok" and record["folder"]["stored"] == len(
+        transformers_entry().build()[0].state_dict()
+    )
+    write_folders({("transformers", "bert"): record}, tmp_path / "folders.md")
+    text = (tmp_path / "folders.md").read_text()
+    assert "Of 1 networks 1 were tried: 1 ok." in text and "| bert | BertModel |" in text
+
+
+def test_a_folder_that_comes_back_wrong_is_told_and_does_not_hide_the_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import zoo_models.folder
+
+    def forgets(plan: Any, perms: Any, source: Path, out: Path) -> None:
+        shutil.copytree(source, out)
+
+    monkeypatch.setattr(zoo_models.folder, "apply_checkpoint", forgets)
+    record, _ = worked(monkeypatch)
+    assert record["status"] == "ok" and record["folder"]["status"] == "failed"
+    assert "tensors come back wrong" in record["folder"]["reason"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -82,5 +83,13 @@ def survives(net: nn.Module, spec: PermSpec, folder: Path) -> Facts:
         "shards": len(stored.shards),
         "renamed": sum(u.movement is None and u.stored != u.names for u in units),
         "fused": sum(u.movement is not None for u in units),
-        "groups": len(spec.groups),
     }
+
+
+def check_folder(net: nn.Module, spec: PermSpec) -> Facts:
+    """`survives` in a folder of its own, with a status. Raises what it raises, but NotReloaded."""
+    with TemporaryDirectory() as folder:
+        try:
+            return {"status": "ok", **survives(net, spec, Path(folder))}
+        except NotReloaded as error:
+            return {"status": "not reloaded", "reason": str(error)}
