@@ -1,11 +1,14 @@
 """The write protocol: a result appears whole or not at all.
 
-Everything is written beside the target, under `OUT.partial-<pid>`, synced, checked, and only then renamed.
-A killed run leaves the old target as it was, and a partial that the next run sweeps.
+Everything is written beside the target, under `OUT.partial-<pid>`, synced, checked, and only then renamed, or exchanged
+with the folder that is there. A killed run leaves the old target or the new one, and a partial that the next run sweeps. Where
+two names cannot be exchanged (other systems than Linux, some file systems), a run killed between two renames leaves the old one
+as `OUT.bak-<pid>`, and the next run puts it back.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -150,7 +153,10 @@ def _sweep(out: Path) -> None:
 
 
 def _swap(partial: Path, out: Path) -> None:
-    if partial.is_dir() and out.is_dir() and any(out.iterdir()):
+    """Rename; a folder that is there is exchanged with the new one in one step where the system can."""
+    if not (partial.is_dir() and out.is_dir() and any(out.iterdir())):
+        os.replace(partial, out)
+    elif not _exchange(partial, out):
         old = out.with_name(f"{out.name}.bak-{os.getpid()}")
         os.rename(out, old)
         try:
@@ -160,9 +166,17 @@ def _swap(partial: Path, out: Path) -> None:
             raise
         _sync_folder(out.parent)
         _remove(old)
-    else:
-        os.replace(partial, out)
-        _sync_folder(out.parent)
+    _sync_folder(out.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step (Linux's renameat2). False where the system or the file system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    if rename is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    failed: int = rename(here, os.fsencode(one), here, os.fsencode(other), exchange)
+    return failed == 0
 
 
 def _sync(path: Path) -> None:

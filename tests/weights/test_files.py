@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
-from permgraph.atomic_write import replacing
+from permgraph.atomic_write import _exchange, replacing
 from permgraph.errors import FileError, PlanError
 from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.weights.apply import apply, apply_checkpoint
@@ -246,6 +246,45 @@ def test_71_a_kill_between_the_two_renames_is_repaired(make_folder: Maker, tmp_p
     with pytest.raises(FileError, match="exists"):
         apply_checkpoint(NET.plan, PERMS, source, out)
     assert content(out) == before
+
+
+SWAP = """
+import os, signal, sys
+from pathlib import Path
+from permgraph import atomic_write
+from permgraph.atomic_write import _exchange, replacing
+
+kill = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[1] == "before":
+    atomic_write._swap = kill
+if sys.argv[1] == "between":
+    os.rename = kill
+if sys.argv[1] == "after":
+    atomic_write._sync_folder = lambda path, sync=atomic_write._sync_folder: kill() if path.name == "place" else sync(path)
+with replacing(Path(sys.argv[2]), folder=True, force=True, mark="mark") as partial:
+    for name in ("mark", "other"):
+        (partial / name).write_text("new")
+"""
+
+
+@pytest.mark.parametrize(("when", "left"), [("before", "old"), ("between", "new"), ("after", "new")])
+def test_71_a_kill_at_any_step_of_an_exchange_leaves_the_old_or_the_new(
+    tmp_path: Path, when: str, left: str
+) -> None:
+    out = tmp_path / "place" / "out"
+    out.mkdir(parents=True)
+    for name in ("mark", "other"):
+        (out / name).write_text("old")
+    (tmp_path / "probe").mkdir()
+    (tmp_path / "probe2").mkdir()
+    if not _exchange(tmp_path / "probe", tmp_path / "probe2"):
+        pytest.skip("this file system cannot exchange two names")
+    done = subprocess.run([sys.executable, "-c", SWAP, when, str(out)], timeout=60)
+    assert done.returncode == (0 if when == "between" else -signal.SIGKILL)  # nothing is renamed twice
+    assert {p.name: p.read_text() for p in out.iterdir()} == {"mark": left, "other": left}
+    with replacing(out, folder=True, force=True, mark="mark") as partial:
+        (partial / "mark").write_text("newest")
+    assert [p.name for p in out.parent.iterdir()] == ["out"] and (out / "mark").read_text() == "newest"
 
 
 def test_67_too_little_space_is_seen_before_anything_is_written(tmp_path: Path) -> None:
