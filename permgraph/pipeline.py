@@ -93,7 +93,12 @@ def align(
         if keep is not None and moments is not None:
             so_far[kept_path(keep, "perms")] = perms
         checked = check_function(b, plan, perms, bar) if verify else Checked(b.name, why=SKIPPED)
-    return Aligned(plan, perms, (*notes, checked.text()), checked)
+    return Aligned(plan, perms, (*read_as(a, b), *notes, checked.text()), checked)
+
+
+def read_as(*encoders: Encoder) -> tuple[str, ...]:
+    """What of each folder takes part, in words."""
+    return tuple(dict.fromkeys(f"{e.name}: {e.source.note}" for e in encoders if e.source.note))
 
 
 def refuse_unmatchable(plan: Plan | None, calibration: Calibration | None, matcher: str) -> None:
@@ -132,7 +137,7 @@ def aligned(
 ) -> Aligned:
     """Permutations that were matched before, with the function check. Raises VerificationError."""
     checked = check_function(b, plan, perms, bar) if check else Checked(b.name, why=SKIPPED)
-    return Aligned(plan, perms, (checked.text(),), checked)
+    return Aligned(plan, perms, (*read_as(b), checked.text()), checked)
 
 
 def check_function(b: Encoder, plan: Plan, perms: Permutations, bar: Bar | None = None) -> Checked:
@@ -266,7 +271,7 @@ def repair_merged(
     from permgraph.weights.record import Record
     from permgraph.weights.repair import repair
 
-    subject, model_b = open_encoder(merged), b.module()
+    subject, model_b = open_encoder(merged, model_class=a.model_class), b.module()
     model_b.load_state_dict(apply(aligned.plan, aligned.perms, model_b.state_dict()))
     module = subject.module()
     pairs = batches_for(a, b, calibration)

@@ -16,6 +16,7 @@ from permgraph.cli.options import (
     AudioArg,
     Batch,
     Checkpoint,
+    Class,
     Clips,
     Data,
     Exclude,
@@ -68,6 +69,7 @@ def match(
     ] = False,
     state: State = "",
     allow_empty: AllowEmpty = False,
+    model_class: Class = "",
     json_: Json = False,
 ) -> None:
     """Match B's units to A's on calibration data."""
@@ -83,7 +85,7 @@ def match(
     refuse_foreign(out, plan_file, a, b)
     refuse_unmatchable(plan, calibration, matcher)
     refuse_checkpoint(checkpoint, plan, a, b, plan_file, out)
-    one, other = pair_of(a, b, per_model_rate, state)
+    one, other = pair_of(a, b, per_model_rate, state, model_class, plan)
     done = align(
         one,
         other,
@@ -102,7 +104,11 @@ def match(
         print(matching_text(done.perms.report))
     for note in done.notes:
         say(note)
-    options = [*(["--per-model-rate"] if per_model_rate else []), *(["--state", state] if state else [])]
+    options = [
+        *(["--per-model-rate"] if per_model_rate else []),
+        *(["--state", state] if state else []),
+        *(["--class", model_class] if model_class else []),
+    ]
     following = next_step("merge", a, b, "--plan", plan_file, "--perms", out, *options, "-o", "MERGED")
     say(f"Permutations written to {out}. {following}")
 
@@ -156,6 +162,7 @@ def merge(
     integers_of_a: IntegersOfA = False,
     parametrized: Parametrized = "direction",
     allow_empty: AllowEmpty = False,
+    model_class: Class = "",
     json_: Json = False,
 ) -> None:
     """Align B to A and average: the whole pipeline in one command."""
@@ -189,7 +196,7 @@ def merge(
         pipeline.refuse_other_plan(plan, perms, str(perms_file))
         if calibration.given:
             calibration.refuse_missing()
-    one, other = pair_of(a, b, per_model_rate, state)
+    one, other = pair_of(a, b, per_model_rate, state, model_class, plan)
     plan = plan or pipeline.plan_for(one, groups, exclude, mode)
     tensor_weights = ratios_of(plan, group_weights)
     if perms is not None:
