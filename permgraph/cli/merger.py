@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -34,14 +35,11 @@ from permgraph.cli.options import (
     Text,
     Where,
 )
-from permgraph.cli.shared import (
-    calibration_of,
-    next_step,
-    pair_of,
-    print_json,
-    say,
-)
+from permgraph.cli.shared import calibration_of, next_step, pair_of, print_json, say
 from permgraph.errors import UsageError
+
+if TYPE_CHECKING:
+    from permgraph.pipeline import Aligned
 
 
 @app.command()
@@ -96,19 +94,17 @@ def match(
         checkpoint=checkpoint,
         bar=progress_bar,
         keep=out,
+        say=say,
     )
     done.perms.save(out)
     if json_:
-        print_json({"written": [str(out)], "report": done.perms.report, "notes": list(done.notes)})
+        _print_json([out], done, done.notes)
     else:
         print(matching_text(done.perms.report))
     for note in done.notes:
         say(note)
-    options = [
-        *(["--per-model-rate"] if per_model_rate else []),
-        *(["--state", state] if state else []),
-        *(["--class", model_class] if model_class else []),
-    ]
+    typed = {"--state": state, "--class": model_class}
+    options = ["--per-model-rate"] * per_model_rate + [x for pair in typed.items() if pair[1] for x in pair]
     following = next_step("merge", a, b, "--plan", plan_file, "--perms", out, *options, "-o", "MERGED")
     say(f"Permutations written to {out}. {following}")
 
@@ -214,6 +210,7 @@ def merge(
             verify=not no_check,
             keep=out,
             keep_plan=plan_file is None,
+            say=say,
         )
     if done.perms.report.get("groups") and not json_:
         print(matching_text(done.perms.report))
@@ -240,13 +237,18 @@ def merge(
         )
     notes = [*done.notes, *notes]
     if json_:
-        print_json({"written": list(map(str, written)), "report": done.perms.report, "notes": notes})
+        _print_json(written, done, notes)
     for note in notes:
         say(note)
     for path in written:
         say(f"Merged model written to {path}.")
     if written[0].is_dir():
         say(next_step("report", *written))
+
+
+def _print_json(written: Sequence[Path], done: Aligned, notes: Sequence[str]) -> None:
+    fields = {"written": list(map(str, written)), "report": done.perms.report, "notes": list(notes)}
+    print_json({**fields, **({"memory": done.memory.to_json()} if done.memory else {})})
 
 
 @app.command()
