@@ -71,7 +71,7 @@ def section_rows(report: dict[str, Any], by_section: bool = True) -> list[tuple[
 def _section(name: str, row: Row, groups: dict[str, Row]) -> str:
     """The paper names the first convolution, the others, the features entering W_O, and those leaving W1 (`ffn1`) or
     entering W2."""
-    role = row["role"]
+    role: str = row["role"]
     if role == "ffn" and row.get("observed") == "leaving":
         return "W1"
     layers = [int(other.partition(".")[2]) for other, row in groups.items() if row["role"] == "cnn"]
