@@ -50,6 +50,7 @@ def trace(
     kwargs: Mapping[str, Any] | None = None,
     *,
     name: str | None = None,
+    model_class: str = "",
 ) -> Trace:
     """Capture one path through a network, in eval mode. No weight is read; the meta device will do.
 
@@ -62,6 +63,8 @@ def trace(
             name, or a single one. Batch 1 and a short input do. Not needed when `model` is a string.
         kwargs: further arguments, by name.
         name: what to call the network in reports (default: its class, or the string).
+        model_class: of a folder, id or alias, the class of transformers that is traced, with its head ("HubertForCTC"), or
+            "config" for the one that config.json names; the base model when not given.
 
     Returns:
         The trace: operations with shapes, and the tensors of the state.
@@ -75,7 +78,7 @@ def trace(
     if isinstance(model, str):
         from permgraph.frontend.sources import load_source
 
-        return load_source(model).trace(name)
+        return load_source(model, model_class=model_class).trace(name)
     return capture(model, example_inputs, kwargs, name)
 
 

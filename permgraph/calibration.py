@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from permgraph.errors import FileError, MatchError, UsageError
-from permgraph.inputs.batches import Batches, text_batches, user_batches
+from permgraph.inputs.batches import Batches, text_batches, text_lines, user_batches
 from permgraph.ir.plan import Plan
 
 if TYPE_CHECKING:
     from permgraph.inputs.audio import AudioPairs, Receiver
     from permgraph.ir.moments import Moments
+    from permgraph.matching.memory import Memory
     from permgraph.weights.encoder import Encoder
 
 USUAL = 5.0  # seconds of a clip
@@ -62,30 +63,67 @@ class Calibration:
 
     def refuse_missing(self) -> None:
         """Data that is not there, told before any model is built. Raises FileError, UsageError."""
-        from permgraph.inputs.sources import gather
+        from permgraph.frontend.factory import user_function
+        from permgraph.inputs import images, sources
 
+        if self.where and not self.audio:
+            raise UsageError("--where keeps rows of a manifest of audio: give one with --audio.")
         if self.audio:
-            gather(self.audio, self.where)
+            sources.gather(self.audio, self.where)
+        if self.images:
+            images.refuse_missing(self.images)
         for file in self.text:
             if not Path(file).is_file():
                 raise FileError(f"{file}: no such text file.")
+        text_lines(self.text)
         place, _, name = self.data.rpartition(":")
         if self.data and not (place and name):
             raise UsageError(f"--data {self.data}: write file.py:function.")
         if place.endswith(".py") and not Path(place).expanduser().is_file():
             raise UsageError(f"--data {self.data}: no such file: {place}.")
-        if self.where and not self.audio:
-            raise UsageError("--where keeps rows of a manifest of audio: give one with --audio.")
+        if self.data:
+            user_function(self.data)  # its file is run; the function, which may take long, is not called
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """One pass of both models over the data.
+
+    notes   what is to be said of the data
+    used    what was used of them
+    memory  what it was estimated to need
+    """
+
+    moments: Moments
+    notes: tuple[str, ...]
+    used: dict[str, Any]
+    memory: Memory
 
 
 def calibrate_on(
-    a: Encoder, b: Encoder, plan: Plan, calibration: Calibration, checkpoint: Path | None, bar: Bar | None
-) -> tuple[Moments, tuple[str, ...], dict[str, Any]]:
-    """One pass of both models over the data; the moments, what is to be said of the data, and what was used of it."""
+    a: Encoder,
+    b: Encoder,
+    plan: Plan,
+    calibration: Calibration,
+    checkpoint: Path | None,
+    bar: Bar | None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Calibrated:
+    """One pass of both models over the data. `say` is told the memory that it will need, before it starts.
+
+    Raises MatchError where that is more than there is.
+    """
     from permgraph.matching.calibration import calibrate
 
     with (bar or silent)("reading headers") as step:
         pairs = batches_for(a, b, calibration, step)
+    memory = memory_for(a, b, plan, None if calibration.data else pairs, checkpoint is not None)
+    memory.refuse()
+    say(memory.text())
+    if memory.scarce:
+        say(
+            "Warning: that is more than is available. A smaller --batch, or fewer groups at a time, need less."
+        )
     if isinstance(pairs, Batches):
         told: Any = pairs.identity
     else:
@@ -96,9 +134,30 @@ def calibrate_on(
         step(0, pairs.total)
         moments = calibrate(plan, a.module(), b.module(), pairs, checkpoint=checkpoint, data=data)
     if isinstance(pairs, Batches):
-        return moments, pairs.notes, {"data": list(pairs.notes) or [Path(p).name for p in calibration.named]}
+        named = list(pairs.notes) or [Path(p).name for p in calibration.named]
+        return Calibrated(moments, pairs.notes, {"data": named}, memory)
     used = {"seconds": pairs.seconds, "sources": pairs.report.to_json()["sources"]}
-    return moments, (*_notes(a, b, pairs), *pairs.report.notes()), used
+    return Calibrated(moments, (*_notes(a, b, pairs), *pairs.report.notes()), used, memory)
+
+
+def memory_for(
+    a: Encoder, b: Encoder, plan: Plan, pairs: AudioPairs | Batches | None, checkpoint: bool
+) -> Memory:
+    """What one pass will need. The first batch shows how large the inputs are; a function of the user's, None, is not asked."""
+    from torch.utils._pytree import tree_leaves
+
+    from permgraph.frontend.batches import sides
+    from permgraph.matching.memory import needed
+
+    weights = sum(p.numel() for e in (a, b) for p in e.source.module.parameters())
+    first = None if pairs is None else next(iter(pairs), None)
+    tensors = [] if first is None else tree_leaves(sides(first)[0])
+    return needed(plan, weights, a.trace, tensors[0].numel() if tensors else None, checkpoint)
+
+
+def read_as(*encoders: Encoder) -> tuple[str, ...]:
+    """What of each folder takes part, in words."""
+    return tuple(dict.fromkeys(f"{e.name}: {e.source.note}" for e in encoders if e.source.note))
 
 
 def batches_for(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from permgraph.calibration import Bar, Calibration, batches_for, calibrate_on, silent
+from permgraph.calibration import Bar, Calibrated, Calibration, batches_for, calibrate_on, read_as, silent
 from permgraph.errors import MatchError, PlanError
 from permgraph.ir.kept import Savable, kept_on_failure
 from permgraph.ir.permutations import Permutations
@@ -20,7 +20,7 @@ from permgraph.symmetry.infer import infer
 from permgraph.verification.checkpoints import SKIPPED, Checked
 
 if TYPE_CHECKING:
-    from permgraph.ir.moments import Moments
+    from permgraph.matching.memory import Memory
     from permgraph.weights.encoder import Encoder
     from permgraph.weights.record import Applied
 
@@ -29,13 +29,14 @@ PERMUTATIONS = "permutations.safetensors"  # beside the weights of a merged mode
 
 @dataclass(frozen=True)
 class Aligned:
-    """B's units brought to A's: the plan, the permutations (with their report), notes on the audio, and what became
-    of the function check."""
+    """B's units brought to A's: the plan, the permutations (with their report), notes on the audio, what became of the
+    function check, and the memory that the calibration was estimated to need."""
 
     plan: Plan
     perms: Permutations
     notes: tuple[str, ...] = ()
     checked: Checked | None = None
+    memory: Memory | None = None
 
 
 def plan_for(encoder: Encoder, groups: str = "", exclude: str = "", mode: str = "exact") -> Plan:
@@ -60,11 +61,13 @@ def align(
     verify: bool = True,
     keep: Path | None = None,
     keep_plan: bool = False,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Aligned:
     """Match B's units to A's on calibration data, and check that the permuted B computes what B computes.
 
     keep   where a later step fails, the moments and permutations so far are saved under names that begin so,
            and with keep_plan the plan
+    say    is told the memory that the calibration will need
 
     Raises MatchError when the matcher needs data and there is none, VerificationError when the function of B
     would change.
@@ -74,11 +77,10 @@ def align(
     refuse_unmatchable(plan, calibration, matcher)
     if not plan.groups:
         return Aligned(plan, Permutations({}, {"matcher": matcher, "seed": seed, "groups": {}}, plan.origin))
-    moments: Moments | None = None
-    notes: tuple[str, ...] = ()
-    used: dict[str, Any] = {}
+    done: Calibrated | None = None
     if calibration is not None and calibration.given:
-        moments, notes, used = calibrate_on(a, b, plan, calibration, checkpoint, bar)
+        done = calibrate_on(a, b, plan, calibration, checkpoint, bar, say)
+    moments = done.moments if done else None
     so_far: dict[Path, Savable] = {}
     with kept_on_failure(so_far):
         if keep is not None and moments is not None:
@@ -89,11 +91,12 @@ def align(
             perms = match(plan, moments, matcher, seed)
             step(1, 1)
         report = {**perms.report, "selection": plan.selection, "a": a.name, "b": b.name}
-        perms = replace(perms, report=report | ({"calibration": used} if used else {}))
+        perms = replace(perms, report=report | ({"calibration": done.used} if done else {}))
         if keep is not None and moments is not None:
             so_far[kept_path(keep, "perms")] = perms
         checked = check_function(b, plan, perms, bar) if verify else Checked(b.name, why=SKIPPED)
-    return Aligned(plan, perms, (*notes, checked.text()), checked)
+    notes = (*read_as(a, b), *(done.notes if done else ()), checked.text())
+    return Aligned(plan, perms, notes, checked, done.memory if done else None)
 
 
 def refuse_unmatchable(plan: Plan | None, calibration: Calibration | None, matcher: str) -> None:
@@ -132,7 +135,7 @@ def aligned(
 ) -> Aligned:
     """Permutations that were matched before, with the function check. Raises VerificationError."""
     checked = check_function(b, plan, perms, bar) if check else Checked(b.name, why=SKIPPED)
-    return Aligned(plan, perms, (checked.text(),), checked)
+    return Aligned(plan, perms, (*read_as(b), checked.text()), checked)
 
 
 def check_function(b: Encoder, plan: Plan, perms: Permutations, bar: Bar | None = None) -> Checked:
@@ -266,7 +269,7 @@ def repair_merged(
     from permgraph.weights.record import Record
     from permgraph.weights.repair import repair
 
-    subject, model_b = open_encoder(merged), b.module()
+    subject, model_b = open_encoder(merged, model_class=a.model_class), b.module()
     model_b.load_state_dict(apply(aligned.plan, aligned.perms, model_b.state_dict()))
     module = subject.module()
     pairs = batches_for(a, b, calibration)

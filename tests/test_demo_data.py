@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +17,17 @@ from permgraph.errors import FileError, UsageError
 from permgraph.inputs.audio import AudioPairs, Preprocess
 from permgraph.inputs.synthetic import KINDS, RATE, synthesise
 from permgraph.ir.permutations import source_slots
+from permgraph.weights.encoder import open_encoder
 
 
 @pytest.fixture(scope="module")
 def encoders():
     return [AutoModel.from_pretrained(folder).eval() for folder in demo_models()]
+
+
+def receives(folder: Path) -> Preprocess:
+    encoder = open_encoder(folder)
+    return Preprocess(encoder.sampling_rate, encoder.do_normalize)
 
 
 def test_they_are_small():
@@ -31,7 +38,7 @@ def test_they_are_small():
 def test_they_load_and_run_in_float32(encoders):
     for model, folder in zip(encoders, demo_models(), strict=True):
         assert model.dtype == torch.float32
-        assert Preprocess.load(folder) == Preprocess(RATE, normalize=True)
+        assert receives(folder) == Preprocess(RATE, normalize=True)
         features = model(torch.randn(2, RATE)).last_hidden_state
         assert features.shape[:2] == (2, 49)
         assert features.isfinite().all() and features.std() > 0.1
@@ -102,10 +109,12 @@ def test_another_kind_is_refused():
 def test_their_units_correspond_on_audio_that_did_not_match_them(encoders, tmp_path):
     """Matched on some clips, they correlate on others, in every group: it is not the luck of the choice."""
     plan = pg.plan(pg.infer(pg.trace(encoders[0], (torch.zeros(1, RATE // 2),))), groups="cnn,heads,ffn2")
-    hears = [Preprocess.load(folder) for folder in demo_models()]
+    receivers = [receives(folder) for folder in demo_models()]
     one, other = (
         pg.calibrate(
-            plan, *encoders, AudioPairs(demo_audio(tmp_path / str(seed), seed), *hears, seconds=4.0, batch=4)
+            plan,
+            *encoders,
+            AudioPairs(demo_audio(tmp_path / str(seed), seed), *receivers, seconds=4.0, batch=4),
         )
         for seed in (0, 1)
     )

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FACTORIES = ROOT / "tools" / "networks" / "gallery.py"
 # Name of the picture → what is traced, what it is.
 NETWORKS = {
+    "attention": (f"{FACTORIES}:attention", "One attention layer, explained in attention.md"),
     "hubert-base": ("hubert", "HuBERT-base, 12 layers on 7 convolutions"),
     "whisper-large-v3": ("whisper-large-v3", "The encoder of Whisper large v3"),
     "llama-7b": (f"{FACTORIES}:llama_7b", "Llama 2 7B"),

@@ -12,6 +12,7 @@ from permgraph.cli.app import app
 from permgraph.cli.early import refuse_foreign
 from permgraph.cli.options import (
     DEFAULT_TRACE,
+    Class,
     Exclude,
     Free,
     Groups,
@@ -50,10 +51,11 @@ def trace(
     json_: Json = False,
     strict: Strict = False,
     unfold: Unfold = False,
+    model_class: Class = "",
 ) -> None:
     """Capture a network and print its permutation groups."""
     refuse_foreign(out, Path(model))
-    found = capture_model(model)
+    found = capture_model(model, model_class)
     found.save(out)
     spec = infer_spec(found, free_output, strict)
     if json_:
@@ -89,6 +91,7 @@ def plan(
     json_: Json = False,
     strict: Strict = False,
     unfold: Unfold = False,
+    model_class: Class = "",
 ) -> None:
     """Pick groups; print and write what to permute and un-permute."""
     from permgraph.planning.compile import compile_plan
@@ -100,12 +103,12 @@ def plan(
     if target is not None and not is_trace_file(target):  # before it is built
         refuse_foreign(out)
         refuse_unknown_terms(groups, exclude)
-    found = trace_of(target)
+    found = trace_of(target, model_class)
     refuse_foreign(out, Path(target or DEFAULT_TRACE))
     spec = infer_spec(found, free_output, strict)
     made = compile_plan(spec, groups, exclude, mode)
     if mode != "exact" and measure:
-        made = measured(made, found, target)
+        made = measured(made, found, target, model_class)
     made.save(out)
     if json_:
         print_json({**made.document(), "steps": encode(made)["spec"]["places"]})
@@ -113,6 +116,9 @@ def plan(
     print(steps_text(made, unfold))
     for note in select(spec, groups, exclude).notes:
         say(f"Note: {note}.")
+    if target is not None and not is_trace_file(target):
+        for note in found.notes:  # `trace` has told those of a trace file
+            say(f"{target}: {visible(note)}.")
     picture = [out] if target is None else [target, "--plan", out]
     say(f"Plan written to {out}. {next_step('draw', *picture)}")
     if made.groups:
@@ -125,12 +131,13 @@ def why(
     axis: Annotated[str, typer.Argument(help="An axis, written tensor[number].")],
     other: Annotated[str | None, typer.Argument(help="Another axis.")] = None,
     free_output: Free = False,
+    model_class: Class = "",
     json_: Json = False,
 ) -> None:
     """Explain why an axis is in its group, pinned, or tied to another."""
     from permgraph.reporting.explain import explain_json, explain_text
 
-    found = trace_of(model)
+    found = trace_of(model, model_class)
     if json_:
         print_json(explain_json(found, axis, other, free_output))
     else:
@@ -150,6 +157,7 @@ def apply(
     no_check: NoCheck = False,
     other_weights: OtherWeights = False,
     state: State = "",
+    model_class: Class = "",
     json_: Json = False,
 ) -> None:
     """Permute a checkpoint, once its function is checked to be kept."""
@@ -164,7 +172,9 @@ def apply(
 
     def function_check() -> dict[str, Any]:
         made.append(
-            Checked(source.name, why=SKIPPED) if no_check else check_checkpoint(source, plan, perms, state)
+            Checked(source.name, why=SKIPPED)
+            if no_check
+            else check_checkpoint(source, plan, perms, state, model_class)
         )
         return made[-1].record()
 
@@ -196,6 +206,7 @@ def verify(
         int, typer.Option(min=1, help="How often to check, each time with other noise and permutations.")
     ] = 1,
     free_output: Free = False,
+    model_class: Class = "",
     json_: Json = False,
 ) -> None:
     """Measure that permuted weights compute the same (float64)."""
@@ -203,7 +214,7 @@ def verify(
     from permgraph.verification.verdict import check_model
 
     chosen = Plan.load(plan_file) if plan_file else None
-    result = check_model(model, chosen, seeds, free_output)
+    result = check_model(model, chosen, seeds, free_output, model_class)
     if json_:
         print_json(result.to_json())
     else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +17,7 @@ from permgraph.cli.options import (
     AudioArg,
     Batch,
     Checkpoint,
+    Class,
     Clips,
     Data,
     Exclude,
@@ -33,14 +35,11 @@ from permgraph.cli.options import (
     Text,
     Where,
 )
-from permgraph.cli.shared import (
-    calibration_of,
-    next_step,
-    pair_of,
-    print_json,
-    say,
-)
+from permgraph.cli.shared import calibration_of, next_step, pair_of, print_json, say
 from permgraph.errors import UsageError
+
+if TYPE_CHECKING:
+    from permgraph.pipeline import Aligned
 
 
 @app.command()
@@ -68,6 +67,7 @@ def match(
     ] = False,
     state: State = "",
     allow_empty: AllowEmpty = False,
+    model_class: Class = "",
     json_: Json = False,
 ) -> None:
     """Match B's units to A's on calibration data."""
@@ -83,7 +83,7 @@ def match(
     refuse_foreign(out, plan_file, a, b)
     refuse_unmatchable(plan, calibration, matcher)
     refuse_checkpoint(checkpoint, plan, a, b, plan_file, out)
-    one, other = pair_of(a, b, per_model_rate, state)
+    one, other = pair_of(a, b, per_model_rate, state, model_class, plan)
     done = align(
         one,
         other,
@@ -94,15 +94,17 @@ def match(
         checkpoint=checkpoint,
         bar=progress_bar,
         keep=out,
+        say=say,
     )
     done.perms.save(out)
     if json_:
-        print_json({"written": [str(out)], "report": done.perms.report, "notes": list(done.notes)})
+        _print_json([out], done, done.notes)
     else:
         print(matching_text(done.perms.report))
     for note in done.notes:
         say(note)
-    options = [*(["--per-model-rate"] if per_model_rate else []), *(["--state", state] if state else [])]
+    typed = {"--state": state, "--class": model_class}
+    options = ["--per-model-rate"] * per_model_rate + [x for pair in typed.items() if pair[1] for x in pair]
     following = next_step("merge", a, b, "--plan", plan_file, "--perms", out, *options, "-o", "MERGED")
     say(f"Permutations written to {out}. {following}")
 
@@ -156,6 +158,7 @@ def merge(
     integers_of_a: IntegersOfA = False,
     parametrized: Parametrized = "direction",
     allow_empty: AllowEmpty = False,
+    model_class: Class = "",
     json_: Json = False,
 ) -> None:
     """Align B to A and average: the whole pipeline in one command."""
@@ -189,7 +192,7 @@ def merge(
         pipeline.refuse_other_plan(plan, perms, str(perms_file))
         if calibration.given:
             calibration.refuse_missing()
-    one, other = pair_of(a, b, per_model_rate, state)
+    one, other = pair_of(a, b, per_model_rate, state, model_class, plan)
     plan = plan or pipeline.plan_for(one, groups, exclude, mode)
     tensor_weights = ratios_of(plan, group_weights)
     if perms is not None:
@@ -207,6 +210,7 @@ def merge(
             verify=not no_check,
             keep=out,
             keep_plan=plan_file is None,
+            say=say,
         )
     if done.perms.report.get("groups") and not json_:
         print(matching_text(done.perms.report))
@@ -233,13 +237,18 @@ def merge(
         )
     notes = [*done.notes, *notes]
     if json_:
-        print_json({"written": list(map(str, written)), "report": done.perms.report, "notes": notes})
+        _print_json(written, done, notes)
     for note in notes:
         say(note)
     for path in written:
         say(f"Merged model written to {path}.")
     if written[0].is_dir():
         say(next_step("report", *written))
+
+
+def _print_json(written: Sequence[Path], done: Aligned, notes: Sequence[str]) -> None:
+    fields = {"written": list(map(str, written)), "report": done.perms.report, "notes": list(notes)}
+    print_json({**fields, **({"memory": done.memory.to_json()} if done.memory else {})})
 
 
 @app.command()

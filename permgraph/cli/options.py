@@ -15,6 +15,15 @@ Model = Annotated[
         help="Alias (hubert, mert, whisper-tiny, …), Hugging Face folder or id, or file.py:factory.",
     ),
 ]
+Class = Annotated[
+    str,
+    typer.Option(
+        "--class",
+        metavar="CLASS",
+        help="Of a model folder, the class of transformers that is read, with its head: HubertForCTC, say, or config for "
+        "the one that config.json names. Without it: the base model.",
+    ),
+]
 Target = Annotated[
     str | None,
     typer.Argument(

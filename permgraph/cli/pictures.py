@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from permgraph.cli.app import app
-from permgraph.cli.options import Free, Json, Unfold
+from permgraph.cli.options import Class, Free, Json, Unfold
 from permgraph.cli.shared import print_json, say, subject_of
 from permgraph.errors import UsageError
 
@@ -21,12 +21,13 @@ def tree(
     ] = None,
     unfold: Unfold = False,
     free_output: Free = False,
+    model_class: Class = "",
     json_: Json = False,
 ) -> None:
     """Show which groups live within which."""
     from permgraph.reporting.tree import tree_text
 
-    _, spec, chosen = subject_of(target, None, free_output)
+    _, spec, chosen = subject_of(target, None, free_output, model_class)
     if json_:
         print_json({**spec.document(), "selected": None if chosen is None else list(chosen.selected)})
     else:
@@ -48,6 +49,7 @@ def draw(
     groups: Annotated[str, typer.Option("--groups", "-g", help="Draw only where these groups are.")] = "",
     layer: Annotated[str, typer.Option(help="Draw only this module and its neighbours.")] = "",
     free_output: Free = False,
+    model_class: Class = "",
     json_: Json = False,
 ) -> None:
     """Draw the permutation graph."""
@@ -59,7 +61,7 @@ def draw(
     form_of(out, format_)
     options = Options(direction, unfold, (), layer)
     refuse_output(out, folder=False, force=True, inputs=_files(target, plan_file))
-    found, spec, chosen = subject_of(target, plan_file, free_output)
+    found, spec, chosen = subject_of(target, plan_file, free_output, model_class)
     names = select(spec, groups).names if groups else ()
     made = picture(found, spec, chosen, replace(options, groups=names))
     written = render(made, out, format_)
@@ -91,6 +93,7 @@ def view(
         str, typer.Option("--format", help="html (a page), or model-explorer (JSON).")
     ] = "html",
     free_output: Free = False,
+    model_class: Class = "",
     json_: Json = False,
 ) -> None:
     """Make a page to explore groups and matchings in a browser."""
@@ -105,7 +108,7 @@ def view(
     if format_ not in FORMATS:
         raise UsageError(f"--format {format_}: use {' or '.join(FORMATS)}.")
     refuse_output(out, folder=False, force=True, inputs=_files(target, plan_file, perms_file, moments_file))
-    found, spec, chosen = subject_of(target, plan_file, free_output)
+    found, spec, chosen = subject_of(target, plan_file, free_output, model_class)
     files = export(Subject(found, spec, chosen, perms_file, moments_file), out, format_, figures)
     if json_:
         print_json({"written": [str(path) for path in files]})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from permgraph.cli.options import DEFAULT_TRACE
-from permgraph.errors import FileError, TraceError, UsageError
+from permgraph.errors import FileError, PlanError, TraceError, UsageError
 
 if TYPE_CHECKING:
     from permgraph.calibration import Calibration
@@ -20,13 +20,20 @@ if TYPE_CHECKING:
     from permgraph.weights.encoder import Encoder
 
 
-def trace_of(target: str | None) -> Trace:
+def trace_of(target: str | None, model_class: str = "") -> Trace:
     """The trace in a file, or of a MODEL traced now."""
     from permgraph.ir.trace import Trace
 
     if target is None or is_trace_file(target):
+        refuse_class(model_class, target or DEFAULT_TRACE)
         return Trace.load(target or DEFAULT_TRACE)
-    return capture_model(target)
+    return capture_model(target, model_class)
+
+
+def refuse_class(model_class: str, file: str | Path) -> None:
+    """--class beside a trace file, whose class was chosen when it was traced."""
+    if model_class:
+        raise UsageError(f"--class {model_class}: {file} is traced already. Give MODEL in its place.")
 
 
 def is_trace_file(target: str) -> bool:
@@ -36,7 +43,7 @@ def is_trace_file(target: str) -> bool:
 
 
 def subject_of(
-    target: str | None, plan_file: Path | None, free_output: bool
+    target: str | None, plan_file: Path | None, free_output: bool, model_class: str = ""
 ) -> tuple[Trace, PermSpec, Plan | None]:
     """What a picture shows: the trace, its groups, and the plan when TARGET or --plan names one."""
     from permgraph.ir.plan import Plan
@@ -49,7 +56,9 @@ def subject_of(
             f"Give both: TRACE --plan {plan_file}."
         )
     chosen = Plan.load(plan_file) if plan_file else None
-    found = trace_of(target)
+    if chosen is not None and target is not None and not is_trace_file(target) and not model_class:
+        model_class = _class_of_plan(target, chosen)
+    found = trace_of(target, model_class)
     if chosen is not None and chosen.fingerprint != found.fingerprint:
         raise UsageError(
             f"{plan_file}: the plan was made for {chosen.spec.model}, another architecture than the trace of "
@@ -58,10 +67,16 @@ def subject_of(
     return found, chosen.spec if chosen else infer_spec(found, free_output, False), chosen
 
 
-def capture_model(model: str) -> Trace:
+def capture_model(model: str, model_class: str = "") -> Trace:
     from permgraph.frontend.sources import load_source
 
-    return load_source(model).trace()
+    return load_source(model, model_class=model_class).trace()
+
+
+def _class_of_plan(model: str | Path, plan: Plan) -> str:
+    from permgraph.frontend.model_classes import class_of_plan
+
+    return class_of_plan(model, plan.spec)
 
 
 def infer_spec(found: Trace, free_output: bool, strict: bool) -> PermSpec:
@@ -78,7 +93,7 @@ def infer_spec(found: Trace, free_output: bool, strict: bool) -> PermSpec:
     return spec
 
 
-def measured(made: Plan, found: Trace, target: str | None) -> Plan:
+def measured(made: Plan, found: Trace, target: str | None, model_class: str = "") -> Plan:
     """The plan with the change it makes to the function of the MODEL that was typed.
 
     What a trace file says of its model is a label: nothing is built or imported by it.
@@ -91,19 +106,53 @@ def measured(made: Plan, found: Trace, target: str | None) -> Plan:
         return made
     from permgraph.verification.verdict import measured_change
 
-    return measured_change(made, found, target)
+    return measured_change(made, found, target, model_class)
 
 
-def pair_of(a: Path, b: Path, per_model_rate: bool, state: str = "") -> tuple[Encoder, Encoder]:
-    """Both models; `state` says which weights of single files that hold several."""
+def pair_of(
+    a: Path,
+    b: Path,
+    per_model_rate: bool,
+    state: str = "",
+    model_class: str = "",
+    plan: Plan | None = None,
+) -> tuple[Encoder, Encoder]:
+    """Both models; `state` says which weights of single files that hold several. Folders are read as `model_class`, or
+    as the class that the plan was made for."""
     from permgraph.weights.encoder import compare, open_encoder
 
     for path in (a, b):
         if not path.expanduser().exists():
             raise FileError(f"{path}: no such file or folder.")
-    one, other = (open_encoder(p, state="" if p.is_dir() else state) for p in (a, b))
+    kind = model_class
+    if plan is not None and not kind:
+        kind = _class_of_plan(a, plan) or _class_of_plan(b, plan)
+    one, other = (
+        open_encoder(path, model_class=kind)
+        if path.is_dir()
+        else open_encoder(path, state=state, model_class=model_class)
+        for path in (a, b)
+    )
     compare(one, other, per_model_rate=per_model_rate)
+    for encoder in (one, other):
+        if encoder.model_class:
+            _ = encoder.stored  # refuses weights without the head, before anything is run
+        if model_class and plan is not None:
+            _refuse_other_class(encoder, plan.spec)
     return one, other
+
+
+def _refuse_other_class(encoder: Encoder, spec: PermSpec) -> None:
+    """A plan of another class than the one that was named. Raises PlanError."""
+    from permgraph.ir.names import canonical
+
+    held = {canonical(name) for name in encoder.source.module.state_dict()}
+    lacking = [n for n in spec.tensors if canonical(n) not in held and n not in spec.unused]
+    if lacking:
+        raise PlanError(
+            f"--class {encoder.model_class}: {encoder.name} has no {lacking[0]!r} then, which the plan made for {spec.model} "
+            "knows. Leave --class out, or plan the model with this --class."
+        )
 
 
 def calibration_of(

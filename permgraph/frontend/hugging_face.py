@@ -63,7 +63,7 @@ def saved_model(file: Path) -> Any:
     import torch
 
     config, base = read_config(file)
-    kind = _declared_class(_read(file), config) or base
+    kind = declared_class(file, config) or base
     try:
         with torch.device("meta"):
             return kind(config)
@@ -73,7 +73,7 @@ def saved_model(file: Path) -> Any:
 
 def base_model(file: Path, config: Any, base: type[nn.Module]) -> nn.Module:
     """The base model as it is inside the class that config.json names, which may leave a pooler out; else a `base` alone."""
-    declared = _declared_class(_read(file), config)
+    declared = declared_class(file, config)
     if declared is not None and not issubclass(declared, base):
         inner = declared(config).base_model
         if isinstance(inner, base):
@@ -81,11 +81,11 @@ def base_model(file: Path, config: Any, base: type[nn.Module]) -> nn.Module:
     return base(config)
 
 
-def _declared_class(data: dict[str, Any], config: Any) -> Any:
-    """The first of `architectures` that transformers itself has, for this configuration."""
+def declared_class(file: Path, config: Any) -> Any:
+    """The first of the `architectures` in config.json that transformers itself has, for this configuration; else None."""
     import transformers
 
-    names = data.get("architectures")
+    names = _read(file).get("architectures")
     for name in names if isinstance(names, list) else ():
         kind = getattr(transformers, name, None) if isinstance(name, str) else None
         if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel):
@@ -118,6 +118,12 @@ def example_shape(module: nn.Module, config: Any, name: str) -> tuple[tuple[int,
             " Write a function that returns (module, example_inputs) and give it as file.py:factory."
         )
     return shape, torch.float32
+
+
+def decoder_shape(module: nn.Module, config: Any) -> tuple[int, ...]:
+    """Shape of the token ids that the decoder of a whole encoder-decoder takes; () when it has none."""
+    takes = "decoder_input_ids" in inspect.signature(module.forward).parameters
+    return (1, FRAMES - 2) if takes and getattr(config, "is_encoder_decoder", False) else ()
 
 
 def plain_config(data: dict[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,8 @@ class Source:
     args, kwargs  example inputs, on the module's device
     prefix        what the checkpoint puts before the module's names, such as "encoder." when only the encoder
                   of a model is traced; "" for a whole model
+    model_class   the class of transformers, where a head is part of it; "" for a base model and a factory's
+    note          what of the model was traced, for its reader; "" when that is all there is
     """
 
     name: str
@@ -47,18 +49,23 @@ class Source:
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
     prefix: str = ""
+    model_class: str = ""
+    note: str = ""
 
     def trace(self, name: str | None = None) -> Trace:
         """Captured on its example inputs (seconds), under its own name or another one. Raises TraceError."""
         from permgraph.frontend.capture import capture
 
-        return capture(self.module, self.args, self.kwargs, name or self.name)
+        found = capture(self.module, self.args, self.kwargs, name or self.name)
+        return replace(found, notes=(self.note, *found.notes)) if self.note else found
 
 
-def load_source(model: str, device: str = "meta") -> Source:
+def load_source(model: str, device: str = "meta", model_class: str = "") -> Source:
     """Resolve `model` (see the head of this file).
 
     `device` is where alias and folder models are built: "meta" needs no memory, "cpu" gives random weights.
+    `model_class` is a class of transformers to build whole, or "config" for the one that config.json names; without it
+    the base model is built, of encoder-decoders the encoder.
 
     Raises:
         UsageError: it names nothing that exists.
@@ -66,11 +73,13 @@ def load_source(model: str, device: str = "meta") -> Source:
     """
     path = Path(model).expanduser()
     if is_alias(model) and not (path / "config.json").is_file():
-        return _from_alias(model, aliases()[model], device)
+        return _from_alias(model, aliases()[model], device, model_class)
     if path.name == "config.json" and path.is_file():
         path = path.parent
     if path.is_dir():
-        return _from_folder(path, device)
+        return _from_folder(path, device, model_class)
+    if model_class and (":" in model or path.is_file()):
+        raise UsageError(f"--class {model_class}: {model} is no model folder, hub id or alias.")
     if ":" in model:
         from permgraph.frontend.factory import call_factory
 
@@ -80,31 +89,37 @@ def load_source(model: str, device: str = "meta") -> Source:
     if path.is_file():
         raise UsageError(f"{model}: a file. Give the folder with its config.json. {_FORMS}")
     if _HUB_ID.fullmatch(model) and not model.startswith("."):
-        return _from_hub(model, device)
+        return _from_hub(model, device, model_class)
     raise UsageError(
         f"{model}: no such model.{nearest(model, aliases())} {_FORMS} Aliases: {', '.join(aliases())}."
     )
 
 
-def _from_alias(name: str, architecture: Architecture, device: str) -> Source:
+def _from_alias(name: str, architecture: Architecture, device: str, model_class: str) -> Source:
     import torch
     import transformers
 
+    from permgraph.frontend.model_classes import described, head_class
+
     config = getattr(transformers, architecture.config)(**architecture.overrides)
-    kind = getattr(transformers, architecture.model)
-    module, prefix = _build(f"{name}: {architecture.model}", kind, config, architecture.submodule, device)
+    base = getattr(transformers, architecture.model)
+    kind = head_class(model_class, config, base, None)
+    if kind is not None:
+        return _whole(name, kind, config, device, f"{name}: {kind.__name__}")
+    module, prefix = _build(f"{name}: {base.__name__}", base, config, architecture.submodule, device)
     example = torch.zeros(architecture.shape, dtype=getattr(torch, architecture.dtype), device=device)
-    return Source(name, module, (example,), prefix=prefix)
+    note = described(base, None, None, bool(prefix)) if model_class else ""
+    return Source(name, module, (example,), prefix=prefix, note=note)
 
 
-def _from_folder(folder: Path, device: str) -> Source:
+def _from_folder(folder: Path, device: str, model_class: str) -> Source:
     file = folder / "config.json"
     if not file.is_file():
         raise UsageError(f"{folder}: no config.json in it, so it is not a Hugging Face model folder.")
-    return _from_config(folder.resolve().name, file, device)
+    return _from_config(folder.resolve().name, file, device, model_class)
 
 
-def _from_hub(hub_id: str, device: str) -> Source:
+def _from_hub(hub_id: str, device: str, model_class: str) -> Source:
     """Download config.json, nothing else."""
     from huggingface_hub import hf_hub_download
 
@@ -117,23 +132,45 @@ def _from_hub(hub_id: str, device: str) -> Source:
             f"{hub_id}: no such folder, and its config.json cannot be read from the Hugging Face hub"
             f" ({type(error).__name__}).{instead or ' Offline, give a folder with its config.json.'}"
         ) from error
-    return _from_config(hub_id, file, device)
+    return _from_config(hub_id, file, device, model_class)
 
 
-def _from_config(name: str, file: Path, device: str) -> Source:
+def _from_config(name: str, file: Path, device: str, model_class: str) -> Source:
     import torch
 
-    from permgraph.frontend.hugging_face import base_model, example_shape, read_config
+    from permgraph.frontend.hugging_face import base_model, declared_class, example_shape, read_config
+    from permgraph.frontend.model_classes import described, head_class
 
-    config, model_class = read_config(file)
+    config, base = read_config(file)
+    kind = head_class(model_class, config, base, file)
+    if kind is not None:
+        return _whole(name, kind, config, device, f"{file}: {kind.__name__}")
     submodule = "encoder" if getattr(config, "is_encoder_decoder", False) else ""
 
     def build(config: Any) -> nn.Module:
-        return base_model(file, config, model_class)
+        return base_model(file, config, base)
 
-    module, prefix = _build(f"{file}: {model_class.__name__}", build, config, submodule, device)
+    module, prefix = _build(f"{file}: {base.__name__}", build, config, submodule, device)
     shape, dtype = example_shape(module, config, str(file))
-    return Source(name, module, (torch.zeros(shape, dtype=dtype, device=device),), prefix=prefix)
+    note = described(base, None, declared_class(file, config), bool(prefix))
+    example = torch.zeros(shape, dtype=dtype, device=device)
+    return Source(name, module, (example,), prefix=prefix, note=note)
+
+
+def _whole(name: str, kind: Any, config: Any, device: str, what: str) -> Source:
+    """A class of transformers with all that it has: heads, decoders."""
+    import torch
+
+    from permgraph.frontend.hugging_face import decoder_shape, example_shape
+    from permgraph.frontend.model_classes import described
+
+    module, _ = _build(what, kind, config, "", device)
+    shape, dtype = example_shape(module, config, what)
+    args = (torch.zeros(shape, dtype=dtype, device=device),)
+    decoder = decoder_shape(module, config)
+    kwargs = {"decoder_input_ids": torch.zeros(decoder, dtype=torch.int64, device=device)} if decoder else {}
+    note = described(kind, kind, None, False)
+    return Source(name, module, args, kwargs, model_class=kind.__name__, note=note)
 
 
 def _build(
@@ -163,7 +200,7 @@ def _keep_the_representation(module: nn.Module, args: Any, output: Any) -> Any:
     They are intermediate features that only the pre-training loss reads. HuBERT does not return them; as an
     output they would pin the last convolution.
     """
-    if not isinstance(output, Mapping) or "extract_features" not in output:
+    if not isinstance(output, Mapping) or not {"extract_features", "last_hidden_state"} <= set(output):
         return output
     from transformers.modeling_outputs import BaseModelOutput
 

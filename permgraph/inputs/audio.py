@@ -1,4 +1,4 @@
-"""Audio for calibration: the same moments in time, as each of the two models wants to hear them.
+"""Audio for calibration: the same moments in time, as each of the two models receives them.
 
 Every batch holds clips of one length (padding would change the features of a GroupNorm front end), in an
 order that depends on the files alone. What could not be used is skipped, counted and listed, up to a bound.
@@ -43,30 +43,10 @@ class Receiver(Protocol):
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a model wants its audio: `rate` in Hz, `normalize` to zero mean and unit variance per clip."""
+    """How a model receives raw audio: `rate` in Hz, `normalize` to zero mean and unit variance per clip."""
 
     rate: int = 16_000
     normalize: bool = False
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Preprocess:
-        """From a model folder's preprocessor_config.json; the defaults when it has none. Raises FileError."""
-        import json
-
-        path = Path(folder) / "preprocessor_config.json"
-        if not path.exists():
-            return cls()
-        try:
-            data = json.loads(path.read_bytes())
-            rate, size = int(data.get("sampling_rate", cls.rate)), int(data.get("feature_size", 1))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise FileError(f"{shown(path)}: not a preprocessor configuration: {error}.") from error
-        if size != 1 or rate <= 0:
-            raise FileError(
-                f"{shown(path)}: feature_size {size}, sampling_rate {rate}: this model does not hear raw "
-                "audio. Calibrate it from Python with batches of its own."
-            )
-        return cls(rate, bool(data.get("do_normalize", False)))
 
     def __call__(self, data: Samples, clip: Clip) -> Samples:
         data = c.resample(data, clip, self.rate)
@@ -157,10 +137,10 @@ class AudioPairs:
             same = list(group)
             for start in range(0, len(same), self.batch):
                 part = same[start : start + self.batch]
-                heard = [(clip, data) for clip in part if (data := self._read(clip)) is not None]
-                if heard:
-                    self.current = tuple(clip.source.name for clip, _ in heard)
-                    yield Pair(*(p.batch([p(data, clip) for clip, data in heard]) for p in (self.a, self.b)))
+                kept = [(clip, data) for clip in part if (data := self._read(clip)) is not None]
+                if kept:
+                    self.current = tuple(clip.source.name for clip, _ in kept)
+                    yield Pair(*(p.batch([p(data, clip) for clip, data in kept]) for p in (self.a, self.b)))
                 done += len(part)
                 self.progress(done, len(self.clips))
         if not self.report.clips:

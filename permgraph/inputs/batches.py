@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ class Batches:
     make      begins a pass
     identity  what tells these data from others, for a run that is resumed
     notes     what is to be said of them
-    total     batches of a pass; 0 where only the pass shows it
+    total     batches of a pass, or at most so many; 0 where only the pass shows it
     """
 
     def __init__(
@@ -30,15 +30,18 @@ class Batches:
         self.progress: Progress = lambda done, total: None
 
     def __iter__(self) -> Iterator[Any]:
+        done = 0
         for done, batch in enumerate(self._make(), 1):
             yield batch
             self.progress(done, self.total)
+        if done != self.total:
+            self.progress(done, done)
 
 
 def user_batches(text: str, limit: int | None = None) -> Batches:
     """What the function `file.py:batches` yields: anything that `permgraph.calibrate` takes. Its file is run.
 
-    limit  at most so many batches
+    limit  at most so many batches; what is shown as the total until the function has returned a list, say
 
     Raises UsageError when there is no such function, TraceError when it fails or gives nothing to go through.
     """
@@ -47,12 +50,15 @@ def user_batches(text: str, limit: int | None = None) -> Batches:
         found = call_function(text)
         if not isinstance(found, Iterable) or isinstance(found, (str, bytes, dict)):
             raise TraceError(f"{text}: returned a {type(found).__name__}; it must yield batches.")
+        if isinstance(found, Sized):
+            batches.total = len(found) if limit is None else min(len(found), limit)
         for count, batch in enumerate(found):
             if limit is not None and count >= limit:
                 return
             yield batch
 
-    return Batches(make, text)
+    batches = Batches(make, text, total=limit or 0)
+    return batches
 
 
 def text_batches(
@@ -66,7 +72,7 @@ def text_batches(
     Raises FileError for a file that cannot be read, MatchError when the folder has no tokenizer or there is no text.
     """
     tokenizer = _tokenizer(folder)
-    lines = [line for file in files for line in _lines(Path(file))][:limit]
+    lines = text_lines(files)[:limit]
     tokens: dict[int, list[list[int]]] = defaultdict(list)
     for line in lines:
         ids = tokenizer(line, truncation=True, max_length=length)["input_ids"]
@@ -85,6 +91,17 @@ def text_batches(
     identity = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     total = sum(-(-len(same) // batch) for same in tokens.values())
     return Batches(make, identity, (f"{len(lines)} lines of text, the tokenizer of {folder.name}",), total)
+
+
+def text_lines(files: Sequence[str]) -> list[str]:
+    """The lines of text files, without empty ones. Raises FileError for one that cannot be read or holds no text."""
+    found: list[str] = []
+    for file in files:
+        lines = _lines(Path(file))
+        if not lines:
+            raise FileError(f"{file}: no text in it.")
+        found += lines
+    return found
 
 
 def _tokenizer(folder: Path) -> Any:

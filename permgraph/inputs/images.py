@@ -13,6 +13,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 FILES = ("preprocessor_config.json", "processor_config.json")
+NEEDED = "--images needs Pillow: pip install 'permgraph[images]'."
 MASKS = ("pixel_mask", "pixel_attention_mask")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, per channel
 
@@ -209,12 +211,19 @@ def gather(arguments: Sequence[str]) -> list[Path]:
     return sorted(found.values(), key=os.fsencode)
 
 
+def refuse_missing(arguments: Sequence[str]) -> None:
+    """What can be told of images before a model is built. Raises FileError; MatchError when Pillow is not installed."""
+    if find_spec("PIL") is None:
+        raise MatchError(NEEDED)
+    gather(arguments)
+
+
 def read(file: Path) -> Any:
     """An image, upright. Raises BadImage; MatchError when Pillow is not installed."""
     try:
         from PIL import Image, ImageOps
     except ModuleNotFoundError as error:
-        raise MatchError("--images needs Pillow: pip install 'permgraph[images]'.") from error
+        raise MatchError(NEEDED) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -50,6 +50,7 @@ def measure(
 
     role, units    units of the group over all slots of its ancestors
     moved          percent of them that come from another place (the paper's Table II)
+    observed       "leaving" or "entering", where the selection chose between the two (ffn1, ffn2)
     fixed          how many do not; `by_chance`: how many would not in a random element of the selected groups
     correlation    mean Pearson correlation of matched units, dead ones as 0; `identity`: of units left in
                    place; `shuffled`: of units permuted at random within the selected groups
@@ -57,7 +58,7 @@ def measure(
     samples        frames counted; `excluded`: left out because of NaN
     warnings       in words
 
-    Without moments only the first five. `probes` are the rows of `measure_probes`. The order of heads is judged
+    Without moments only what needs none. `probes` are the rows of `measure_probes`. The order of heads is judged
     where it was decided (`deciding`, as in `match`): queries and keys are aligned inside the heads, and often not at all.
     """
     rows: dict[str, Row] = {}
@@ -72,6 +73,7 @@ def measure(
             "moved": 100 * float((~stay).mean()),
             "fixed": int(stay.sum()),
             "by_chance": len(source) / orders,
+            **({"observed": plan.taps[group.name]} if group.name in plan.taps else {}),
         }
         own = [] if moments is None else [probes[key] for key in _own(plan.spec, group, moments, deciding)]
         if own:

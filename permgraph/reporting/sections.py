@@ -64,12 +64,16 @@ def section_rows(report: dict[str, Any], by_section: bool = True) -> list[tuple[
     groups: dict[str, Row] = report.get("groups", {})
     sections: dict[str, list[Row]] = {}
     for name, row in groups.items():
-        sections.setdefault(_section(name, row["role"], groups) if by_section else name, []).append(row)
+        sections.setdefault(_section(name, row, groups) if by_section else name, []).append(row)
     return [(clean(label), *_cells(rows)) for label, rows in sections.items()]
 
 
-def _section(name: str, role: str, groups: dict[str, Row]) -> str:
-    """The paper names the first convolution, the others, the features entering W_O, and those entering W2."""
+def _section(name: str, row: Row, groups: dict[str, Row]) -> str:
+    """The paper names the first convolution, the others, the features entering W_O, and those leaving W1 (`ffn1`) or
+    entering W2."""
+    role: str = row["role"]
+    if role == "ffn" and row.get("observed") == "leaving":
+        return "W1"
     layers = [int(other.partition(".")[2]) for other, row in groups.items() if row["role"] == "cnn"]
     if role != "cnn":
         return _SECTIONS.get(role, role)

@@ -72,11 +72,15 @@ def check_encoder(encoder: Encoder, plan: Plan, perms: Permutations) -> Checked:
     return Checked(encoder.name, check)
 
 
-def check_checkpoint(path: str | Path, plan: Plan, perms: Permutations, state: str = "") -> Checked:
+def check_checkpoint(
+    path: str | Path, plan: Plan, perms: Permutations, state: str = "", model_class: str = ""
+) -> Checked:
     """The same for a checkpoint, when its model can be built from its configuration; else it says why not.
 
-    No code is run: neither of the folder, nor of a factory that the plan names. Raises VerificationError.
+    Of a folder the class is checked that the plan was made for. No code is run: neither of the folder, nor of a factory
+    that the plan names. Raises VerificationError.
     """
+    from permgraph.frontend.model_classes import class_of_plan
     from permgraph.weights.encoder import open_encoder
 
     path = Path(path)
@@ -88,7 +92,8 @@ def check_checkpoint(path: str | Path, plan: Plan, perms: Permutations, state: s
         )
     architecture = plan.spec.model if is_alias(plan.spec.model) and not path.is_dir() else None
     try:
-        return check_encoder(open_encoder(path, architecture, state), plan, perms)
+        kind = model_class or class_of_plan(path, plan.spec)
+        return check_encoder(open_encoder(path, architecture, state, kind), plan, perms)
     except VerificationError:
         raise
     except (PermgraphError, NotImplementedError, RuntimeError) as error:

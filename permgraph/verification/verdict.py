@@ -62,17 +62,20 @@ class FunctionCheck:
 
 
 def check_model(
-    model: str, plan: Plan | None = None, seeds: int = 1, free_output: bool = False
+    model: str, plan: Plan | None = None, seeds: int = 1, free_output: bool = False, model_class: str = ""
 ) -> FunctionCheck:
-    """Check all groups of MODEL, or those of a plan made for it.
+    """Check all groups of MODEL, or those of a plan made for it, as the class that the plan was made for.
 
     Raises PlanError when the plan was made for another architecture; CheckError when nothing can be measured.
     """
+    from permgraph.frontend.model_classes import class_of_plan
     from permgraph.frontend.sources import load_source
 
+    if plan is not None and not model_class:
+        model_class = class_of_plan(model, plan.spec)
     # Traced as `permgraph trace` does it: on the meta device some models take another path through their masks.
-    trace = load_source(model).trace(model)
-    source, weights = with_weights(model)
+    trace = load_source(model, model_class=model_class).trace(model)
+    source, weights = with_weights(model, model_class)
     spec: PermSpec | Plan
     if plan is not None:
         if trace.fingerprint != plan.fingerprint:
@@ -101,23 +104,23 @@ def measure(
     return max(checks, key=lambda check: check.change / check.limit)
 
 
-def measured_change(plan: Plan, trace: Trace, model: str) -> Plan:
+def measured_change(plan: Plan, trace: Trace, model: str, model_class: str = "") -> Plan:
     """The plan with the change it makes to the function of MODEL, which it was made for and which `trace` is of."""
-    source, _ = with_weights(model)
+    source, _ = with_weights(model, model_class)
     args, kwargs = random_inputs(source, trace)
     return replace(plan, change=verify(source.module, args, plan, kwargs).change)
 
 
-def with_weights(model: str) -> tuple[Source, str]:
+def with_weights(model: str, model_class: str = "") -> tuple[Source, str]:
     """The model on the CPU: a folder's weights, a factory's own, or random ones."""
     from permgraph.frontend.sources import load_source
 
     with seeded(0):
-        source = load_source(model, device="cpu")
+        source = load_source(model, "cpu", model_class)
     folder = Path(model)
     if folder.is_dir() and any((*folder.glob("*.safetensors*"), *folder.glob("pytorch_model*.bin*"))):
         from permgraph.weights.encoder import open_encoder
 
-        open_encoder(folder).load_into(source.module)
+        open_encoder(folder, model_class=model_class).load_into(source.module)
         return source, "loaded"
     return source, "own" if ":" in model else "random"

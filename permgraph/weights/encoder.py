@@ -48,6 +48,7 @@ class Encoder:
     audio          what it receives, for a model of raw audio
     architecture   what `source` is built from: an alias or a folder
     state          which weights of a file that holds several, as for `open_checkpoint`
+    model_class    the class of transformers that is read, where a head is part of it; "" for the base model
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Encoder:
     audio: Preprocessing
     architecture: str
     state: str = ""
+    model_class: str = ""
 
     @property
     def sampling_rate(self) -> int | None:
@@ -100,12 +102,13 @@ class Encoder:
         from permgraph.frontend.sources import load_source
 
         with no_init_weights():  # random values would take seconds; the strict check leaves none to need them
-            module = load_source(self.architecture, device="cpu").module
+            module: Any = load_source(self.architecture, "cpu", self.model_class).module
+        module.tie_weights()  # which transformers leaves out where nothing is initialised
         self.load_into(module)
-        return module.to(device=device, dtype=dtype).eval()
+        return module.to(device=device, dtype=dtype).eval()  # type: ignore[no-any-return]
 
     def load_into(self, module: nn.Module) -> None:
-        """Write the weights into a module of this architecture, cast to its dtypes. Raises like `module`."""
+        """Write the weights into such a module, cast to its dtypes. Raises like `module`."""
         refuse_quantised(self.checkpoint.infos, str(self.path), self.checkpoint.config)
         state = module.state_dict()
         with torch.no_grad():
@@ -116,8 +119,10 @@ class Encoder:
                     state[name].zero_()  # not stored, not read: the same in every run
 
 
-def open_encoder(path: str | Path, architecture: str | Path | None = None, state: str = "") -> Encoder:
-    """Open a Hugging Face folder or a single file of weights; `state` is for a file, as for `open_checkpoint`.
+def open_encoder(
+    path: str | Path, architecture: str | Path | None = None, state: str = "", model_class: str = ""
+) -> Encoder:
+    """Open a folder, as a `model_class` (see `load_source`), or a single file, of which `state` as for `open_checkpoint`.
 
     architecture   for a file: the alias or the folder whose configuration it has; found by its shapes
                    among the published HuBERT sizes when not given
@@ -126,12 +131,14 @@ def open_encoder(path: str | Path, architecture: str | Path | None = None, state
     """
     path = Path(path).expanduser()
     if not path.is_dir():
+        if model_class:
+            raise UsageError(f"--class {model_class}: {path} is a single file, not a model folder.")
         return replace(_from_file(path, architecture, state), state=state)
     if architecture is not None:
         raise UsageError(
             f"{path}: a folder has its own config.json; architecture= ({architecture}) is for a file."
         )
-    return _open(path, path.resolve().name, open_checkpoint(path), str(path.resolve()))
+    return _open(path, path.resolve().name, open_checkpoint(path), str(path.resolve()), model_class)
 
 
 def _from_file(path: Path, architecture: str | Path | None, state: str) -> Encoder:
@@ -164,14 +171,13 @@ def _from_file(path: Path, architecture: str | Path | None, state: str) -> Encod
     return encoder
 
 
-def _open(path: Path, name: str, checkpoint: Checkpoint, architecture: str) -> Encoder:
+def _open(path: Path, name: str, checkpoint: Checkpoint, architecture: str, model_class: str = "") -> Encoder:
     from permgraph.frontend.sources import load_source
 
-    source = load_source(architecture)
-    made: Any = source.module.config
-    config = json.loads(json.dumps(made.to_dict(), default=str))
+    source = load_source(architecture, model_class=model_class)
+    config = json.loads(json.dumps(source.module.config.to_dict(), default=str))  # type: ignore[union-attr, operator]
     audio = _preprocessing(source, architecture, config, checkpoint.settings)
-    return Encoder(path, name, config, checkpoint, source, audio, architecture)
+    return Encoder(path, name, config, checkpoint, source, audio, architecture, "", source.model_class)
 
 
 def _fit(module: nn.Module, checkpoint: Checkpoint, where: str) -> dict[str, str]:
@@ -225,7 +231,6 @@ def _find_architecture(path: Path, checkpoint: Checkpoint) -> str:
 def _preprocessing(
     source: Source, architecture: str, config: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> Preprocessing:
-    """What a model that takes raw audio receives."""
     if "conv_kernel" not in config or len(source.args[0].shape) != 2:
         return Preprocessing(None, False)
     folder = Path(architecture).expanduser()
@@ -249,17 +254,24 @@ def compare(a: Encoder, b: Encoder, per_model_rate: bool = False) -> None:
     """Refuse two encoders that are not one architecture, or that have different sampling rates.
 
     Equal configurations are enough; otherwise the captured networks decide (pre- and post-norm models have the
-    same shapes). `per_model_rate` accepts two rates. Raises FileError with the table of differing fields.
+    same shapes). Heads of one class have to name their outputs alike. `per_model_rate` accepts two rates.
+    Raises FileError with the table of differing fields.
     """
     differing = {
         key: (a.config.get(key), b.config.get(key))
         for key in sorted({*a.config, *b.config})
-        if a.config.get(key) != b.config.get(key) and not _HARMLESS.fullmatch(key)
+        if a.config.get(key) != b.config.get(key)
+        and (not _HARMLESS.fullmatch(key) or (a.model_class and key == "id2label"))
     }
     if differing and (_shapes(a) != _shapes(b) or a.trace.fingerprint != b.trace.fingerprint):
         raise FileError(
             f"{a.name} (A) and {b.name} (B) are not one architecture; their channels cannot be paired.\n"
             f"{_table(differing, a.name, b.name)}\nChoose two models with the same of these."
+        )
+    if a.model_class and "id2label" in differing:
+        raise FileError(
+            f"the heads of {a.name} (A) and {b.name} (B) name their outputs differently; they cannot be averaged.\n"
+            f"{_table(differing, a.name, b.name)}\nLeave --class out to merge what is below the heads."
         )
     if a.sampling_rate != b.sampling_rate and not per_model_rate:
         raise FileError(

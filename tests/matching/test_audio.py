@@ -118,19 +118,6 @@ def test_normalisation_is_that_of_transformers(tmp_path):
     np.testing.assert_allclose(b[0].numpy(), wave, atol=1e-7)
 
 
-def test_preprocessor_config(tmp_path):
-    assert Preprocess.load(tmp_path) == Preprocess(16_000, False)
-    path = tmp_path / "preprocessor_config.json"
-    path.write_text(json.dumps({"sampling_rate": 24_000, "do_normalize": True, "feature_size": 1}))
-    assert Preprocess.load(tmp_path) == Preprocess(24_000, True)
-    path.write_text(json.dumps({"feature_size": 80}))
-    with pytest.raises(FileError, match="does not hear raw audio"):
-        Preprocess.load(tmp_path)
-    path.write_text("[]")
-    with pytest.raises(FileError, match="not a preprocessor configuration"):
-        Preprocess.load(tmp_path)
-
-
 def test_48_nothing_to_use(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileError, match="no audio files"):

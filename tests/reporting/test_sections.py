@@ -26,6 +26,12 @@ def test_sections_are_those_of_the_paper() -> None:
     assert sections_text(report).splitlines()[0].split()[:3] == ["section", "units", "moved"]
 
 
+def test_the_same_units_are_w1_where_they_were_matched_leaving_it() -> None:
+    for word, section in (("ffn1", "W1"), ("ffn2", "W2"), ("ffn", "W2"), ("ffn.0", "W2")):
+        report = match(pg.plan(spec("hubert"), word), None, "random").report
+        assert [row[0] for row in section_rows(report)] == [section]
+
+
 @pytest.mark.parametrize("groups", ["heads", "heads.*/v", "heads,qk", "ffn"])
 def test_fixed_points_expected_by_chance_are_those_of_random_elements(groups: str) -> None:
     plan = pg.plan(spec("hubert"), groups)

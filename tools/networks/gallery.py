@@ -87,6 +87,31 @@ class GroupNormUNet(nn.Module):
         return self.last(functional.silu(self.norm(x)))
 
 
+class Attention(nn.Module):
+    """One layer of self-attention between an input and an output projection: 4 heads of 8 channels."""
+
+    def __init__(self, width: int = 24, heads: int = 4, size: int = 8) -> None:
+        super().__init__()
+        self.heads = heads
+        self.embed = nn.Linear(10, width)
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, heads * size) for _ in range(3))
+        self.out_proj = nn.Linear(heads * size, width)
+        self.read = nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        q, k, v = (
+            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mixed = functional.scaled_dot_product_attention(q, k, v)
+        return self.read(x + self.out_proj(mixed.transpose(1, 2).flatten(2)))
+
+
+def attention() -> Made:
+    return Attention().eval(), (torch.zeros(1, 5, 10),)
+
+
 def unet() -> Made:
     return GroupNormUNet().eval(), (torch.zeros(1, 3, 32, 32),)
 

@@ -9,7 +9,7 @@ from permgraph.reporting.drawing.cards import Look
 from permgraph.reporting.drawing.colours import Ink
 from permgraph.reporting.drawing.fonts import shortened
 from permgraph.reporting.drawing.scene import Curve, Item, Rect, Scene, Text, moved
-from permgraph.reporting.tables import Row, family, rows
+from permgraph.reporting.tables import Row, counts, family, rows
 from permgraph.reporting.text import clean
 
 _MOST = 40  # rows shown; an unusual network can have hundreds
@@ -56,10 +56,10 @@ def _width(column: list[Line]) -> float:
 
 def _title(spec: PermSpec, plan: Plan | None, width: float) -> list[Text]:
     model = Text(0, 14, shortened(clean(spec.model), 14, width, True), 14, True)
-    words = f"{len(spec.groups)} groups, 10^{spec.log10_order:,.0f} permutations that keep the function"
+    words = f"{counts(spec)}, 10^{spec.log10_order:,.0f} permutations that keep the function"
     if plan is not None:
         what = clean(plan.selection or ", ".join(plan.selected)) or "nothing"
-        words += f"; the plan moves {what} in {len(plan.steps)} steps, the rest is pale"
+        words = f"{counts(spec, plan.selected)}; the plan moves {what} in {len(plan.steps)} steps, the rest is pale"
     return [model, Text(0, 29, shortened(words, _SIZE, width), _SIZE, fill=colours.GREY)]
 
 
@@ -105,6 +105,7 @@ def _marks(spec: PermSpec, most: float) -> list[Line]:
         frame = Rect(2, -8, _SWATCH - 4, 8, "none", colours.UNKNOWN, 1.4, 2, "4 2")
         lines.append([frame, _words(indent, f"{len(spec.unknown_ops)} ops without a rule")])
     for mark, text in (
+        ("S", "one elementary group: its units in any order"),
         ("P", "permute, where units are produced"),
         ("P⁻¹", "un-permute, where they are consumed"),
     ):

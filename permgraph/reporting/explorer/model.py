@@ -20,7 +20,7 @@ from permgraph.reporting.drawing.fold import Run, fold, runs
 from permgraph.reporting.drawing.graph import Box, Layout, build
 from permgraph.reporting.drawing.modules import home, levels
 from permgraph.reporting.drawing.picture import folded_home
-from permgraph.reporting.tables import symmetry
+from permgraph.reporting.tables import counts, symmetry
 from permgraph.reporting.text import clean
 
 FORMAT = 1
@@ -45,6 +45,7 @@ def model(trace: Trace, spec: PermSpec, plan: Plan | None = None) -> dict[str, A
     return {
         "format": FORMAT,
         "model": clean(trace.model, _NAME),
+        "counts": counts(spec, None if plan is None else plan.selected),
         "groups": [_group(group, look, numbers) for group in spec.groups],
         "boxes": [_box(box, graph, own, spec, numbers) for _, box in graph.nodes(data="box")],
         "wires": [

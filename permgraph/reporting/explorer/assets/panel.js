@@ -39,7 +39,7 @@ function overview(net, onSelect) {
   });
   return [
     html("h2", {}, net.model),
-    html("p", {}, `${net.groups.length} groups, ${power} permutations that keep the function.`),
+    html("p", {}, `${net.counts}: ${power} permutations keep the function. An elementary group is one set of units in any order; a composite one, all that lives within an outermost.`),
     net.selection === null ? null : html("p", {}, `The plan moves ${net.selection}; the rest is pale.`),
     html("table", {}, lines),
     net.unused.length ? html("p", {}, `Not read by the network: ${net.unused.slice(0, 8).join(", ")}${net.unused.length > 8 ? " …" : ""}`) : null,
@@ -50,7 +50,7 @@ function overview(net, onSelect) {
 function groupsPanel(net, groups, onSelect, onTensor) {
   if (groups.length > 1) {
     return [html("h2", {}, foldNames(groups.map((g) => net.groups[g].name)).join(", ")),
-      html("p", {}, `${groups.length} groups.`),
+      html("p", {}, `${groups.length} elementary groups.`),
       html("ul", { class: "plain" }, groups.slice(0, 400).map((g) => html("li", {}, groupButton(net, g, onSelect), ` ${net.groups[g].symmetry}`)))];
   }
   const [g] = groups, group = net.groups[g];

@@ -1,0 +1,170 @@
+"""Memory: what a calibration will need, told before it starts, beside what the machine has left."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from permgraph.errors import MatchError
+from permgraph.ir.plan import Plan
+from permgraph.ir.trace import Node, Trace
+from permgraph.matching.probes import choose_probes, layout_of
+
+WIDE, SINGLE = 8, 4  # bytes of a float64, of a float32
+SAVING = (
+    4  # a checkpoint is written from: the moments so far, those of the last batches, their sum, and its bytes
+)
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a calibration needs beside what the process already holds.
+
+    models       the weights of A and B
+    moments      sums, squares and products of the units of all probes
+    activations  of a batch, where its shape is known before the start; else None
+    largest      the probe whose moments are largest
+    available    bytes that this process may still take; None where the system does not say
+    """
+
+    models: int
+    moments: int
+    activations: int | None
+    largest: str
+    available: int | None
+
+    @property
+    def total(self) -> int:
+        return self.models + self.moments + (self.activations or 0)
+
+    @property
+    def scarce(self) -> bool:
+        """Whether it is estimated to need more than is available."""
+        return self.available is not None and self.total > self.available
+
+    def text(self) -> str:
+        """One sentence."""
+        batch = (
+            "beside the activations of a batch"
+            if self.activations is None
+            else f"activations of a batch {size(self.activations)}"
+        )
+        held = "" if self.available is None else f"; {size(self.available)} are available"
+        parts = f"both models {size(self.models)}, moments {size(self.moments)}, {batch}"
+        return f"Calibration needs about {size(self.total)} of memory ({parts}){held}."
+
+    def refuse(self) -> None:
+        """Raises MatchError where models and moments alone, which are known exactly, do not fit."""
+        if self.available is not None and self.models + self.moments > self.available:
+            raise MatchError(
+                f"{self.text()} Give fewer groups at a time (-g, -x): the largest moments are those of {self.largest}."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "total": self.total}
+
+
+def needed(
+    plan: Plan, weights: int, trace: Trace, inputs: int | None = None, checkpoint: bool = False
+) -> Memory:
+    """The estimate.
+
+    weights     numbers in both models together; they are run in float32
+    trace       of a model, on its short example
+    inputs      numbers in the first argument of a batch; None when that is not known
+    checkpoint  whether moments are saved on the way
+    """
+    moments = {key: _moments(plan, key) for key in choose_probes(plan)}
+    total = sum(moments.values()) * (SAVING if checkpoint else 1)
+    largest = max(moments, key=lambda key: moments[key], default="")
+    batch = None if inputs is None else _activations(plan, trace, inputs)
+    return Memory(SINGLE * weights, total, batch, largest.partition(" ")[0], available())
+
+
+def _moments(plan: Plan, key: str) -> int:
+    """float64: per slot the product of all pairs of units, and shift, sum and square of each unit of A and B."""
+    probe = choose_probes(plan)[key]
+    units = layout_of(plan.spec, probe).units
+    slots = max(1, math.prod(probe.positions.shape) // units)
+    return WIDE * slots * (units * units + 6 * units)
+
+
+def _activations(plan: Plan, trace: Trace, inputs: int) -> int:
+    """float32: what the probes hold, as columns of A and B and as B's are computed, and the largest results on the way.
+    All that depends on the input grows with it, as along batch and time."""
+    example = next((node.shape for node in trace.nodes if node.op == "input"), ())
+    factor = inputs / max(1, math.prod(example))
+    probed = sum(math.prod(trace.by_name[n].shape) for n in _nodes(plan) if n in trace.by_name)
+    largest = max((math.prod(node.shape) for node in _fed(trace)), default=0)
+    return round(SINGLE * factor * (3 * probed + 2 * largest))
+
+
+def _fed(trace: Trace) -> Iterator[Node]:
+    """The nodes that depend on an input."""
+    seen: set[str] = set()
+    for node in trace.nodes:
+        if node.op == "input" or not seen.isdisjoint(node.refs()):
+            seen.add(node.name)
+            yield node
+
+
+def _nodes(plan: Plan) -> set[str]:
+    return {probe.node for probe in choose_probes(plan).values()}
+
+
+def available() -> int | None:
+    """Bytes that this process may still take: of the machine, of its container, of its own limit; None if none is known."""
+    known = [*_of_machine(), *_of_container(), *_of_limits()]
+    return max(0, min(known)) if known else None
+
+
+def _of_machine() -> Iterator[int]:
+    """Free memory with what the system gives back when asked (caches), and swap."""
+    try:
+        rows = dict(line.split(":", 1) for line in _MEMINFO.read_text(encoding="ascii").splitlines())
+        yield 1024 * sum(int(rows[name].split()[0]) for name in ("MemAvailable", "SwapFree"))
+    except (OSError, KeyError, ValueError, IndexError):
+        names = ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES")
+        pages = next((name for name in names if name in os.sysconf_names), None)
+        if pages is not None:
+            yield os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _of_container() -> Iterator[int]:
+    try:
+        limit = int((_CGROUP / "memory.max").read_text(encoding="ascii"))
+        rows = dict(
+            line.split() for line in (_CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
+        )
+        used = int((_CGROUP / "memory.current").read_text(encoding="ascii"))
+        yield limit - used + int(rows.get("inactive_file", 0))
+    except (OSError, ValueError):  # no such limit here
+        return
+
+
+def _of_limits() -> Iterator[int]:
+    """`ulimit -v` counts addresses, `ulimit -d` data: what is left of each."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    for limit, column in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
+        most = resource.getrlimit(limit)[0]
+        if most == resource.RLIM_INFINITY:
+            continue
+        try:
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[column])
+            yield most - pages * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, ValueError, IndexError):
+            continue
+
+
+def size(count: int) -> str:
+    """Bytes for a reader: 5.9 GB, 240 MB."""
+    return f"{count / 1e9:.1f} GB" if count >= 999_500_000 else f"{max(1, round(count / 1e6))} MB"
