@@ -17,7 +17,7 @@ def stream(synthetic: Sequence[str], audio: Sequence[str], seed: int) -> Samples
     """All audio one after another in random order, (samples,), every clip equally loud.
 
     synthetic   "speech=20" (minutes), "music=10", …
-    audio       folders, globs, files, manifests; "manifest.csv@split=train" keeps some rows
+    audio       folders, globs, files, manifests; "manifest.csv@split=train" keeps some rows, "@a=b@c=d" fewer
     Raises UsageError, FileError.
     """
     clips = [clip for text in synthetic for clip in _synthetic(text, seed)]
@@ -39,12 +39,21 @@ def _synthetic(text: str, seed: int) -> Iterator[Samples]:
 
 
 def _files(text: str) -> Iterator[Samples]:
-    path, _, condition = text.partition("@")
-    column, equals, value = condition.partition("=")
-    if condition and not (column and equals):
-        raise UsageError(f"--audio {text}: write MANIFEST@column=value to keep some of its rows.")
-    for batch, _ in AudioPairs([path], seconds=None, batch=1, where={column: value} if condition else None):
+    path, where = conditions(text)
+    for batch, _ in AudioPairs([path], seconds=None, batch=1, where=where or None):
         yield batch[0].numpy()
+
+
+def conditions(text: str) -> tuple[str, dict[str, str]]:
+    """ "manifest.csv@column=value@other=value" as the path and what its rows must have. Raises UsageError."""
+    path, *parts = text.split("@")
+    where = {}
+    for part in parts:
+        column, _, value = part.partition("=")
+        if not (column and value):
+            raise UsageError(f"--audio {text}: write MANIFEST@column=value to keep some of its rows.")
+        where[column] = value
+    return path, where
 
 
 def _levelled(clip: Samples) -> Samples:
@@ -59,4 +68,4 @@ def crops(audio: Samples, starts: np.ndarray, length: int) -> Samples:
     return np.asarray(rows / np.sqrt(rows.var(axis=1, keepdims=True) + 1e-7), dtype=np.float32)
 
 
-__all__ = ["RATE", "crops", "stream"]
+__all__ = ["RATE", "conditions", "crops", "stream"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,65 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, HubertConfig
 
+from permgraph.errors import UsageError, nearest
 from permgraph.inputs.synthetic import RATE, Samples
 from pretraining.corpus import crops
+from pretraining.pitch import constant_q, salience
 
 WINDOW, MELS, CEPSTRA = 400, 40, 13  # samples; bands; coefficients kept, with first and second differences
 FITTED = 40_000  # frames that k-means sees
 ROUNDS = 30
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be predicted of every frame: clusters, (frames, targets) int64, and vectors, (frames, width) each."""
+
+    clusters: Tensor
+    vectors: tuple[Tensor, ...]
+
+    @property
+    def widths(self) -> list[int]:
+        return [values.shape[1] for values in self.vectors]
+
+    @property
+    def chance(self) -> float:
+        """Share of the largest cluster, the mean over the targets."""
+        return float(
+            np.mean([float(torch.bincount(column).max()) / len(column) for column in self.clusters.T])
+        )
+
+
+def wanted_of(
+    targets: Sequence[str],
+    vectors: Sequence[str],
+    count: int,
+    seed: int,
+    audio: Samples,
+    config: HubertConfig,
+    device: torch.device,
+) -> Wanted:
+    """See `Settings` of train.py. Raises UsageError for what is neither of SIGNALS nor FOLDER:LAYER."""
+    found = [_points(name, audio, config, device) for name in targets or ("mfcc",)]
+    for name in vectors:
+        if name not in SIGNALS:
+            raise UsageError(f"vectors: {name}.{nearest(name, SIGNALS)} There are: {', '.join(SIGNALS)}.")
+    regressed = [SIGNALS[name](audio, config) for name in vectors]
+    frames = min(len(points) for points in (*found, *regressed))
+    labels = [clusters(points[:frames], count, seed) for points in found]
+    return Wanted(torch.stack(labels, dim=1), tuple(values[:frames] for values in regressed))
+
+
+def _points(name: str, audio: Samples, config: HubertConfig, device: torch.device) -> Tensor:
+    """What is clustered, (frames, width)."""
+    if name in SIGNALS:
+        return SIGNALS[name](audio, config)
+    folder, colon, layer = name.rpartition(":")
+    if not colon or not layer.isdecimal():
+        raise UsageError(
+            f"targets: {name}.{nearest(name, SIGNALS)} There are: {', '.join(SIGNALS)}; or FOLDER:LAYER."
+        )
+    return features(Path(folder), int(layer), audio, device)
 
 
 def stride(config: HubertConfig) -> int:
@@ -30,22 +85,56 @@ def receptive_field(config: HubertConfig) -> int:
     return field
 
 
+def frames_of(audio: Samples, config: HubertConfig) -> int:
+    """How many frames the encoder gives."""
+    return 1 + (len(audio) - receptive_field(config)) // stride(config)
+
+
+def logmel(audio: Samples, config: HubertConfig) -> Tensor:
+    """Logarithm of mel energies, (frames, MELS), each of zero mean, all of unit variance together."""
+    bands = _log_bands(audio, config)
+    return (bands - bands.mean(0)) / bands.std()
+
+
+def cqt(audio: Samples, config: HubertConfig) -> Tensor:
+    """Logarithm of constant-Q magnitudes, (frames, pitch.BINS), each of zero mean, all of unit variance together."""
+    found = constant_q(audio, frames_of(audio, config), stride(config), receptive_field(config))
+    return (found - found.mean(0)) / found.std()
+
+
+def harmonics(audio: Samples, config: HubertConfig) -> Tensor:
+    """See pitch.salience, (frames, pitch.BINS)."""
+    return salience(constant_q(audio, frames_of(audio, config), stride(config), receptive_field(config)))
+
+
 def mfcc(audio: Samples, config: HubertConfig) -> Tensor:
     """MFCCs and differences of each frame of the encoder, (frames, 39), each of zero mean and unit variance."""
+    first = _log_bands(audio, config) @ torch.from_numpy(_cosines())
+    once = torch.gradient(first, dim=0)[0]
+    both = torch.cat([first, once, torch.gradient(once, dim=0)[0]], dim=1)
+    return (both - both.mean(0)) / (both.std(0) + 1e-5)
+
+
+SIGNALS: dict[str, Callable[[Samples, HubertConfig], Tensor]] = {
+    "mfcc": mfcc,
+    "logmel": logmel,
+    "cqt": cqt,
+    "harmonics": harmonics,
+}
+
+
+def _log_bands(audio: Samples, config: HubertConfig) -> Tensor:
+    """Logarithm of mel energies of each frame of the encoder, (frames, MELS)."""
     hop, field = stride(config), receptive_field(config)
     frames = 1 + (len(audio) - max(field, WINDOW)) // hop
     start = max((field - WINDOW) // 2, 0)
     windows = torch.from_numpy(audio)[start:].unfold(0, WINDOW, hop)[:frames]
     window, bands = torch.hann_window(WINDOW), torch.from_numpy(_mel_bands())
-    cosines = torch.from_numpy(_cosines())
     parts = []
     for some in torch.split(windows, 20_000):
         power = torch.fft.rfft(some * window, 512).abs() ** 2
-        parts.append(torch.log(power @ bands + 1e-5) @ cosines)
-    first = torch.cat(parts)
-    once = torch.gradient(first, dim=0)[0]
-    both = torch.cat([first, once, torch.gradient(once, dim=0)[0]], dim=1)
-    return (both - both.mean(0)) / (both.std(0) + 1e-5)
+        parts.append(torch.log(power @ bands + 1e-5))
+    return torch.cat(parts)
 
 
 def features(folder: Path, layer: int, audio: Samples, device: torch.device) -> Tensor:

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import HubertConfig
 
 from permgraph.errors import FileError
 from permgraph.inputs.synthetic import Samples
 from permgraph.ir.files import write_bytes
 from pretraining.corpus import RATE, crops, stream
 from pretraining.network import Predictor, small_config
-from pretraining.targets import clusters, features, mfcc, receptive_field, stride
+from pretraining.targets import Wanted, receptive_field, stride, wanted_of
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,22 @@ class Settings:
     """All that a run depends on.
 
     synthetic, audio   what to train on, see corpus.stream
-    targets            "" for MFCCs, or "FOLDER:LAYER", an earlier encoder and one of its layers
+    targets            clusters to predict, of what SIGNALS of targets.py names or of "FOLDER:LAYER", an earlier encoder
+                       and one of its layers; MFCCs when none is named
+    vectors            of SIGNALS: to predict as they are, by least squares
+    seed, init         of all that is drawn; of the first weights, when they are to be those of another run (-1: seed)
     seconds, batch     length and number of the crops of a step
     span, starts       masked frames in a row; probability that a span starts at a frame
     visible            weight of the loss on frames that are not masked, 1 - α in HuBERT, Eq. 4
+    convs              channels of each of seven convolutions, instead of five of `channels`
     """
 
     synthetic: tuple[str, ...] = ()
     audio: tuple[str, ...] = ()
-    targets: str = ""
+    targets: tuple[str, ...] = ()
+    vectors: tuple[str, ...] = ()
     seed: int = 0
+    init: int = -1
     steps: int = 1200
     batch: int = 8
     seconds: float = 2.0
@@ -51,16 +58,23 @@ class Settings:
     hidden: int = 128
     layers: int = 3
     channels: int = 64
+    convs: tuple[int, ...] = ()
+
+    @property
+    def config(self) -> HubertConfig:
+        return small_config(self.hidden, self.layers, self.channels, self.convs)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Means since the last report: loss in nats and accuracy on masked frames; `chance`: the largest cluster."""
+    """Means since the last report, on masked frames: loss in nats and accuracy of the clusters, mean square error of the
+    vectors (1 for their mean alone); `chance`: the largest cluster. Means over the targets, where there are several."""
 
     step: int
     loss: float
     accuracy: float
     chance: float
+    error: float = 0.0
 
 
 def train(
@@ -78,23 +92,25 @@ def train(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.manual_seed(settings.seed)
-    config = small_config(settings.hidden, settings.layers, settings.channels)
-    model = Predictor(config, settings.clusters).to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), settings.rate, betas=(0.9, 0.98), weight_decay=0.01)
     audio = stream(settings.synthetic, settings.audio, settings.seed)
-    labels = _labels(settings, audio, device)
+    wanted = wanted_of(
+        settings.targets, settings.vectors, settings.clusters, settings.seed, audio, settings.config, device
+    )
+    torch.manual_seed(settings.init if settings.init >= 0 else settings.seed)
+    model = Predictor(settings.config, [settings.clusters] * wanted.clusters.shape[1], wanted.widths)
+    model = model.to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), settings.rate, betas=(0.9, 0.98), weight_decay=0.01)
     step, course = _resume(checkpoint, settings, model, optimizer, device)
-    sums, saved = np.zeros(3), time.monotonic()
-    chance = float(torch.bincount(labels).max()) / len(labels)
+    sums, saved = np.zeros(4), time.monotonic()
     report_every = max(settings.steps // 40, 1)
     while step < settings.steps:
         for group in optimizer.param_groups:
             group["lr"] = settings.rate * schedule((step + 1) / settings.steps, settings.warmup)
-        sums += _step(settings, step, model, optimizer, audio, labels, device)
+        sums += _step(settings, step, model, optimizer, audio, wanted, device)
         step += 1
         if step % report_every == 0 or step == settings.steps:
-            course.append(Progress(step, float(sums[0] / sums[2]), float(sums[1] / sums[2]), chance))
+            loss, right, error = (float(value / sums[3]) for value in sums[:3])
+            course.append(Progress(step, loss, right, wanted.chance, error))
             report(course[-1])
             sums[:] = 0
             if time.monotonic() - saved > save_every:
@@ -121,43 +137,48 @@ def spans(rng: np.random.Generator, shape: tuple[int, int], start: float, span: 
     return mask
 
 
-def _labels(settings: Settings, audio: Samples, device: torch.device) -> Tensor:
-    """The cluster of every frame of the stream."""
-    if not settings.targets:
-        config = small_config(settings.hidden, settings.layers, settings.channels)
-        return clusters(mfcc(audio, config), settings.clusters, settings.seed)
-    folder, _, layer = settings.targets.rpartition(":")
-    return clusters(features(Path(folder), int(layer), audio, device), settings.clusters, settings.seed)
-
-
 def _step(
     settings: Settings,
     step: int,
     model: Predictor,
     optimizer: torch.optim.Optimizer,
     audio: Samples,
-    labels: Tensor,
+    wanted: Wanted,
     device: torch.device,
-) -> tuple[float, float, float]:
-    """One update. Sums over masked frames of the loss and of the right predictions, and their number."""
+) -> tuple[float, float, float, float]:
+    """One update. Sums over masked frames of the loss, of the share of right predictions and of the error of the
+    vectors; the number of masked frames."""
     rng = np.random.default_rng([settings.seed, 3, step])
     hop, field = stride(model.encoder.config), receptive_field(model.encoder.config)
     frames = 1 + (round(settings.seconds * RATE) - field) // hop
-    first = rng.integers(0, len(labels) - frames, settings.batch)
+    first = rng.integers(0, len(wanted.clusters) - frames, settings.batch)
     inputs = torch.from_numpy(crops(audio, first * hop, (frames - 1) * hop + field)).to(device)
-    wanted = labels[torch.from_numpy(first[:, None] + np.arange(frames))].to(device)
+    here = torch.from_numpy(first[:, None] + np.arange(frames))
+    labels = wanted.clusters[here].to(device)
+    vectors = [values[here].to(device) for values in wanted.vectors]
     mask = torch.from_numpy(spans(rng, (settings.batch, frames), settings.starts, settings.span)).to(device)
-    logits = model(inputs, mask)
-    hidden = functional.cross_entropy(logits[mask], wanted[mask])
-    visible = functional.cross_entropy(logits[~mask], wanted[~mask])
-    loss = (1 - settings.visible) * hidden + settings.visible * visible
+    logits, guesses = model(inputs, mask)
+
+    def losses(chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross entropy and mean square error, means over the targets."""
+        entropy = [functional.cross_entropy(x[chosen], labels[..., k][chosen]) for k, x in enumerate(logits)]
+        square = [functional.mse_loss(x[chosen], v[chosen]) for x, v in zip(guesses, vectors, strict=True)]
+        return sum(entropy) / len(entropy), sum(square, torch.zeros(())) / max(len(square), 1)
+
+    hidden, visible = losses(mask), losses(~mask)
+    loss = (1 - settings.visible) * sum(hidden) + settings.visible * sum(visible)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     count = int(mask.sum())
-    right = int((logits[mask].argmax(-1) == wanted[mask]).sum())
-    return float(hidden.detach()) * count, right, count
+    right = [int((x[mask].argmax(-1) == labels[..., k][mask]).sum()) for k, x in enumerate(logits)]
+    return (
+        float(hidden[0].detach()) * count,
+        sum(right) / len(right),
+        float(hidden[1].detach()) * count,
+        count,
+    )
 
 
 def _save(
