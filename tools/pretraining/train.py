@@ -6,7 +6,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from transformers import HubertConfig
 from permgraph.errors import FileError
 from permgraph.inputs.synthetic import Samples
 from permgraph.ir.files import write_bytes
-from pretraining.corpus import RATE, crops, stream
+from pretraining.corpus import RATE, Index, clips, draw, normalised
 from pretraining.network import Predictor, small_config
-from pretraining.targets import Wanted, receptive_field, stride, wanted_of
+from pretraining.targets import Wanted, frames_of, receptive_field, stride, wanted_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Settings:
                        and one of its layers; MFCCs when none is named
     vectors            of SIGNALS: to predict as they are, by least squares
     seed, init         of all that is drawn; of the first weights, when they are to be those of another run (-1: seed)
-    seconds, batch     length and number of the crops of a step
+    seconds, batch     length and number of the crops of a step; of shorter clips, more crops that are shorter
+    front              rate of the convolutions, times `rate`
     span, starts       masked frames in a row; probability that a span starts at a frame
     visible            weight of the loss on frames that are not masked, 1 - α in HuBERT, Eq. 4
     convs              channels of each of seven convolutions, instead of five of `channels`
@@ -51,6 +52,7 @@ class Settings:
     seconds: float = 2.0
     clusters: int = 100
     rate: float = 2e-3
+    front: float = 1.0
     warmup: float = 0.08
     span: int = 5
     starts: float = 0.1
@@ -63,6 +65,41 @@ class Settings:
     @property
     def config(self) -> HubertConfig:
         return small_config(self.hidden, self.layers, self.channels, self.convs)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Clips, how many frames each has and how many those before it, and what is to be predicted of them."""
+
+    clips: Sequence[Samples]
+    lengths: Index
+    before: Index
+    wanted: Wanted
+    config: HubertConfig
+
+    @staticmethod
+    def of(s: Settings, device: torch.device) -> Corpus:
+        found = clips(s.synthetic, s.audio, s.seed)
+        lengths = np.array([frames_of(len(clip), s.config) for clip in found])
+        wanted = wanted_of(s.targets, s.vectors, s.clusters, s.seed, found, s.config, device)
+        return Corpus(found, lengths, np.cumsum(lengths) - lengths, wanted, s.config)
+
+    @property
+    def targets(self) -> int:
+        return self.wanted.clusters.shape[1]
+
+    def batch(
+        self, rng: np.random.Generator, rows: int, seconds: float, device: torch.device
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Crops (rows, samples), their clusters (rows, frames, targets), their vectors (rows, frames, width) each."""
+        hop, field = stride(self.config), receptive_field(self.config)
+        chosen, starts, frames = draw(rng, self.lengths, rows, frames_of(round(seconds * RATE), self.config))
+        samples = (frames - 1) * hop + field
+        crops = [self.clips[k][at : at + samples] for k, at in zip(chosen, starts * hop, strict=True)]
+        here = torch.from_numpy((self.before[chosen] + starts)[:, None] + np.arange(frames))
+        vectors = [values[here].to(device) for values in self.wanted.vectors]
+        audio = torch.from_numpy(normalised(np.stack(crops)))
+        return audio.to(device), self.wanted.clusters[here].to(device), vectors
 
 
 @dataclass(frozen=True)
@@ -92,25 +129,22 @@ def train(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    audio = stream(settings.synthetic, settings.audio, settings.seed)
-    wanted = wanted_of(
-        settings.targets, settings.vectors, settings.clusters, settings.seed, audio, settings.config, device
-    )
+    corpus = Corpus.of(settings, device)
     torch.manual_seed(settings.init if settings.init >= 0 else settings.seed)
-    model = Predictor(settings.config, [settings.clusters] * wanted.clusters.shape[1], wanted.widths)
+    model = Predictor(settings.config, [settings.clusters] * corpus.targets, corpus.wanted.widths)
     model = model.to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), settings.rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(_rates(model, settings), betas=(0.9, 0.98), weight_decay=0.01)
     step, course = _resume(checkpoint, settings, model, optimizer, device)
     sums, saved = np.zeros(4), time.monotonic()
     report_every = max(settings.steps // 40, 1)
     while step < settings.steps:
         for group in optimizer.param_groups:
-            group["lr"] = settings.rate * schedule((step + 1) / settings.steps, settings.warmup)
-        sums += _step(settings, step, model, optimizer, audio, wanted, device)
+            group["lr"] = group["full"] * schedule((step + 1) / settings.steps, settings.warmup)
+        sums += _step(settings, step, model, optimizer, corpus, device)
         step += 1
         if step % report_every == 0 or step == settings.steps:
             loss, right, error = (float(value / sums[3]) for value in sums[:3])
-            course.append(Progress(step, loss, right, wanted.chance, error))
+            course.append(Progress(step, loss, right, corpus.wanted.chance, error))
             report(course[-1])
             sums[:] = 0
             if time.monotonic() - saved > save_every:
@@ -118,6 +152,16 @@ def train(
                 saved = time.monotonic()
     _save(checkpoint, settings, model, optimizer, step, course)
     return model, course
+
+
+def _rates(model: Predictor, settings: Settings) -> list[dict[str, Any]]:
+    """Parameters with their full rates: of the convolutions, and of all others."""
+    front = list(model.encoder.feature_extractor.parameters())
+    rest = [p for p in model.parameters() if all(p is not other for other in front)]
+    rates = settings.rate * settings.front, settings.rate
+    return [
+        {"params": part, "lr": rate, "full": rate} for part, rate in zip((front, rest), rates, strict=True)
+    ]
 
 
 def schedule(progress: float, warmup: float) -> float:
@@ -142,22 +186,15 @@ def _step(
     step: int,
     model: Predictor,
     optimizer: torch.optim.Optimizer,
-    audio: Samples,
-    wanted: Wanted,
+    corpus: Corpus,
     device: torch.device,
 ) -> tuple[float, float, float, float]:
     """One update. Sums over masked frames of the loss, of the share of right predictions and of the error of the
     vectors; the number of masked frames."""
     rng = np.random.default_rng([settings.seed, 3, step])
-    hop, field = stride(model.encoder.config), receptive_field(model.encoder.config)
-    frames = 1 + (round(settings.seconds * RATE) - field) // hop
-    first = rng.integers(0, len(wanted.clusters) - frames, settings.batch)
-    inputs = torch.from_numpy(crops(audio, first * hop, (frames - 1) * hop + field)).to(device)
-    here = torch.from_numpy(first[:, None] + np.arange(frames))
-    labels = wanted.clusters[here].to(device)
-    vectors = [values[here].to(device) for values in wanted.vectors]
-    mask = torch.from_numpy(spans(rng, (settings.batch, frames), settings.starts, settings.span)).to(device)
-    logits, guesses = model(inputs, mask)
+    audio, labels, vectors = corpus.batch(rng, settings.batch, settings.seconds, device)
+    mask = torch.from_numpy(spans(rng, labels.shape[:2], settings.starts, settings.span)).to(device)
+    logits, guesses = model(audio, mask)
 
     def losses(chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Cross entropy and mean square error, means over the targets."""
