@@ -159,7 +159,7 @@ specs/encoders, bit for bit on one thread of a like machine.
 
 def page(verdicts: dict[Path, list[Verdict]], gate: Gate, command: str) -> str:
     told = [TEXT.format(command=command, head=gate.head, gate="../specs/encoders/gate.toml")]
-    summary = []
+    summary: list[list[object]] = []
     for encoder, rows in verdicts.items():
         above, gain = passes(rows)
         wins = sum(v.above.value > 0 for v in rows), sum(v.gain.value > 0 for v in rows)
@@ -183,11 +183,11 @@ def _section(encoder: Path, verdicts: Sequence[Verdict]) -> Iterator[str]:
     )
     yield table(HEAD, [_cells(v) for v in verdicts]) + "\n"
     count = len(verdicts[0].layers)
-    rows = [[v.task, *(f"{x:.3f}" for x in v.layers)] for v in verdicts]
+    rows: list[list[object]] = [[v.task, *v.layers] for v in verdicts]
     yield "Each layer by itself:\n\n" + table(["task", *map(str, range(count))], rows)
 
 
-def _cells(v: Verdict) -> list[str]:
+def _cells(v: Verdict) -> list[object]:
     return [
         v.task,
         str(v.clips),

@@ -62,17 +62,23 @@ class Predictor(nn.Module):
 
     clusters   number of clusters of each target that is one (HuBERT, Eq. 3)
     widths     width of each target that is a vector
+    half       compute the encoder's products in bfloat16; weights, normalisations and heads stay in 32 bits
     """
 
-    def __init__(self, config: HubertConfig, clusters: Sequence[int], widths: Sequence[int] = ()) -> None:
+    def __init__(
+        self, config: HubertConfig, clusters: Sequence[int], widths: Sequence[int] = (), half: bool = False
+    ) -> None:
         super().__init__()
+        self.half_products = half
         self.encoder = HubertModel(config)
         self.codes = nn.ModuleList(Codes(config.hidden_size, count) for count in clusters)
         self.vectors = nn.ModuleList(nn.Linear(config.hidden_size, width) for width in widths)
 
     def forward(self, audio: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """(batch, samples), (batch, frames) bool → logits (batch, frames, clusters), vectors (batch, frames, width)."""
-        hidden = self.encoder(audio, mask_time_indices=mask).last_hidden_state
+        with torch.autocast(audio.device.type, torch.bfloat16, enabled=self.half_products):
+            hidden = self.encoder(audio, mask_time_indices=mask).last_hidden_state
+        hidden = hidden.float()
         return [head(hidden) for head in self.codes], [head(hidden) for head in self.vectors]
 
 

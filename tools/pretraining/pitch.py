@@ -49,7 +49,7 @@ def salience(log_magnitudes: Tensor) -> Tensor:
         shift = round(OCTAVE * np.log2(harmonic))
         total[:, : BINS - shift] += peaks[:, shift:] * 0.84 ** (harmonic - 1)
     total = total - total.mean(1, keepdim=True)
-    return total / (total.norm(dim=1, keepdim=True) + 1e-3)
+    return torch.div(total, total.norm(dim=1, keepdim=True) + 1e-3)
 
 
 @cache

@@ -68,7 +68,9 @@ def _settings(values: Mapping[str, Any], path: Path, data: Path, out: Path, stem
         expected = list if known[key] is tuple else known[key]
         if type(value) is not expected:
             raise FileError(f"{path}: {key}: expected {expected.__name__}, found {value!r}.")
-    filled = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    filled: dict[str, Any] = {}
+    for key, value in values.items():
+        filled[key] = tuple(value) if isinstance(value, list) else value
     filled["audio"] = tuple(str(data / text) for text in filled.get("audio", ()))
     filled["targets"] = tuple(_target(text, out, stem) for text in filled.get("targets", ()))
     return Settings(**filled)
