@@ -16,6 +16,7 @@ from transformers import HubertModel
 
 from permgraph.errors import FileError, UsageError
 from permgraph.evaluation.bootstrap import Interval
+from permgraph.evaluation.task import load_task
 from tests.evaluation import miniature as m
 
 RECIPE = {
@@ -100,7 +101,7 @@ def test_mistakes_are_explained(folder, tmp_path):
 def test_the_gate_that_is_shipped_names_tasks_of_its_domains():
     gate = Gate.load(tool.GATE)
     for domain, names in gate.tasks.items():
-        assert {tool.load_task(name).domain for name in names} == {domain}
+        assert {load_task(name).domain for name in names} == {domain}
 
 
 def test_the_table_of_averages(folder, tmp_path, capsys):
