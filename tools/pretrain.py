@@ -26,7 +26,11 @@ from permgraph.errors import FileError, PermgraphError
 HELP = {
     "synthetic": "audio made on the spot: kind=minutes, for example speech=20 music=5",
     "audio": "folders, globs or manifests; MANIFEST@column=value keeps some rows",
-    "targets": "FOLDER:LAYER, cluster the features of an earlier encoder instead of MFCCs",
+    "targets": "mfcc, logmel, harmonics, cqt, or FOLDER:LAYER of an earlier encoder: their clusters are predicted",
+    "vectors": "the same names: predicted as they are",
+    "init": "seed of the first weights, where they are to be those of another run",
+    "bfloat16": "compute products in 16 bits: less time where the processor has them",
+    "convs": "channels of each of seven convolutions, instead of five of --channels",
 }
 
 
@@ -37,28 +41,39 @@ def main(arguments: list[str] | None = None) -> int:
         raise FileError(f"{out}: is there already. Add --force to replace it, or choose another -o.")
     torch.set_num_threads(given.threads)
     values: dict[str, Any] = {f.name: getattr(given, f.name) for f in fields(Settings)}
-    settings = Settings(**values | {k: tuple(values[k]) for k in ("synthetic", "audio")})
+    values |= {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+    settings = Settings(**values)
+    train_and_save(settings, out, given.half, given.save_every, given.force)
+    return 0
+
+
+def train_and_save(
+    settings: Settings, out: Path, half: bool, save_every: float = 60.0, force: bool = False
+) -> None:
+    """From OUT.checkpoint on, if it is there; the folder holds the recipe and the course of the run."""
     checkpoint = out.with_name(out.name + ".checkpoint")
     start = time.monotonic()
 
     def report(progress: Progress) -> None:
+        error = f"  error {progress.error:.3f}" if settings.vectors else ""
         print(
             f"step {progress.step}/{settings.steps}  loss {progress.loss:.3f}  "
-            f"accuracy {progress.accuracy:.3f} (chance {progress.chance:.3f})  "
+            f"accuracy {progress.accuracy:.3f} (chance {progress.chance:.3f}){error}  "
             f"{time.monotonic() - start:.0f} s",
             flush=True,
         )
 
-    model, course = train(settings, checkpoint, report, given.save_every)
+    model, course = train(settings, checkpoint, report, save_every)
+    told = asdict(settings) | {k: [_public(t) for t in getattr(settings, k)] for k in ("audio", "targets")}
     recipe = {
         "tool": "python tools/pretrain.py",
-        "settings": asdict(settings) | {"audio": [_public(text) for text in settings.audio]},
+        "settings": told,
         "result": asdict(course[-1]) if course else {},
+        "course": [asdict(progress) for progress in course],
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
-    save_encoder(model.encoder, out, recipe, given.half, given.force)
+    save_encoder(model.encoder, out, recipe, half, force)
     checkpoint.unlink(missing_ok=True)
-    return 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,7 +86,10 @@ def parser() -> argparse.ArgumentParser:
     for field in fields(Settings):
         option, default = "--" + field.name, field.default
         if isinstance(default, tuple):
-            made.add_argument(option, nargs="*", default=[], help=HELP[field.name])
+            kind = int if field.name == "convs" else str
+            made.add_argument(option, nargs="*", type=kind, default=[], help=HELP[field.name])
+        elif isinstance(default, bool):
+            made.add_argument(option, action="store_true", help=HELP[field.name])
         else:
             made.add_argument(option, type=type(default), default=default, help=HELP.get(field.name, " "))
     return made

@@ -101,12 +101,12 @@ class _Work:
                 for head in heads:
                     name = f"{NAME} ({head})"
                     task = replace(dataset.task, head=head)
-                    found += _probe(replace(dataset, task=task), name, "0", features, 1, choices)
+                    found += probe(replace(dataset, task=task), name, "0", features, 1, choices)
         for subject in self.subjects:
             for run, path in enumerate(subject.runs):
                 for group, features in self._features(subject.name, path):
                     for dataset in group:
-                        found += _probe(dataset, subject.name, str(run), features, seeds, choices)
+                        found += probe(dataset, subject.name, str(run), features, seeds, choices)
         return found, choices, notes
 
     def _baseline(self, group: Sequence[Dataset]) -> Features:
@@ -168,7 +168,7 @@ def _refuse_copies(dataset: Dataset, features: Features) -> None:
                     )
 
 
-def _probe(
+def probe(
     dataset: Dataset, name: str, run: str, features: Features, seeds: int, choices: dict[tuple[str, str], str]
 ) -> Iterator[Prediction]:
     """Predictions of one encoder on one task, for every seed that matters and every fold."""

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 from pretrain import main
-from pretraining.corpus import stream
+from pretraining.corpus import clips, draw
 from pretraining.network import small_config
 from pretraining.targets import clusters, mfcc, receptive_field, stride
 from pretraining.train import Settings, schedule, spans, train
@@ -178,10 +178,23 @@ def test_files_are_kept_by_condition_and_equally_loud(tmp_path):
         soundfile.write(tmp_path / f"{k}.wav", (0.1 + 0.3 * k) * synthesise("speech", 1.0 + k, k), RATE)
         rows.append(f"{k}.wav,{split}")
     (tmp_path / "manifest.csv").write_text("\n".join(rows))
-    audio = stream((), (f"{tmp_path / 'manifest.csv'}@split=train",), seed=0)
-    assert len(audio) == 4 * RATE
-    for part in (audio[: RATE // 1], audio[-RATE:], audio):
-        assert 0.3 * LOUDNESS < np.sqrt(np.mean(part**2)) < 2 * LOUDNESS
+    found = clips((), (f"{tmp_path / 'manifest.csv'}@split=train",), seed=0)
+    assert sorted(map(len, found)) == [RATE, 3 * RATE]
+    for clip in found:
+        assert np.sqrt(np.mean(clip**2)) == pytest.approx(LOUDNESS, rel=1e-3)
+    assert len(clips((), (f"{tmp_path / 'manifest.csv'}@split=test@path=1.wav",), seed=0)) == 1
+
+
+def test_crops_lie_within_their_clips_and_every_second_is_as_likely():
+    lengths = np.array([8, 20, 100, 300])
+    rng = np.random.default_rng(0)
+    frames = np.zeros(len(lengths))
+    for _ in range(3000):
+        chosen, starts, size = draw(rng, lengths, 4, 50)
+        assert size <= 50 and (starts >= 0).all() and (starts + size <= lengths[chosen]).all()
+        assert abs(len(chosen) * size - 4 * 50) <= size / 2
+        frames[chosen[0]] += 1  # the rows are alike
+    assert frames[-1] > 2 * frames[-2] > 4 * frames[1] > 0 < frames[0]
 
 
 @pytest.mark.parametrize(
@@ -196,4 +209,4 @@ def test_files_are_kept_by_condition_and_equally_loud(tmp_path):
 )
 def test_mistakes_are_explained(synthetic, audio, message):
     with pytest.raises((UsageError, FileError), match=message):
-        stream(synthetic, audio, 0)
+        clips(synthetic, audio, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 from transformers.utils import logging
 
 from permgraph.atomic_write import replacing
+from permgraph.errors import UsageError
 from permgraph.inputs.synthetic import RATE
 
 RECIPE = "recipe.json"
@@ -20,16 +22,27 @@ CODE = 64  # width of the space in which features meet the clusters' codes
 TEMPERATURE = 0.1
 
 
-def small_config(hidden: int = 128, layers: int = 3, channels: int = 64) -> HubertConfig:
-    """hubert-base in miniature: the same kinds of layers, 50 frames a second, about 0.7 M parameters."""
+KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)  # of HuBERT's seven convolutions
+FEWER_KERNELS, FEWER_STRIDES = (10, 5, 4, 3, 3), (5, 4, 4, 2, 2)  # as many samples a frame in five
+
+
+def small_config(
+    hidden: int = 128, layers: int = 3, channels: int = 64, convs: Sequence[int] = ()
+) -> HubertConfig:
+    """hubert-base in miniature: the same kinds of layers, 50 frames a second.
+
+    convs   channels of each of HuBERT's seven convolutions; without them there are five of `channels` each
+    """
+    if convs and len(convs) != len(KERNELS):
+        raise UsageError(f"convs: {len(convs)} numbers; HuBERT has {len(KERNELS)} convolutions.")
     return HubertConfig(
         hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=4,
         intermediate_size=3 * hidden,
-        conv_dim=(channels,) * 5,
-        conv_kernel=(10, 5, 4, 3, 3),
-        conv_stride=(5, 4, 4, 2, 2),
+        conv_dim=tuple(convs) or (channels,) * 5,
+        conv_kernel=KERNELS if convs else FEWER_KERNELS,
+        conv_stride=STRIDES if convs else FEWER_STRIDES,
         conv_bias=False,
         feat_extract_norm="group",
         feat_proj_dropout=0.0,
@@ -44,17 +57,40 @@ def small_config(hidden: int = 128, layers: int = 3, channels: int = 64) -> Hube
 
 
 class Predictor(nn.Module):
-    """Encoder and head: cosine similarity of the projected features to one code per cluster (HuBERT, Eq. 3)."""
+    """The encoder, and a head for each thing that is predicted. The encoder's weights are drawn first, and so are a
+    function of the random state alone, whatever is predicted.
 
-    def __init__(self, config: HubertConfig, clusters: int) -> None:
+    clusters   number of clusters of each target that is one (HuBERT, Eq. 3)
+    widths     width of each target that is a vector
+    half       compute the encoder's products in bfloat16; weights, normalisations and heads stay in 32 bits
+    """
+
+    def __init__(
+        self, config: HubertConfig, clusters: Sequence[int], widths: Sequence[int] = (), half: bool = False
+    ) -> None:
         super().__init__()
+        self.half_products = half
         self.encoder = HubertModel(config)
-        self.project = nn.Linear(config.hidden_size, CODE)
+        self.codes = nn.ModuleList(Codes(config.hidden_size, count) for count in clusters)
+        self.vectors = nn.ModuleList(nn.Linear(config.hidden_size, width) for width in widths)
+
+    def forward(self, audio: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """(batch, samples), (batch, frames) bool → logits (batch, frames, clusters), vectors (batch, frames, width)."""
+        with torch.autocast(audio.device.type, torch.bfloat16, enabled=self.half_products):
+            hidden = self.encoder(audio, mask_time_indices=mask).last_hidden_state
+        hidden = hidden.float()
+        return [head(hidden) for head in self.codes], [head(hidden) for head in self.vectors]
+
+
+class Codes(nn.Module):
+    """Cosine similarity of the projected features to one code per cluster."""
+
+    def __init__(self, hidden: int, clusters: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(hidden, CODE)
         self.codes = nn.Parameter(torch.randn(clusters, CODE))
 
-    def forward(self, audio: Tensor, mask: Tensor) -> Tensor:
-        """(batch, samples), (batch, frames) bool → logits (batch, frames, clusters)."""
-        hidden = self.encoder(audio, mask_time_indices=mask).last_hidden_state
+    def forward(self, hidden: Tensor) -> Tensor:
         features = nn.functional.normalize(self.project(hidden), dim=-1)
         return features @ nn.functional.normalize(self.codes, dim=-1).T / TEMPERATURE
 

@@ -2,19 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModel, HubertConfig
+from transformers import AutoModel, HubertConfig, HubertModel
 
+from permgraph.errors import UsageError, nearest
 from permgraph.inputs.synthetic import RATE, Samples
-from pretraining.corpus import crops
+from pretraining.corpus import normalised
+from pretraining.pitch import constant_q, salience
 
 WINDOW, MELS, CEPSTRA = 400, 40, 13  # samples; bands; coefficients kept, with first and second differences
 FITTED = 40_000  # frames that k-means sees
 ROUNDS = 30
+BLOCK = 500  # frames that an earlier encoder is given at a time
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be predicted of the frames of all clips, one after the other: clusters, (frames, targets) int64, and vectors, (frames, width) each."""
+
+    clusters: Tensor
+    vectors: tuple[Tensor, ...]
+
+    @property
+    def widths(self) -> list[int]:
+        return [values.shape[1] for values in self.vectors]
+
+    @property
+    def chance(self) -> float:
+        """Share of the largest cluster, the mean over the targets."""
+        return float(
+            np.mean([float(torch.bincount(column).max()) / len(column) for column in self.clusters.T])
+        )
+
+
+def wanted_of(
+    targets: Sequence[str],
+    vectors: Sequence[str],
+    count: int,
+    seed: int,
+    clips: Sequence[Samples],
+    config: HubertConfig,
+    device: torch.device,
+) -> Wanted:
+    """See `Settings` of train.py. Raises UsageError for what is neither of SIGNALS nor FOLDER:LAYER."""
+    for name in vectors:
+        if name not in SIGNALS:
+            raise UsageError(f"vectors: {name}.{nearest(name, SIGNALS)} There are: {', '.join(SIGNALS)}.")
+    labels = [
+        clusters(_points(name, clips, config, device), count, seed + 1000 * k)
+        for k, name in enumerate(targets or ("mfcc",))
+    ]
+    return Wanted(torch.stack(labels, dim=1), tuple(signal(name, clips, config) for name in vectors))
+
+
+def _points(name: str, clips: Sequence[Samples], config: HubertConfig, device: torch.device) -> Tensor:
+    """What is clustered, (frames of all clips, width)."""
+    if name in SIGNALS:
+        return signal(name, clips, config)
+    folder, colon, layer = name.rpartition(":")
+    if not colon or not layer.isdecimal():
+        raise UsageError(
+            f"targets: {name}.{nearest(name, SIGNALS)} There are: {', '.join(SIGNALS)}; or FOLDER:LAYER."
+        )
+    return features(Path(folder), int(layer), clips, device)
+
+
+def signal(name: str, clips: Sequence[Samples], config: HubertConfig) -> Tensor:
+    """What SIGNALS names, of the frames of all clips, one clip after the other: (frames, width), standardised."""
+    of_clip, apart = SIGNALS[name]
+    points = torch.cat([of_clip(clip, config) for clip in clips])
+    points = points - points.mean(0)
+    return points / (points.std(0) + 1e-5 if apart else points.std())
 
 
 def stride(config: HubertConfig) -> int:
@@ -30,37 +94,63 @@ def receptive_field(config: HubertConfig) -> int:
     return field
 
 
-def mfcc(audio: Samples, config: HubertConfig) -> Tensor:
-    """MFCCs and differences of each frame of the encoder, (frames, 39), each of zero mean and unit variance."""
+def frames_of(samples: int, config: HubertConfig) -> int:
+    """How many frames the encoder gives of so many samples."""
+    return 1 + (samples - receptive_field(config)) // stride(config)
+
+
+def logmel(audio: Samples, config: HubertConfig) -> Tensor:
+    """Logarithm of mel energies of each frame of the encoder, (frames, MELS)."""
     hop, field = stride(config), receptive_field(config)
-    frames = 1 + (len(audio) - max(field, WINDOW)) // hop
-    start = max((field - WINDOW) // 2, 0)
-    windows = torch.from_numpy(audio)[start:].unfold(0, WINDOW, hop)[:frames]
-    window, bands = torch.hann_window(WINDOW), torch.from_numpy(_mel_bands())
-    cosines = torch.from_numpy(_cosines())
-    parts = []
-    for some in torch.split(windows, 20_000):
-        power = torch.fft.rfft(some * window, 512).abs() ** 2
-        parts.append(torch.log(power @ bands + 1e-5) @ cosines)
-    first = torch.cat(parts)
+    start = (field - WINDOW) // 2
+    padded = np.pad(audio, (max(-start, 0), WINDOW))[max(start, 0) :]
+    windows = torch.from_numpy(padded).unfold(0, WINDOW, hop)[: frames_of(len(audio), config)]
+    power = torch.fft.rfft(windows * torch.hann_window(WINDOW), 512).abs() ** 2
+    return torch.log(power @ torch.from_numpy(_mel_bands()) + 1e-5)
+
+
+def mfcc(audio: Samples, config: HubertConfig) -> Tensor:
+    """MFCCs and their first and second differences, (frames, 39)."""
+    first = logmel(audio, config) @ torch.from_numpy(_cosines())
     once = torch.gradient(first, dim=0)[0]
-    both = torch.cat([first, once, torch.gradient(once, dim=0)[0]], dim=1)
-    return (both - both.mean(0)) / (both.std(0) + 1e-5)
+    return torch.cat([first, once, torch.gradient(once, dim=0)[0]], dim=1)
 
 
-def features(folder: Path, layer: int, audio: Samples, device: torch.device) -> Tensor:
-    """Hidden states of one layer of an earlier encoder on the whole stream, (frames, hidden)."""
+def cqt(audio: Samples, config: HubertConfig) -> Tensor:
+    """See pitch.constant_q, (frames, pitch.BINS)."""
+    return constant_q(audio, frames_of(len(audio), config), stride(config), receptive_field(config))
+
+
+def harmonics(audio: Samples, config: HubertConfig) -> Tensor:
+    """See pitch.salience, (frames, pitch.BINS)."""
+    return salience(cqt(audio, config))
+
+
+# of one clip, (samples,); whether each number is brought to unit variance by itself, or all of them together
+SIGNALS: dict[str, tuple[Callable[[Samples, HubertConfig], Tensor], bool]] = {
+    "mfcc": (mfcc, True),
+    "logmel": (logmel, False),
+    "cqt": (cqt, False),
+    "harmonics": (harmonics, False),
+}
+
+
+def features(folder: Path, layer: int, clips: Sequence[Samples], device: torch.device) -> Tensor:
+    """Hidden states of one layer of an earlier encoder on every clip by itself, (frames of all clips, hidden)."""
     model = AutoModel.from_pretrained(folder).float().eval().to(device)
-    hop, field = stride(model.config), receptive_field(model.config)
-    frames, block = 1 + (len(audio) - field) // hop, 500
-    parts = []
     with torch.no_grad():
-        for start in range(0, frames, block):
-            count = min(block, frames - start)
-            rows = torch.from_numpy(crops(audio, np.array([start * hop]), (count - 1) * hop + field))
-            found = model(rows.to(device), output_hidden_states=True)
-            parts.append(found.hidden_states[layer][0].cpu())
-    return torch.cat(parts)
+        return torch.cat([torch.cat(list(_layer(model, layer, clip, device))) for clip in clips])
+
+
+def _layer(model: HubertModel, layer: int, clip: Samples, device: torch.device) -> Iterator[Tensor]:
+    """In pieces of at most BLOCK frames."""
+    hop, field = stride(model.config), receptive_field(model.config)
+    frames = frames_of(len(clip), model.config)
+    for start in range(0, frames, BLOCK):
+        count = min(BLOCK, frames - start)
+        piece = normalised(clip[start * hop : (start + count - 1) * hop + field])
+        found = model(torch.from_numpy(piece)[None].to(device), output_hidden_states=True)
+        yield found.hidden_states[layer][0].cpu()
 
 
 def clusters(points: Tensor, count: int, seed: int) -> Tensor:

@@ -6,7 +6,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import HubertConfig
 
 from permgraph.errors import FileError
 from permgraph.inputs.synthetic import Samples
 from permgraph.ir.files import write_bytes
-from pretraining.corpus import RATE, crops, stream
+from pretraining.corpus import RATE, Index, clips, draw, normalised
 from pretraining.network import Predictor, small_config
-from pretraining.targets import clusters, features, mfcc, receptive_field, stride
+from pretraining.targets import Wanted, frames_of, receptive_field, stride, wanted_of
 
 
 @dataclass(frozen=True)
@@ -29,21 +30,30 @@ class Settings:
     """All that a run depends on.
 
     synthetic, audio   what to train on, see corpus.stream
-    targets            "" for MFCCs, or "FOLDER:LAYER", an earlier encoder and one of its layers
-    seconds, batch     length and number of the crops of a step
+    targets            clusters to predict, of what SIGNALS of targets.py names or of "FOLDER:LAYER", an earlier encoder
+                       and one of its layers; MFCCs when none is named
+    vectors            of SIGNALS: to predict as they are, by least squares
+    seed, init         of all that is drawn; of the first weights, when they are to be those of another run (-1: seed)
+    seconds, batch     length and number of the crops of a step; of shorter clips, more crops that are shorter
+    front              rate of the convolutions, times `rate`
     span, starts       masked frames in a row; probability that a span starts at a frame
     visible            weight of the loss on frames that are not masked, 1 - α in HuBERT, Eq. 4
+    convs              channels of each of seven convolutions, instead of five of `channels`
+    bfloat16           of the products: two thirds of the time where the processor has it
     """
 
     synthetic: tuple[str, ...] = ()
     audio: tuple[str, ...] = ()
-    targets: str = ""
+    targets: tuple[str, ...] = ()
+    vectors: tuple[str, ...] = ()
     seed: int = 0
+    init: int = -1
     steps: int = 1200
     batch: int = 8
     seconds: float = 2.0
     clusters: int = 100
     rate: float = 2e-3
+    front: float = 1.0
     warmup: float = 0.08
     span: int = 5
     starts: float = 0.1
@@ -51,16 +61,59 @@ class Settings:
     hidden: int = 128
     layers: int = 3
     channels: int = 64
+    convs: tuple[int, ...] = ()
+    bfloat16: bool = False
+
+    @property
+    def config(self) -> HubertConfig:
+        return small_config(self.hidden, self.layers, self.channels, self.convs)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Clips, how many frames each has and how many those before it, and what is to be predicted of them."""
+
+    clips: Sequence[Samples]
+    lengths: Index
+    before: Index
+    wanted: Wanted
+    config: HubertConfig
+
+    @staticmethod
+    def of(s: Settings, device: torch.device) -> Corpus:
+        found = clips(s.synthetic, s.audio, s.seed)
+        lengths = np.array([frames_of(len(clip), s.config) for clip in found])
+        wanted = wanted_of(s.targets, s.vectors, s.clusters, s.seed, found, s.config, device)
+        return Corpus(found, lengths, np.cumsum(lengths) - lengths, wanted, s.config)
+
+    @property
+    def targets(self) -> int:
+        return self.wanted.clusters.shape[1]
+
+    def batch(
+        self, rng: np.random.Generator, rows: int, seconds: float, device: torch.device
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Crops (rows, samples), their clusters (rows, frames, targets), their vectors (rows, frames, width) each."""
+        hop, field = stride(self.config), receptive_field(self.config)
+        chosen, starts, frames = draw(rng, self.lengths, rows, frames_of(round(seconds * RATE), self.config))
+        samples = (frames - 1) * hop + field
+        crops = [self.clips[k][at : at + samples] for k, at in zip(chosen, starts * hop, strict=True)]
+        here = torch.from_numpy((self.before[chosen] + starts)[:, None] + np.arange(frames))
+        vectors = [values[here].to(device) for values in self.wanted.vectors]
+        audio = torch.from_numpy(normalised(np.stack(crops)))
+        return audio.to(device), self.wanted.clusters[here].to(device), vectors
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Means since the last report: loss in nats and accuracy on masked frames; `chance`: the largest cluster."""
+    """Means since the last report, on masked frames: loss in nats and accuracy of the clusters, mean square error of the
+    vectors (1 for their mean alone); `chance`: the largest cluster. Means over the targets, where there are several."""
 
     step: int
     loss: float
     accuracy: float
     chance: float
+    error: float = 0.0
 
 
 def train(
@@ -78,23 +131,23 @@ def train(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.manual_seed(settings.seed)
-    config = small_config(settings.hidden, settings.layers, settings.channels)
-    model = Predictor(config, settings.clusters).to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), settings.rate, betas=(0.9, 0.98), weight_decay=0.01)
-    audio = stream(settings.synthetic, settings.audio, settings.seed)
-    labels = _labels(settings, audio, device)
+    corpus = Corpus.of(settings, device)
+    torch.manual_seed(settings.init if settings.init >= 0 else settings.seed)
+    clusters = [settings.clusters] * corpus.targets
+    model = Predictor(settings.config, clusters, corpus.wanted.widths, settings.bfloat16)
+    model = model.to(device).train()
+    optimizer = torch.optim.AdamW(_rates(model, settings), betas=(0.9, 0.98), weight_decay=0.01)
     step, course = _resume(checkpoint, settings, model, optimizer, device)
-    sums, saved = np.zeros(3), time.monotonic()
-    chance = float(torch.bincount(labels).max()) / len(labels)
+    sums, saved = np.zeros(4), time.monotonic()
     report_every = max(settings.steps // 40, 1)
     while step < settings.steps:
         for group in optimizer.param_groups:
-            group["lr"] = settings.rate * schedule((step + 1) / settings.steps, settings.warmup)
-        sums += _step(settings, step, model, optimizer, audio, labels, device)
+            group["lr"] = group["full"] * schedule((step + 1) / settings.steps, settings.warmup)
+        sums += _step(settings, step, model, optimizer, corpus, device)
         step += 1
         if step % report_every == 0 or step == settings.steps:
-            course.append(Progress(step, float(sums[0] / sums[2]), float(sums[1] / sums[2]), chance))
+            loss, right, error = (float(value / sums[3]) for value in sums[:3])
+            course.append(Progress(step, loss, right, corpus.wanted.chance, error))
             report(course[-1])
             sums[:] = 0
             if time.monotonic() - saved > save_every:
@@ -102,6 +155,16 @@ def train(
                 saved = time.monotonic()
     _save(checkpoint, settings, model, optimizer, step, course)
     return model, course
+
+
+def _rates(model: Predictor, settings: Settings) -> list[dict[str, Any]]:
+    """Parameters with their full rates: of the convolutions, and of all others."""
+    front = list(model.encoder.feature_extractor.parameters())
+    rest = [p for p in model.parameters() if all(p is not other for other in front)]
+    rates = settings.rate * settings.front, settings.rate
+    return [
+        {"params": part, "lr": rate, "full": rate} for part, rate in zip((front, rest), rates, strict=True)
+    ]
 
 
 def schedule(progress: float, warmup: float) -> float:
@@ -121,43 +184,44 @@ def spans(rng: np.random.Generator, shape: tuple[int, int], start: float, span: 
     return mask
 
 
-def _labels(settings: Settings, audio: Samples, device: torch.device) -> Tensor:
-    """The cluster of every frame of the stream."""
-    if not settings.targets:
-        config = small_config(settings.hidden, settings.layers, settings.channels)
-        return clusters(mfcc(audio, config), settings.clusters, settings.seed)
-    folder, _, layer = settings.targets.rpartition(":")
-    return clusters(features(Path(folder), int(layer), audio, device), settings.clusters, settings.seed)
-
-
 def _step(
     settings: Settings,
     step: int,
     model: Predictor,
     optimizer: torch.optim.Optimizer,
-    audio: Samples,
-    labels: Tensor,
+    corpus: Corpus,
     device: torch.device,
-) -> tuple[float, float, float]:
-    """One update. Sums over masked frames of the loss and of the right predictions, and their number."""
+) -> tuple[float, float, float, float]:
+    """One update. Sums over masked frames of the loss, of the share of right predictions and of the error of the
+    vectors; the number of masked frames."""
     rng = np.random.default_rng([settings.seed, 3, step])
-    hop, field = stride(model.encoder.config), receptive_field(model.encoder.config)
-    frames = 1 + (round(settings.seconds * RATE) - field) // hop
-    first = rng.integers(0, len(labels) - frames, settings.batch)
-    inputs = torch.from_numpy(crops(audio, first * hop, (frames - 1) * hop + field)).to(device)
-    wanted = labels[torch.from_numpy(first[:, None] + np.arange(frames))].to(device)
-    mask = torch.from_numpy(spans(rng, (settings.batch, frames), settings.starts, settings.span)).to(device)
-    logits = model(inputs, mask)
-    hidden = functional.cross_entropy(logits[mask], wanted[mask])
-    visible = functional.cross_entropy(logits[~mask], wanted[~mask])
-    loss = (1 - settings.visible) * hidden + settings.visible * visible
+    audio, labels, vectors = corpus.batch(rng, settings.batch, settings.seconds, device)
+    mask = torch.from_numpy(
+        spans(rng, (labels.shape[0], labels.shape[1]), settings.starts, settings.span)
+    ).to(device)
+    logits, guesses = model(audio, mask)
+
+    def losses(chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross entropy and mean square error, means over the targets."""
+        entropy = [functional.cross_entropy(x[chosen], labels[..., k][chosen]) for k, x in enumerate(logits)]
+        square = [functional.mse_loss(x[chosen], v[chosen]) for x, v in zip(guesses, vectors, strict=True)]
+        nothing = torch.zeros((), device=device)
+        return sum(entropy, nothing) / len(entropy), sum(square, nothing) / max(len(square), 1)
+
+    hidden, visible = losses(mask), losses(~mask)
+    loss = (1 - settings.visible) * (hidden[0] + hidden[1]) + settings.visible * (visible[0] + visible[1])
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     count = int(mask.sum())
-    right = int((logits[mask].argmax(-1) == wanted[mask]).sum())
-    return float(hidden.detach()) * count, right, count
+    right = [int((x[mask].argmax(-1) == labels[..., k][mask]).sum()) for k, x in enumerate(logits)]
+    return (
+        float(hidden[0].detach()) * count,
+        sum(right) / len(right),
+        float(hidden[1].detach()) * count,
+        count,
+    )
 
 
 def _save(

@@ -1,0 +1,232 @@
+"""Are the encoders good enough to judge a merge by? The gate of specs/encoders/gate.toml, and docs/encoders.md.
+
+    python tools/gate.py --data ../shared/data DIR/speech-0 DIR/music-0 -o docs/encoders.md
+
+An encoder's domain is the first word of its folder's name. Features are kept beside the encoders (DIR/features).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from real_pairs import table
+
+import permgraph as pg
+from permgraph.data_files import read_toml, specs
+from permgraph.errors import FileError, PermgraphError, UsageError
+from permgraph.evaluation.bootstrap import Interval, interval, right_of
+from permgraph.evaluation.dataset import Dataset, files_of, load_dataset
+from permgraph.evaluation.features import Features, FrozenEncoder, encoder_features
+from permgraph.evaluation.logmel import NAME
+from permgraph.evaluation.probing import probe
+from permgraph.evaluation.results import Evaluation, Prediction
+from permgraph.evaluation.task import load_task
+from permgraph.weights.encoder import open_encoder
+
+GATE = specs() / "encoders" / "gate.toml"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of one encoder on one task. `above`: encoder - strongest log-mel; `gain`: deeper layers - layer 0.
+
+    layers  accuracy of each layer by itself
+    """
+
+    task: str
+    clips: int
+    value: Interval
+    baseline: str
+    base: float
+    above: Interval
+    first: float
+    deeper: float
+    gain: Interval
+    layers: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The file: one head, and the tasks that count, by domain."""
+
+    head: str
+    tasks: dict[str, list[str]]
+
+    @staticmethod
+    def load(path: Path) -> Gate:
+        """Raises FileError."""
+        values = read_toml(path)
+        for key in ("head", "tasks"):
+            if key not in values:
+                raise FileError(f"{path}: {key} is missing.")
+        return Gate(values["head"], values["tasks"])
+
+    def domain(self, encoder: Path) -> str:
+        domain = encoder.name.split("-")[0]
+        if domain not in self.tasks:
+            raise UsageError(f"{encoder}: its name does not begin with one of {', '.join(self.tasks)}.")
+        return domain
+
+
+def passes(verdicts: Sequence[Verdict]) -> tuple[bool, bool]:
+    """Above log-mel on more than half of the tasks; deeper layers above layer 0 on more than half."""
+    above, gain = ([getattr(v, part).value > 0 for v in verdicts] for part in ("above", "gain"))
+    return 2 * sum(above) > len(above), 2 * sum(gain) > len(gain)
+
+
+def judge(encoder: Path, gate: Gate, data: Path, cache: Path) -> list[Verdict]:
+    """The encoder on every task of its domain. Raises what `permgraph.evaluate` raises."""
+    tasks = gate.tasks[gate.domain(encoder)]
+    judged = pg.evaluate({encoder.name: encoder}, tasks, data, head=gate.head, cache=cache)
+    frozen = FrozenEncoder(open_encoder(encoder))
+    datasets = [load_dataset(replace(load_task(name), head=gate.head), data) for name in tasks]
+    verdicts = []
+    for dataset in datasets:
+        beside = [d for d in datasets if d.task.manifest == dataset.task.manifest]
+        features = encoder_features(frozen, files_of(beside), cache)
+        verdicts.append(_verdict(encoder.name, dataset, judged, features))
+    return verdicts
+
+
+def _verdict(name: str, dataset: Dataset, judged: Evaluation, features: Features) -> Verdict:
+    task, word = dataset.task.name, dataset.task.cluster
+    rows = {r.encoder: r for r in judged.results if r.task == task}
+    mine = rows[name]
+    best = max((r for r in rows.values() if r.encoder.startswith(NAME)), key=lambda r: r.value)
+    theirs = [p for p in judged.predictions if p.task == task and p.encoder == best.encoder]
+    own = right_of([p for p in judged.predictions if p.task == task and p.encoder == name])
+    value = Interval(mine.value, mine.low, mine.high, mine.unit)
+    if theirs:
+        above = interval(own, right_of(theirs), word=word)
+    else:  # tasks.csv has a number only
+        above = Interval(
+            value.value - best.value, value.low - best.value, value.high - best.value, value.unit
+        )
+    count = features.array.shape[1]
+    first, deeper = (right_of(_on(dataset, name, features, part)) for part in ([0], [*range(1, count)]))
+    layers = [right_of(_on(dataset, name, features, [k])).values.mean() for k in range(count)]
+    gain = interval(deeper, first, word=word)
+    return Verdict(
+        task,
+        mine.clips,
+        value,
+        best.encoder,
+        best.value,
+        above,
+        float(first.values.mean()),
+        float(deeper.values.mean()),
+        gain,
+        tuple(map(float, layers)),
+    )
+
+
+def _on(dataset: Dataset, name: str, features: Features, layers: Sequence[int]) -> list[Prediction]:
+    """Predictions from some of the layers."""
+    some = replace(features, array=features.array[:, list(layers)])
+    return list(probe(dataset, name, "0", some, 1, {}))
+
+
+HEAD = [
+    "task",
+    "clips",
+    "encoder",
+    "strongest log-mel",
+    "difference",
+    "layer 0",
+    "deeper layers",
+    "difference",
+]
+TEXT = """# Encoders
+
+Small HuBERTs that were trained here, by masked prediction, to judge merges by. Written by
+
+    {command}
+
+The gate is [specs/encoders/gate.toml]({gate}), fixed before any merge was judged: above the strongest log-mel baseline on more than
+half of the tasks of the encoder's own domain, and deeper layers above layer 0 (what enters the first transformer layer) on more
+than half. Head: {head}, on the mean over frames of one layer; valid chooses the layer. In brackets 95 % intervals: by drawing the
+judged clips (clusters of them, where there are eight or more) anew; differences are paired on the same clips, but for a
+baseline that is quoted from tasks.csv. Weights are not kept here: `python tools/encoders.py` trains them anew from the recipes in
+specs/encoders, bit for bit on one thread of a like machine.
+"""
+
+
+def page(verdicts: dict[Path, list[Verdict]], gate: Gate, command: str) -> str:
+    told = [TEXT.format(command=command, head=gate.head, gate="../specs/encoders/gate.toml")]
+    summary: list[list[object]] = []
+    for encoder, rows in verdicts.items():
+        above, gain = passes(rows)
+        wins = sum(v.above.value > 0 for v in rows), sum(v.gain.value > 0 for v in rows)
+        verdict = "passed" if above and gain else "failed"
+        summary.append([encoder.name, f"{wins[0]} of {len(rows)}", f"{wins[1]} of {len(rows)}", verdict])
+    told.append(table(["encoder", "above log-mel", "deeper layers above layer 0", "gate"], summary))
+    told += [f"## {encoder.name}\n\n{''.join(_section(encoder, rows))}" for encoder, rows in verdicts.items()]
+    return "\n".join(told)
+
+
+def _section(encoder: Path, verdicts: Sequence[Verdict]) -> Iterator[str]:
+    recipe = json.loads((encoder / "recipe.json").read_text())
+    settings, result = recipe["settings"], recipe["result"]
+    targets = ", ".join((*settings["targets"], *settings["vectors"]))
+    init = f", first weights of seed {settings['init']}" if settings["init"] >= 0 else ""
+    error = f", error of the vectors {result['error']:.2f}" if settings["vectors"] else ""
+    yield (
+        f"{settings['steps']} steps of {settings['batch']} crops of {settings['seconds']} s, seed {settings['seed']}{init}; "
+        f"targets {targets}. At the end, on masked frames: loss {result['loss']:.2f} nats, accuracy {result['accuracy']:.2f} "
+        f"(largest cluster {result['chance']:.2f}){error}.\n\n"
+    )
+    yield table(HEAD, [_cells(v) for v in verdicts]) + "\n"
+    count = len(verdicts[0].layers)
+    rows: list[list[object]] = [[v.task, *v.layers] for v in verdicts]
+    yield "Each layer by itself:\n\n" + table(["task", *map(str, range(count))], rows)
+
+
+def _cells(v: Verdict) -> list[object]:
+    return [
+        v.task,
+        str(v.clips),
+        f"{v.value.value:.3f} ({v.value.low:.3f} to {v.value.high:.3f})",
+        f"{v.base:.3f}, {v.baseline.removeprefix(NAME).strip(' ()')}",
+        _signed(v.above),
+        f"{v.first:.3f}",
+        f"{v.deeper:.3f}",
+        _signed(v.gain),
+    ]
+
+
+def _signed(difference: Interval) -> str:
+    return f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("encoders", nargs="+", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--gate", type=Path, default=GATE)
+    parser.add_argument("--output", "-o", type=Path, help="a Markdown page")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    gate = Gate.load(given.gate)
+    verdicts = {e: judge(e, gate, given.data, e.parent / "features") for e in given.encoders}
+    names = " ".join(f"DIR/{encoder.name}" for encoder in verdicts)
+    text = page(verdicts, gate, f"python tools/gate.py --data ../shared/data {names} -o docs/encoders.md")
+    if given.output:
+        given.output.write_text(text, encoding="utf-8")
+    print(text)
+    return 0 if all(all(passes(rows)) for rows in verdicts.values()) else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except PermgraphError as error:
+        print(f"gate: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
