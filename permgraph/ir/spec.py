@@ -22,6 +22,7 @@ from permgraph.errors import SelectionError, UsageError, nearest
 from permgraph.ir.check_spec import check_spec
 from permgraph.ir.codec import NOT_IN_FILE
 from permgraph.ir.files import Document
+from permgraph.ir.joined import Joined
 from permgraph.ir.names import canonical
 from permgraph.ir.notebook import html_table, short
 from permgraph.ir.positions import IntArray, Positions
@@ -157,6 +158,7 @@ class PermSpec(Document):
     tensors              name → shape of every state tensor
     aliases              first name → further names, of tied tensors
     values               tensor → digest of its values, of integer and boolean tensors that the groups depend on
+    joined               several tensors under one name, on which there are places
     frozen               points whose freedom could not be read as nested symmetric groups (held in place)
     """
 
@@ -174,6 +176,7 @@ class PermSpec(Document):
     tensors: dict[str, tuple[int, ...]] = field(default_factory=dict)
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
+    joined: dict[str, Joined] = field(default_factory=dict)
     frozen: int = 0
     free_output: bool = False
     notes: tuple[
@@ -235,6 +238,11 @@ class PermSpec(Document):
         """Every spelling of every tensor's name, aliases of tied tensors included → its first name."""
         spelt = {canonical(alias): name for name, aliases in self.aliases.items() for alias in aliases}
         return spelt | {canonical(name): name for name in self.tensors}
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by name, of joined tensors too: of all that may have places."""
+        return self.tensors | {n: j.shape(self.tensors[j.members[0]]) for n, j in self.joined.items()}
 
     def first_name(self, name: str) -> str:
         """The name under which the spec lists a tensor, given any of its names; an unknown name as it is."""

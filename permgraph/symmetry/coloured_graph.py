@@ -58,7 +58,7 @@ def classify(points: Points) -> Classes:
     """Merge tied points, then refine colours until nothing more is distinguished."""
     a, b = points.ties()
     x, y, kind = points.links()
-    run = _runs(points)
+    run, look = _runs(points)
     count, of = components(points.count, a, b)
     pinned = _pinned(points, of, count)
     crossed = _crossed(of, run, count)
@@ -71,9 +71,9 @@ def classify(points: Points) -> Classes:
         kind = np.concatenate([kind, len(points.linked) + ties[loose]])
         count, of = components(points.count, a[~loose], b[~loose])
         pinned = _pinned(points, of, count)
-    member = np.where(held, int(run.max(initial=0)) + 1 + np.arange(points.count), run)
+    member = np.where(held, int(look.max(initial=0)) + 1 + np.arange(points.count), look)
     edges = unique_edges(Edges(of[x], of[y], _told(kind, member[x], member[y])))
-    colour = refine(_initial(run, of, count, pinned), edges)
+    colour = refine(_initial(look, of, count, pinned), edges)
     return Classes(of, count, pinned, colour, edges.select(edges.a != edges.b))
 
 
@@ -108,11 +108,16 @@ def _crossed(of: Labels, run: Labels, count: int) -> NDArray[np.bool_]:
     return crossed
 
 
-def _runs(points: Points) -> Labels:
-    """For every point, which call made it: one axis of a tensor, or one step inside the graph."""
+def _runs(points: Points) -> tuple[Labels, Labels]:
+    """For every point, which call made it: one axis of a tensor, or one step inside the graph; and which it looks like."""
     starts = np.zeros(points.count + 1, dtype=np.int64)
     starts[[o.start for o in points.origins if o.stop > o.start]] = 1
-    return np.cumsum(starts[:-1])
+    run = np.cumsum(starts[:-1])
+    like = np.arange(int(run.max(initial=0)) + 1)
+    for origin in points.origins:
+        if origin.kin >= 0 and origin.stop > origin.start:
+            like[run[origin.start]] = run[points.origins[origin.kin].start]
+    return run, like[run]
 
 
 def components(size: int, a: Labels, b: Labels) -> tuple[int, Labels]:

@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from permgraph.axes.exchange import Exchange, Unequal, with_exchanges
 from permgraph.axes.points import Labels, Origin
 from permgraph.axes.propagation import Propagation, propagate
 from permgraph.axes.rules.suggest import suggest_row
+from permgraph.axes.side_by_side import Sides, side_by_side
 from permgraph.axes.slices import Slices
 from permgraph.errors import TraceError
 from permgraph.ir.check_trace import check_trace
@@ -18,6 +20,7 @@ from permgraph.ir.spec import Group, PermSpec, Pin, Place, Positions, Probe, Unk
 from permgraph.ir.trace import Trace
 from permgraph.symmetry.coloured_graph import Classes, classify, refine
 from permgraph.symmetry.flat_places import flat_layouts
+from permgraph.symmetry.joined_places import JoinedPlaces, NotPlaced, joined_places
 from permgraph.symmetry.layout import Addresses, Block, Unreadable
 from permgraph.symmetry.names import name_blocks
 from permgraph.symmetry.random_values import random_notes
@@ -46,15 +49,45 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
             f"{mixed}: its units lie in several blocks of a grouped convolution, in no common order, which no place of a "
             "plan can say. Please report this network."
         ) from None
-    if not context.slices:
-        return plain
-    sliced = _in_slices(trace, context.slices, free_output)
-    # orders per slice cost a place for each slice: only where they free something
-    if sliced is None or sliced.log10_order > plain.log10_order + _GAIN:
-        return sliced or plain
-    return replace(
-        plain, frozen=max(plain.frozen, sliced.frozen)
-    )  # what slices would free, and cannot be read
+    found = plain
+    if context.slices:
+        found = _better(found, _in_slices(trace, context.slices, free_output))
+    sides = side_by_side(trace)
+    if sides.sets:
+        found = _better(found, _in_branches(trace, sides, free_output))
+    return found
+
+
+def _better(one: PermSpec, other: PermSpec | None) -> PermSpec:
+    """Orders per slice, and of branches, cost more places: they are taken only where they free something."""
+    if other is not None and other.log10_order > one.log10_order + _GAIN:
+        return other
+    return one if other is None else replace(one, frozen=max(one.frozen, other.frozen))  # what could not be read
+
+
+def _in_branches(trace: Trace, sides: Sides, free_output: bool) -> PermSpec | None:
+    """With equal branches that may change places; without those that are not equal to the rules."""
+    context = propagate(trace, free_output, {}, sides)
+    found = _exchanged(trace, context, sides, free_output)
+    if context.slices:
+        sliced = propagate(trace, free_output, context.slices, sides)
+        found = _better_of(found, _exchanged(trace, sliced, sides, free_output))
+    return found
+
+
+def _better_of(one: PermSpec | None, other: PermSpec | None) -> PermSpec | None:
+    return other if one is None else _better(one, other)
+
+
+def _exchanged(trace: Trace, context: Propagation, sides: Sides, free_output: bool) -> PermSpec | None:
+    while sides.sets:
+        try:
+            return _infer(trace, context, free_output, sides, with_exchanges(context.points, sides))
+        except Unequal as found:
+            sides = sides.without(found.sets)
+        except (NotPlaced, _RowsMixed):
+            return None
+    return None
 
 
 def _in_slices(trace: Trace, slices: Slices, free_output: bool) -> PermSpec | None:
@@ -78,14 +111,27 @@ class _RowsMixed(Exception):
         self.tensor = tensor
 
 
-def _infer(trace: Trace, context: Propagation, free_output: bool) -> PermSpec:
-    classes = classify(context.points)
-    addresses, frozen = _read(classes, _state(context, classes))
-    places = _places(trace, context, classes, addresses)
+def _infer(
+    trace: Trace,
+    context: Propagation,
+    free_output: bool,
+    sides: Sides | None = None,
+    exchange: Exchange | None = None,
+) -> PermSpec:
+    classes = classify(exchange.points if exchange else context.points)
+    state = _state(context, classes)
+    together = JoinedPlaces()
+    if exchange and sides:
+        state[[classes.of[w] for which in exchange.which.values() for w in which]] = True
+    addresses, frozen = _read(classes, state)
+    if exchange and sides:
+        together = joined_places(trace, exchange, sides, classes, addresses)
+    places = _places(trace, context, classes, addresses, together)
     blocks = [b for b in addresses.blocks if any(b.key in layout for layout, *_ in places)]
     names = name_blocks(trace, context, classes, blocks, places)
     notes = (*trace.notes, *random_notes(trace, context, classes, addresses, names))
-    return _spec(trace, context, classes, blocks, places, names, frozen, free_output, notes)
+    spec = _spec(trace, context, classes, blocks, places, names, frozen, free_output, notes)
+    return replace(spec, joined=together.joined)
 
 
 def _read(classes: Classes, state: NDArray[np.bool_]) -> tuple[Addresses, int]:
@@ -135,13 +181,19 @@ def _by_position(classes: Classes, chosen: Labels) -> Labels:
 Found = tuple[tuple[int, ...], Place]  # layout as block keys, and the place with its layout still unnamed
 
 
-def _places(trace: Trace, context: Propagation, classes: Classes, addresses: Addresses) -> list[Found]:
+def _places(
+    trace: Trace, context: Propagation, classes: Classes, addresses: Addresses, together: JoinedPlaces
+) -> list[Found]:
     """Every run of points on an axis of a state tensor or output that belongs to groups, in graph order."""
     order = {node.name: i for i, node in enumerate(trace.nodes)}
     reader = {name: readers[0].name for name, readers in trace.readers.items()}
     found: list[tuple[int, int, Found]] = []
     viewed: dict[tuple[str, int], list[Origin]] = {}
+    for node, axis, layout, place in together.found:
+        found.append((order[node], axis, (layout, replace(place, node=reader.get(node, node)))))
     for run in context.points.origins:
+        if run.node in together.nodes:
+            continue
         if run.tensor and run.view is not None:
             viewed.setdefault((run.tensor, run.view.offset), []).append(run)
             continue
