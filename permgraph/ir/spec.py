@@ -163,7 +163,7 @@ class PermSpec(Document):
     """
 
     kind: ClassVar[str] = "spec"
-    format: ClassVar[int] = 2
+    format: ClassVar[int] = 3
     written_by: ClassVar[str] = "trace"
 
     model: str
