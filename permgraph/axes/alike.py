@@ -16,7 +16,8 @@ from permgraph.ir.trace import Node, Ref, Trace
 
 Copies = tuple[str, ...]  # nodes that correspond, one of each branch
 
-_CUTS = {"slice": ("start", "end"), "select": ("index",)}
+# `eq` of an index with a number is one part of its one-hot form
+_CUTS = {"slice": ("start", "end"), "select": ("index",), "eq": ("other",)}
 _PARTS = ("split", "split_with_sizes", "unbind", "chunk", "unsafe_split", "split_copy", "unbind_copy")
 
 
@@ -96,7 +97,7 @@ class Comparison:
             return None
         if self._cut(nodes):
             found.cuts.add(copies)
-        elif len({repr([(k, _plain(v)) for k, v in node.options.items()]) for node in nodes}) > 1:
+        elif len({_arguments(node) for node in nodes}) > 1:
             return None
         return list(zip(*sources, strict=True))
 
@@ -121,9 +122,10 @@ def _places(node: Node, trace: Trace) -> tuple[Any, ...] | None:
         source = trace.by_name[node.operands["source"].node]
         return (node.options["index"],) if source.short_op in _PARTS else None
     names = _CUTS.get(node.short_op.removesuffix("_copy"))
-    if names is None or any(not isinstance(node.options.get(n), int | None) for n in names):
+    given = {**node.operands, **node.options}
+    if names is None or any(not isinstance(given.get(n), int | None) for n in names):
         return None
-    return tuple(node.options.get(n) for n in names)
+    return tuple(given.get(n) for n in names)
 
 
 def _options(node: Node) -> str:
@@ -131,9 +133,14 @@ def _options(node: Node) -> str:
     if node.op == "state":
         return ""
     left = ("index",) if node.op == "getitem" else _CUTS.get(node.short_op.removesuffix("_copy"), ())
+    operands = {k: v for k, v in node.operands.items() if k not in left or isinstance(v, Ref)}
     return repr([(k, _plain(v)) for k, v in node.options.items() if k not in left]) + repr(
-        [(k, _plain(v)) for k, v in node.operands.items()]
+        [(k, _plain(v)) for k, v in operands.items()]
     )
+
+
+def _arguments(node: Node) -> str:
+    return repr([(k, _plain(v)) for k, v in (*node.operands.items(), *node.options.items())])
 
 
 def _plain(value: Any) -> Any:

@@ -107,6 +107,10 @@ class _Book:
             add(at, "link", a.size, b.size)
         for labels, reason in self.old.pinned:
             add(reason.step, "pin", labels.size, reason.text)
+        cut = {at.node for _, at in self.old.cuts}
+        for name in self.sides.cuts - cut:  # a number that the rule of `eq` did not see as a part
+            if self.sides.trace.by_name[name].short_op == "eq":
+                add(Step(name, ""), "number", name)
         places: dict[tuple[str, int], list[tuple[str, int]]] = {}
         for where in {(n, -1) for n in self.sides.owners} | set(self.sides.parts):
             places.setdefault(self.sides.place(*where), []).append(where)

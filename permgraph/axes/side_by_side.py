@@ -210,7 +210,7 @@ def _sides(trace: Trace, sets: list[Branches]) -> Sides:
     within = {n: frozenset(all_owners.get(s.merge, ())) for n, s in enumerate(sets)}
     owners = {name: _innermost(mine, within) for name, mine in all_owners.items()}
     parts = dict(_parts(trace, sets, owners))
-    held = frozenset(_held(trace, sets, all_owners))
+    held = frozenset(_held(trace, sets, all_owners, owners))
     return Sides(trace, tuple(sets), root, owners, parts, held, within)
 
 
@@ -267,8 +267,16 @@ def _parts(
             yield (node.operands["source"].node, node.options["index"]), owners[node.name]
 
 
-def _held(trace: Trace, sets: list[Branches], owners: Mapping[str, set[Owner]]) -> Iterator[Owner]:
-    """Branches whose nodes something reads that is neither in the same branch nor the end of it, or of another."""
+def _held(
+    trace: Trace,
+    sets: list[Branches],
+    owners: Mapping[str, set[Owner]],
+    innermost: Mapping[str, frozenset[Owner]],
+) -> Iterator[Owner]:
+    """Branches whose nodes something reads that is neither in the same branch nor the end of it, or of another.
+
+    What lies in branches of several sets (a weight that two towers read) ties these to each other.
+    """
     ends: dict[tuple[str, str], set[int]] = {}  # (node of a merge, operand of it that is the end of a branch)
     for number, branches in enumerate(sets):
         last = branches.alike.copies[0]
@@ -279,4 +287,6 @@ def _held(trace: Trace, sets: list[Branches], owners: Mapping[str, set[Owner]]) 
         for reader in trace.readers.get(name, ()):
             if ends.get((reader.name, name)):
                 continue
-            yield from mine - owners.get(reader.name, set())
+            theirs = owners.get(reader.name, set())
+            if not innermost[name] & theirs:
+                yield from mine - theirs
