@@ -25,7 +25,8 @@ _PARTS = ("split", "split_with_sizes", "unbind", "chunk", "unsafe_split", "split
 class Alike:
     """What corresponds in branches that are alike.
 
-    copies   every tuple of corresponding nodes, of which none is shared; the ends of the branches come first
+    copies   every tuple of corresponding nodes, the ends of the branches first; some branches may share one (query
+             heads a key head), those that all share are left out
     cuts     those of them that are cut out of one tensor at different places
     """
 
@@ -66,26 +67,26 @@ class Comparison:
     def alike(self, ends: Copies) -> Alike | None:
         """What corresponds in the branches that end in these nodes; None where they are not alike."""
         found, waiting, met = Alike(), [ends], {ends}
-        place: dict[str, int] = {}
+        users: dict[str, list[int]] = {}
         while waiting:
             copies = waiting.pop()
             if len(set(copies)) == 1:
                 continue
             inner = self._compared(copies, found)
-            if inner is None or any(place.setdefault(name, i) != i for i, name in enumerate(copies)):
-                return None
+            if inner is None or users.keys() & set(copies):
+                return None  # different, or one node in two correspondences
+            for i, name in enumerate(copies):
+                users.setdefault(name, []).append(i)
             found.copies.append(copies)
             new = [c for c in dict.fromkeys(inner) if c not in met]
             met.update(new)
             waiting += new
-        if len({name for copies in found.copies for name in copies}) < sum(map(len, found.copies)):
-            return None  # one node in two correspondences
         return found
 
     def _compared(self, copies: Copies, found: Alike) -> list[Copies] | None:
         """The operands of corresponding nodes, compared next; None where the nodes differ."""
         nodes = [self.trace.by_name[name] for name in copies]
-        if len(set(copies)) < len(copies) or len({self._looks[name] for name in copies}) > 1:
+        if len({self._looks[name] for name in copies}) > 1:
             return None
         first = nodes[0]
         if first.op == "state":
@@ -112,8 +113,8 @@ class Comparison:
         """Whether these are parts of one tensor, cut out at different places."""
         if len({next(iter(n.refs()), "") for n in nodes}) > 1:
             return False
-        places = [_places(n, self.trace) for n in nodes]
-        return len(set(places)) == len(nodes) and None not in places
+        places = {n.name: _places(n, self.trace) for n in nodes}
+        return len(set(places.values())) == len(places) and None not in places.values()
 
 
 def _places(node: Node, trace: Trace) -> tuple[Any, ...] | None:

@@ -11,12 +11,12 @@ Branches that are one wide branch (`axes/wide.py`) get no points: their units lo
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from permgraph.axes.points import Labels, Points, Step
+from permgraph.axes.points import Labels, Origin, Points, Step
 from permgraph.axes.side_by_side import Owner, Sides
 
 Key = tuple[Hashable, ...]
@@ -62,9 +62,11 @@ class _Book:
         self.old, self.sides = points, sides
         self.new = points.copy()
         self.new.linked, self.new.pinned = [], []
-        self.branch: dict[int, Labels] = {}  # set of branches → a point for each
+        self.branch: dict[Owner, Labels] = {}  # a point for every branch, and for several that share something
         self.joined: dict[Key, list[tuple[Labels, Labels, Step]]] = {}
         self.counts: dict[Key, int] = {}
+        self.held = np.zeros(points.count, dtype=bool)
+        self.held[points.pins()[0]] = True
 
     # -- where a record belongs ---------------------------------------------------------------------------
 
@@ -89,8 +91,8 @@ class _Book:
 
     def hang(self, key: Key, labels: Labels, at: Step) -> None:
         """These points belong to the branches in which they were made."""
-        for number, i in self.owners(at):
-            self.link((*key, self.sides.likeness(number)), labels, self.branch[number][i : i + 1], at)
+        for owner in self.owners(at):
+            self.link((*key, self.sides.likeness(owner[0])), labels, self.branch[owner], at)
 
     # -- what is recorded alike ----------------------------------------------------------------------------
 
@@ -126,30 +128,43 @@ class _Book:
 
     def branches(self) -> None:
         """A point for every branch, on the branches in which it lies itself."""
-        first: dict[tuple[str, int], int] = {}
-        numbers = [n for n, s in enumerate(self.sides.sets) if s.wide is None]
-        for number in numbers:
-            self.branch[number] = self.new.fresh((self.sides.sets[number].size,))
-            self.kin(first.setdefault(self.sides.likeness(number), len(self.new.origins) - 1))
-        at = Step("", "equal branches")
-        for number in numbers:
-            merge = self.sides.sets[number].merge
-            for outer, i in sorted(self.sides.owners.get(merge, ())):
-                if outer in self.branch:
-                    key = ("within", self.sides.likeness(number), self.sides.likeness(outer))
-                    self.link(key, self.branch[number], self.branch[outer][i : i + 1], at)
-        for number, i in sorted(self.sides.held):
-            if number in self.branch:
-                self.new.at = at
-                self.new.pin(self.branch[number][i : i + 1], "read outside its branch")
+        self.new.at = at = Step("", "equal branches")
+        first: dict[Hashable, int] = {}
+        owned = (*self.sides.owners.values(), *self.sides.parts.values())
+        shared = sorted({o for mine in owned for o in mine if len(o[1]) > 1})
+        for number in (n for n, s in enumerate(self.sides.sets) if s.wide is None):
+            like = self.sides.likeness(number)
+            points = self._fresh(first, like, self.sides.sets[number].size)
+            self.branch |= {(number, (i,)): points[i : i + 1] for i in range(points.size)}
+            for owner in (o for o in shared if o[0] == number):
+                self.branch[owner] = self._fresh(first, (like, len(owner[1])), 1)
+                for i in owner[1]:
+                    self.link(("share", like, len(owner[1])), points[i : i + 1], self.branch[owner], at)
+        for number, outer in self._nested():
+            key = ("within", self.sides.likeness(number), self.sides.likeness(outer[0]), len(outer[1]))
+            for i in range(self.sides.sets[number].size):
+                self.link(key, self.branch[number, (i,)], self.branch[outer], at)
+        for owner in sorted(self.sides.held & self.branch.keys()):
+            self.new.pin(self.branch[owner], "read outside its branch")
         for mine in sorted({tuple(sorted(o)) for o in self.sides.owners.values()}):
-            ours = [o for o in mine if o[0] in self.branch]
-            for (a, i), (b, j) in zip(ours, ours[1:], strict=False):
-                self.new.tie(self.branch[a][i : i + 1], self.branch[b][j : j + 1])
+            ours = [o for o in mine if o in self.branch]
+            for one, other in zip(ours, ours[1:], strict=False):
+                self.new.tie(self.branch[one], self.branch[other])
 
-    def kin(self, run: int) -> None:
-        """The points made last look like those of an earlier run."""
-        self.new.origins[-1] = self.new.origins[-1]._replace(kin=run)
+    def _nested(self) -> Iterator[tuple[int, Owner]]:
+        """Sets of branches, with the branches further out in which they end."""
+        for number, branches in enumerate(self.sides.sets):
+            if branches.wide is None:
+                for outer in sorted(self.sides.owners.get(branches.merge, ())):
+                    if outer in self.branch:
+                        yield number, outer
+
+    def _fresh(self, first: dict[Hashable, int], like: Hashable, size: int) -> Labels:
+        """New points that look like those made before under the same key."""
+        points = self.new.fresh((size,))
+        run = len(self.new.origins) - 1
+        self.new.origins[run] = self.new.origins[run]._replace(kin=first.setdefault(like, run))
+        return points
 
     def runs(self) -> None:
         first: dict[Key, int] = {}
@@ -159,20 +174,20 @@ class _Book:
                 continue
             key = self.key("run", at)
             model = first.setdefault(key, index)
-            self.new.origins[index] = origin._replace(kin=model)
             labels = np.arange(origin.start, origin.stop)
-            if self.is_wide(at):
-                self.one(origin.node, origin.axis, labels, model)
-            else:
+            longer = self.is_wide(at) and self.of_units(origin)
+            self.new.origins[index] = origin._replace(kin=model, longer=longer)
+            if not self.is_wide(at):
                 self.hang(key, labels, at)
+            elif not longer:
+                start = self.old.origins[model].start
+                self.new.tie(labels, np.arange(start, start + labels.size))
 
-    def one(self, node: str, axis: int, labels: Labels, model: int) -> None:
-        """In branches that are one wide one, all axes of a tensor but that of the units are one."""
-        ((number, _),) = self.sides.owners.get(node) or [(-1, 0)]
-        units = self.sides.sets[number].wide if number >= 0 else None
-        if units and node in units and axis != units[node]:
-            start = self.old.origins[model].start
-            self.new.tie(labels, np.arange(start, start + labels.size))
+    def of_units(self, origin: Origin) -> bool:
+        """Whether these are units of a wide branch; all other axes in it are one for all branches."""
+        if origin.tensor:
+            return any(s.wide and s.wide.get(origin.node) == origin.axis for s in self.sides.sets)
+        return not self.held[origin.start : origin.stop].any()
 
     def links(self) -> None:
         for number, (a, b, at) in enumerate(self.old.linked):
@@ -216,9 +231,10 @@ class _Book:
             if any(self.owners(Step(m, "")) for m in members):
                 which = found.which[root] = self.new.fresh((len(members),))
                 for i, member in enumerate(members):
-                    for number, j in self.owners(Step(member, "")):
-                        self.new.tie(which[i : i + 1], self.branch[number][j : j + 1])
-        self.new.linked += [_one(parts) for parts in self.joined.values()]
+                    for owner in self.owners(Step(member, "")):
+                        self.new.tie(which[i : i + 1], self.branch[owner])
+        self.new.linked = [_one(parts) for parts in self.joined.values()]
+        self.new.alike = frozenset(i for i, key in enumerate(self.joined) if key[0] != "other")
         return found
 
 

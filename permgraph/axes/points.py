@@ -41,6 +41,7 @@ class Origin(NamedTuple):
     view: View | None = None
     part: int = -1  # which operand or result of the node it is about, where that is known
     kin: int = -1  # the run whose points look like these, when it is not itself
+    longer: bool = False  # these are further coordinates of the axis of that run
 
 
 class Step(NamedTuple):
@@ -75,6 +76,7 @@ class Points:
         self.linked: list[tuple[Labels, Labels, Step]] = []
         self.pinned: list[tuple[Labels, Reason]] = []
         self.cuts: list[tuple[Labels, Step]] = []  # what was cut out of an axis, and where
+        self.alike: frozenset[int] = frozenset()  # links that corresponding parts of the network recorded
         self._starts: Labels = np.zeros(0, dtype=np.int64)
 
     def fresh(
@@ -97,7 +99,7 @@ class Points:
         other = Points()
         other.count, other.at, other.origins = self.count, self.at, list(self.origins)
         other.tied, other.linked = list(self.tied), list(self.linked)
-        other.pinned, other.cuts = list(self.pinned), list(self.cuts)
+        other.pinned, other.cuts, other.alike = list(self.pinned), list(self.cuts), self.alike
         return other
 
     def tie(self, a: Labels, b: Labels) -> None:

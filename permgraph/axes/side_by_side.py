@@ -20,7 +20,7 @@ from permgraph.axes.alike import Alike, Comparison, Copies
 from permgraph.axes.wide import wide_axes
 from permgraph.ir.trace import Node, Ref, Trace
 
-Owner = tuple[int, int]  # number of a set of branches, and which of them
+Owner = tuple[int, tuple[int, ...]]  # number of a set of branches, and which of them, mostly one
 NOBODY: frozenset[Owner] = frozenset()
 _CHAINS = ("add", "mul", "maximum", "minimum")
 JOINS = ("cat", "stack", "concat", "concatenate")
@@ -205,8 +205,9 @@ def _sides(trace: Trace, sets: list[Branches]) -> Sides:
     all_owners: dict[str, set[Owner]] = {}
     for number, branches in enumerate(sets):
         for copies in branches.alike.copies:
-            for i, name in enumerate(copies):
-                all_owners.setdefault(name, set()).add((number, i))
+            for name in dict.fromkeys(copies):
+                users = tuple(i for i, other in enumerate(copies) if other == name)
+                all_owners.setdefault(name, set()).add((number, users))
     within = {n: frozenset(all_owners.get(s.merge, ())) for n, s in enumerate(sets)}
     owners = {name: _innermost(mine, within) for name, mine in all_owners.items()}
     parts = dict(_parts(trace, sets, owners))
@@ -250,7 +251,12 @@ def _roots(trace: Trace, sets: list[Branches]) -> dict[str, str]:
 
 def _innermost(mine: set[Owner], within: Mapping[int, frozenset[Owner]]) -> frozenset[Owner]:
     outer = {o for number, _ in mine for o in within[number]}
-    return frozenset(mine - outer)
+    return frozenset(o for o in mine if not any(_in(inner, o) for inner in outer))
+
+
+def _in(one: Owner, other: Owner) -> bool:
+    """Whether these branches are among the others."""
+    return one[0] == other[0] and set(one[1]) <= set(other[1])
 
 
 def _parts(
@@ -260,7 +266,7 @@ def _parts(
     for number, branches in enumerate(sets):
         if trace.by_name[branches.merge].short_op in JOINS:
             for i, term in enumerate(branches.terms):
-                yield (branches.merge, term), frozenset([(number, i)])
+                yield (branches.merge, term), frozenset([(number, (i,))])
     cut = {n for s in sets for copies in s.alike.cuts for n in copies}
     for node in trace.nodes:
         if node.op == "getitem" and node.name in cut:
@@ -288,5 +294,5 @@ def _held(
             if ends.get((reader.name, name)):
                 continue
             theirs = owners.get(reader.name, set())
-            if not innermost[name] & theirs:
-                yield from mine - theirs
+            if not any(_in(t, o) for t in theirs for o in innermost[name]):
+                yield from (o for o in mine if not any(_in(t, o) for t in theirs))

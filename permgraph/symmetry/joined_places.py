@@ -126,16 +126,19 @@ class _Members:
             yield layout, Place("", to, self._side(axis), (), Positions.of(at[found]))
 
     def _own(self, axis: int, vertices: Labels, at: Labels) -> Iterator[tuple[Layout, Place]]:
-        """Coordinates that are another unit in each member: they hold in one slice of the stack."""
-        for layout, found in self._layouts(vertices[:, at].ravel()):
+        """Coordinates that are other units in other members: they hold in some slices of the stack."""
+        alike = _alike(vertices[:, at])
+        for layout, found in self._layouts(vertices[alike[:, 0]][:, at].ravel()):
             member, column = found // at.size, at[found % at.size]
             for first in np.unique(member.reshape(-1, found.shape[-1])[0]):
                 mine = member.reshape(-1, found.shape[-1])[0] == first
-                rows = member[..., mine][..., :1]
-                if (member[..., mine] != rows).any():
+                one, where = member[..., mine][..., 0], column[..., mine]
+                if (member[..., mine] != one[..., None]).any():
                     raise NotPlaced
-                where = Positions.of(column[..., mine])
-                yield layout, Place("", axis + 1, self._side(axis), (), where, Positions.of(rows), 0)
+                if (where == where.reshape(-1, where.shape[-1])[0]).all():
+                    continue  # the same coordinates of every member: they move with it
+                rows = Positions.of(alike[one])
+                yield layout, Place("", axis + 1, self._side(axis), (), Positions.of(where), rows, 0)
 
     def _side(self, axis: int) -> str:
         return "permute"
@@ -148,3 +151,13 @@ class _Members:
         if placed != moving.size or np.unique(vertices[moving]).size != moving.size:
             raise NotPlaced
         return found
+
+
+def _alike(rows: Labels) -> Labels:
+    """Members whose coordinates are the same units, as many in each set: shape (sets, members in one)."""
+    _, which = np.unique(rows, axis=0, return_inverse=True)
+    count = np.bincount(which.reshape(-1))
+    if (count != count[0]).any():
+        raise NotPlaced
+    sets = np.argsort(which.reshape(-1), kind="stable").reshape(-1, int(count[0]))
+    return sets[np.argsort(sets[:, 0])]
