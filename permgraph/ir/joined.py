@@ -27,6 +27,10 @@ class Joined:
     members: tuple[str, ...]
     axis: int | None = None
 
+    def axis_of(self, axis: int) -> int:
+        """Where an axis of a member lies."""
+        return axis + (self.axis is None)
+
     def shape(self, of_one: Shape) -> Shape:
         """Of the joined tensor."""
         if self.axis is None:

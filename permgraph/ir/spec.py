@@ -211,14 +211,14 @@ class PermSpec(Document):
         """
         match = re.fullmatch(r"(.+)\[(-?\d+)\]", axis)
         tensor = self.first_name(match[1] if match else axis)
-        places = [place for place in self.places if place.tensor == tensor]
+        places = [place for place in self.places if tensor in (place.tensor, *self.members(place.tensor))]
         if tensor not in self.tensors and not places:
             raise UsageError(f"{axis}: the network has no such tensor.{nearest(tensor, self.tensors)}")
         if match is not None:
-            rank = len(self.tensors.get(tensor, ())) or 1 + max(place.axis for place in places)
+            rank = len(self.shapes.get(tensor, ())) or 1 + max(place.axis for place in places)
             if not -rank <= int(match[2]) < rank:
                 raise UsageError(f"{axis}: the tensor has {rank} axes, 0 to {rank - 1}.")
-            places = [place for place in places if place.axis == int(match[2]) % rank]
+            places = self.places_on(tensor, int(match[2]) % rank)
         names = {name for place in places for name in place.layout}
         return tuple(group for group in self.groups if group.name in names)
 
@@ -243,6 +243,16 @@ class PermSpec(Document):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes by name, of joined tensors too: of all that may have places."""
         return self.tensors | {n: j.shape(self.tensors[j.members[0]]) for n, j in self.joined.items()}
+
+    def members(self, tensor: str) -> tuple[str, ...]:
+        """The tensors that a place is on: those of a joined tensor, or the one itself."""
+        return self.joined[tensor].members if tensor in self.joined else (tensor,)
+
+    def places_on(self, tensor: str, axis: int) -> list[Place]:
+        """The places on an axis of a tensor, also as a member of a joined one."""
+        at = {(tensor, axis)}
+        at |= {(name, j.axis_of(axis)) for name, j in self.joined.items() if tensor in j.members}
+        return [place for place in self.places if (place.tensor, place.axis) in at]
 
     def first_name(self, name: str) -> str:
         """The name under which the spec lists a tensor, given any of its names; an unknown name as it is."""

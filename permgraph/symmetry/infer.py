@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from permgraph.axes.accumulation import accumulated, shown
 from permgraph.axes.exchange import Exchange, Unequal, with_exchanges
 from permgraph.axes.points import Labels, Origin
 from permgraph.axes.propagation import Propagation, propagate
@@ -52,7 +53,7 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
     found = plain
     if context.slices:
         found = _better(found, _in_slices(trace, context.slices, free_output))
-    sides = side_by_side(trace)
+    sides = side_by_side(accumulated(trace))
     if sides.sets:
         found = _better(found, _in_branches(trace, sides, free_output))
     return found
@@ -67,16 +68,27 @@ def _better(one: PermSpec, other: PermSpec | None) -> PermSpec:
 
 def _in_branches(trace: Trace, sides: Sides, free_output: bool) -> PermSpec | None:
     """With equal branches that may change places; without those that are not equal to the rules."""
-    context = propagate(trace, free_output, {}, sides)
-    found = _exchanged(trace, context, sides, free_output)
+    summed = sides.trace
+    context = propagate(summed, free_output, {}, sides)
+    found = _exchanged(summed, context, sides, free_output)
     if context.slices:
-        sliced = propagate(trace, free_output, context.slices, sides)
-        found = _better_of(found, _exchanged(trace, sliced, sides, free_output))
-    return found
+        sliced = propagate(summed, free_output, context.slices, sides)
+        other = _exchanged(summed, sliced, sides, free_output)
+        found = other if found is None else _better(found, other)
+    return found and _as_traced(found, trace)
 
 
-def _better_of(one: PermSpec | None, other: PermSpec | None) -> PermSpec | None:
-    return other if one is None else _better(one, other)
+def _as_traced(spec: PermSpec, trace: Trace) -> PermSpec:
+    """With the nodes of the network itself."""
+    groups = (replace(g, probes=tuple(p for p in g.probes if p.node in trace.by_name)) for g in spec.groups)
+    return replace(
+        spec,
+        fingerprint=trace.fingerprint,
+        groups=tuple(groups),
+        places=tuple(replace(p, node=shown(p.node)) for p in spec.places),
+        pinned=tuple(replace(p, node=shown(p.node)) for p in spec.pinned),
+        unknown_ops=tuple(replace(o, node=shown(o.node)) for o in spec.unknown_ops),
+    ).completed()
 
 
 def _exchanged(trace: Trace, context: Propagation, sides: Sides, free_output: bool) -> PermSpec | None:
@@ -125,7 +137,7 @@ def _infer(
         state[[classes.of[w] for which in exchange.which.values() for w in which]] = True
     addresses, frozen = _read(classes, state)
     if exchange and sides:
-        together = joined_places(trace, exchange, sides, classes, addresses)
+        together = joined_places(context, exchange, sides, classes, addresses)
     places = _places(trace, context, classes, addresses, together)
     blocks = [b for b in addresses.blocks if any(b.key in layout for layout, *_ in places)]
     names = name_blocks(trace, context, classes, blocks, places)

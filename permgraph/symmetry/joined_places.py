@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from permgraph.axes.exchange import Exchange
 from permgraph.axes.points import Labels, Origin
+from permgraph.axes.propagation import Propagation
 from permgraph.axes.side_by_side import Sides
+from permgraph.axes.usage import Use
 from permgraph.ir.joined import Joined, joined_name
 from permgraph.ir.spec import Place, Positions
 from permgraph.ir.trace import Trace
@@ -38,7 +40,7 @@ class JoinedPlaces:
 
 
 def joined_places(
-    trace: Trace, points: Exchange, sides: Sides, classes: Classes, addresses: Addresses
+    context: Propagation, points: Exchange, sides: Sides, classes: Classes, addresses: Addresses
 ) -> JoinedPlaces:
     """Places of all tensors of equal branches that change places. Raises NotPlaced."""
     runs: dict[str, list[Origin]] = {}
@@ -48,7 +50,8 @@ def joined_places(
     wide = {n: axis for s in sides.sets for n, axis in (s.wide or {}).items()}
     done = JoinedPlaces()
     for root, members in points.members.items():
-        mine = _Members(trace, members, [runs.get(m, []) for m in members], classes, addresses)
+        own = [runs.get(m, []) for m in members]
+        mine = _Members(sides.trace, members, own, classes, addresses, context.usage.uses)
         if root in points.which:
             which = classes.of[points.which[root]]
             if addresses.chain_of[which].any():
@@ -78,7 +81,9 @@ class _Members:
         runs: list[list[Origin]],
         classes: Classes,
         addresses: Addresses,
+        uses: Mapping[tuple[str, int], Use],
     ) -> None:
+        self.uses = uses
         self.trace, self.nodes, self.addresses = trace, nodes, addresses
         self.shape = trace.by_name[nodes[0]].shape
         self.axes: dict[int, Labels] = {}  # axis → vertices, (members, coordinates)
@@ -105,7 +110,7 @@ class _Members:
         for axis, vertices in self.axes.items():
             if axis == long:
                 for layout, at in self._layouts(vertices.ravel()):
-                    yield layout, Place("", axis, "permute", (), Positions.of(at))
+                    yield layout, Place("", axis, self._side(axis), (), Positions.of(at))
             elif (vertices != vertices[0]).any() and self.addresses.chain_of[vertices].any():
                 raise NotPlaced
             else:
@@ -141,7 +146,8 @@ class _Members:
                 yield layout, Place("", axis + 1, self._side(axis), (), Positions.of(where), rows, 0)
 
     def _side(self, axis: int) -> str:
-        return "permute"
+        use = self.uses.get((self.trace.by_name[self.nodes[0]].options["tensor"], axis))
+        return "un-permute" if use and use.consumed else "permute"
 
     def _layouts(self, vertices: Labels) -> list[tuple[Layout, Labels]]:
         """Layouts of all that moves. Raises NotPlaced where a vertex stands twice, or some of it was left out."""
