@@ -7,6 +7,7 @@ two of them share. The order of the turns is of no account then, which a sum of 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from permgraph.ir.trace import Node, Ref, Trace
 
@@ -36,8 +37,8 @@ def shown(name: str) -> str:
 def _adds(node: Node) -> bool:
     options = node.options
     if node.short_op in _ADDS:
-        return options.get("alpha", 1) == 1
-    return node.short_op == "index_put" and options.get("accumulate") is True
+        return bool(options.get("alpha", 1) == 1)
+    return node.short_op == "index_put" and bool(options.get("accumulate"))
 
 
 def _base(node: Node) -> str:
@@ -47,11 +48,9 @@ def _base(node: Node) -> str:
 
 def _as_sum(node: Node) -> list[Node]:
     base = _base(node)
-    about = {"module": node.module, "module_type": node.module_type, "source": node.source}
+    about: dict[str, Any] = {"module": node.module, "module_type": node.module_type, "source": node.source}
     zero = Node(f"{node.name}{_SUFFIX}zero", "aten.zeros.default", results=node.results, **about)
-    term = replace(
-        node, name=f"{node.name}{_SUFFIX}term", operands=node.operands | {base: Ref(zero.name)}
-    )
+    term = replace(node, name=f"{node.name}{_SUFFIX}term", operands=node.operands | {base: Ref(zero.name)})
     added = {"self": node.operands[base], "other": Ref(term.name)}
     total = Node(node.name, "aten.add.Tensor", added, {"alpha": 1}, node.results, pointwise=True, **about)
     return [zero, term, total]
@@ -91,7 +90,7 @@ def _mask(trace: Trace, node: Node) -> Mask | None:
         ref = node.operands["indices"][0]
     else:
         return None
-    path = []
+    path: list[tuple[str, tuple[int, ...]]] = []
     while isinstance(ref, Ref):
         at = trace.by_name[ref.node]
         if at.short_op == "eq":

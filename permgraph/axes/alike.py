@@ -149,4 +149,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Ref):
         return "·"
     return tuple(map(_plain, value)) if isinstance(value, (tuple, list)) else value
-

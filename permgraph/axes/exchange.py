@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -62,7 +63,9 @@ class _Book:
         self.old, self.sides = points, sides
         self.new = points.copy()
         self.new.linked, self.new.pinned = [], []
-        self.branch: dict[Owner, Labels] = {}  # a point for every branch, and for several that share something
+        self.branch: dict[
+            Owner, Labels
+        ] = {}  # a point for every branch, and for several that share something
         self.joined: dict[Key, list[tuple[Labels, Labels, Step]]] = {}
         self.counts: dict[Key, int] = {}
         self.held = np.zeros(points.count, dtype=bool)
@@ -148,7 +151,7 @@ class _Book:
             self.new.pin(self.branch[owner], "read outside its branch")
         for mine in sorted({tuple(sorted(o)) for o in self.sides.owners.values()}):
             ours = [o for o in mine if o in self.branch]
-            for one, other in zip(ours, ours[1:], strict=False):
+            for one, other in pairwise(ours):
                 self.new.tie(self.branch[one], self.branch[other])
 
     def _nested(self) -> Iterator[tuple[int, Owner]]:

@@ -12,10 +12,11 @@ from permgraph.axes.equal_values import MOVEMENTS, equal_values
 from permgraph.axes.flat_state import Region, flat_state, label_region
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
+from permgraph.axes.merges import JOINS
 from permgraph.axes.points import Points, without_rule
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules import Call, Results, results_of, rule_of
-from permgraph.axes.side_by_side import JOINS, Sides
+from permgraph.axes.side_by_side import Sides
 from permgraph.axes.slices import Slices, slices_of
 from permgraph.axes.state_labels import channel_blocks, elementwise_integers, equal_slices, label_state
 from permgraph.axes.usage import Usage, usage

@@ -17,13 +17,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from permgraph.axes.alike import Alike, Comparison, Copies
+from permgraph.axes.merges import CHAINS, JOINS, merges_of
 from permgraph.axes.wide import wide_axes
-from permgraph.ir.trace import Node, Ref, Trace
+from permgraph.ir.trace import Node, Trace
 
 Owner = tuple[int, tuple[int, ...]]  # number of a set of branches, and which of them, mostly one
 NOBODY: frozenset[Owner] = frozenset()
-_CHAINS = ("add", "mul", "maximum", "minimum")
-JOINS = ("cat", "stack", "concat", "concatenate")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +113,7 @@ class Sides:
 
 def side_by_side(trace: Trace) -> Sides:
     """The equal branches of a network."""
-    merges = list(_merges(trace))
+    merges = list(merges_of(trace))
     if not merges:
         return Sides(trace)
     comparison = Comparison(trace)
@@ -128,48 +127,6 @@ def _matters(trace: Trace, branches: Branches) -> bool:
     return bool(branches.alike.cuts) or any(True for _ in states)
 
 
-Merge = tuple[Node, list[str], frozenset[str]]  # the node, its operands, the nodes of the chain
-
-
-def _merges(trace: Trace) -> Iterator[Merge]:
-    """Nodes with operands that might be alike."""
-    for node in trace.nodes:
-        if node.short_op in JOINS:
-            yield node, [ref.node for ref in node.operands["tensors"]], frozenset([node.name])
-        elif _links(node) and not _is_inside(trace, node):
-            terms, chain = _chain(trace, node)
-            if len(terms) > 1:
-                yield node, terms, chain
-
-
-def _links(node: Node) -> bool:
-    """Whether a node is one of a chain whose terms have no order."""
-    return (
-        node.op.startswith("aten.")
-        and node.short_op in _CHAINS
-        and not any(isinstance(v, Ref) for v in node.options.values())
-        and node.options.get("alpha", 1) == 1
-    )
-
-
-def _is_inside(trace: Trace, node: Node) -> bool:
-    """Whether the only reader is the next node of the chain."""
-    readers = trace.readers.get(node.name, ())
-    return len(readers) == 1 and readers[0].short_op == node.short_op and _links(readers[0])
-
-
-def _chain(trace: Trace, last: Node) -> tuple[list[str], frozenset[str]]:
-    terms, chain, waiting = [], {last.name}, list(last.refs())
-    while waiting:
-        node = trace.by_name[waiting.pop()]
-        if node.short_op == last.short_op and _links(node) and _is_inside(trace, node):
-            chain.add(node.name)
-            waiting += node.refs()
-        else:
-            terms.append(node.name)
-    return terms[::-1], frozenset(chain)
-
-
 def _branches(
     comparison: Comparison, node: Node, terms: list[str], chain: frozenset[str]
 ) -> Iterator[Branches]:
@@ -177,14 +134,16 @@ def _branches(
     times = Counter(terms)
     looks: dict[bytes, list[int]] = {}
     for i, name in enumerate(terms):
-        added = node.short_op in _CHAINS and comparison.weight[name]  # a sum of weights is a matter of their values
+        added = (
+            node.short_op in CHAINS and comparison.weight[name]
+        )  # a sum of weights is a matter of their values
         if times[name] == 1 and not added:
             looks.setdefault(comparison.looks(name), []).append(i)
     order = {n.name: i for i, n in enumerate(comparison.trace.nodes)} if looks else {}
     for numbers in looks.values():
         if len(numbers) < 2:
             continue
-        if node.short_op in _CHAINS:
+        if node.short_op in CHAINS:
             numbers = sorted(numbers, key=lambda i: order[terms[i]])
         ends: Copies = tuple(terms[i] for i in numbers)
         alike = comparison.alike(ends)
@@ -267,10 +226,10 @@ def _parts(
         if trace.by_name[branches.merge].short_op in JOINS:
             for i, term in enumerate(branches.terms):
                 yield (branches.merge, term), frozenset([(number, (i,))])
-    cut = {n for s in sets for copies in s.alike.cuts for n in copies}
-    for node in trace.nodes:
-        if node.op == "getitem" and node.name in cut:
-            yield (node.operands["source"].node, node.options["index"]), owners[node.name]
+    cut = {name for s in sets for copies in s.alike.cuts for name in copies}
+    for getitem in trace.nodes:
+        if getitem.op == "getitem" and getitem.name in cut:
+            yield (getitem.operands["source"].node, getitem.options["index"]), owners[getitem.name]
 
 
 def _held(

@@ -91,9 +91,7 @@ class _Walk:
             self._norm(node)
         elif node.pointwise or node.short_op in _SAME:
             self._elementwise(node, dim)
-        elif node.short_op.startswith(_POOLS) and dim == len(node.shape) - 1 - _spatial(node):
-            self._one(node, dim)
-        elif node.op == "getitem" and node.options["index"] == 0:
+        elif _pools(node, dim) or (node.op == "getitem" and node.options["index"] == 0):
             self._one(node, dim)
         else:
             raise _NotWide
@@ -133,6 +131,11 @@ def _dense(node: Node) -> bool:
     if node.short_op in ("conv1d", "conv2d", "conv3d"):
         return bool(node.options.get("groups", 1) == 1)
     return node.short_op == "linear"
+
+
+def _pools(node: Node, dim: int) -> bool:
+    """Whether a node pools each channel by itself, and these are the channels."""
+    return node.short_op.startswith(_POOLS) and dim == len(node.shape) - 1 - _spatial(node)
 
 
 def _channel(node: Node, rank: int) -> int:

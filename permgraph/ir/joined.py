@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
+from itertools import takewhile
 
 from permgraph.errors import PlanError
 
@@ -48,13 +48,18 @@ def joined_name(members: Sequence[str]) -> str:
     '{left,right}.fc.bias'
     """
     parts = [m.split(".") for m in members]
-    start = len(commonprefix(parts))
-    stop = len(commonprefix([p[start:][::-1] for p in parts]))
+    start = _shared(parts)
+    stop = _shared([p[start:][::-1] for p in parts])
     inner = [".".join(p[start : len(p) - stop]) for p in parts]
     numbers = [int(x) for x in inner if x.isdecimal()]
     run = numbers == list(range(numbers[0], numbers[0] + len(inner))) if len(numbers) == len(inner) else False
     middle = f"{inner[0]}..{inner[-1]}" if run and len(inner) > 2 else ",".join(inner)
     return ".".join([*parts[0][:start], f"{{{middle}}}", *parts[0][len(parts[0]) - stop :]])
+
+
+def _shared(parts: Sequence[Sequence[str]]) -> int:
+    """How many leading parts are equal in all."""
+    return sum(1 for _ in takewhile(lambda x: len(set(x)) == 1, zip(*parts, strict=False)))
 
 
 def check_joined(joined: Mapping[str, Joined], tensors: Mapping[str, Shape], placed: Collection[str]) -> None:

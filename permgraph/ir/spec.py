@@ -67,6 +67,7 @@ class Probe:
     dims       dims of that result on which the units lie; all other dims are samples
     layout, positions   as in a Place, positions counted on the flattened `dims`
     module     module that consumes (entering) or produced (leaving) the activation
+    beside     nodes of equal branches, whose units follow those of `node`
     """
 
     node: str
@@ -75,6 +76,12 @@ class Probe:
     layout: tuple[str, ...]
     positions: Positions
     module: str = ""
+    beside: tuple[str, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """All that have to be observed."""
+        return (self.node, *self.beside)
 
 
 @dataclass(frozen=True)

@@ -98,11 +98,11 @@ def _bits(tensor: Any) -> Any:
 
 def one_after_another(tensors: Sequence[T], axis: int) -> T:
     """Tensors of one dtype, torch or numpy, along an axis of theirs."""
-    if isinstance(tensors[0], np.ndarray):
-        return np.concatenate(tensors, axis=axis)  # type: ignore[return-value]
+    several: Any = tensors
+    if isinstance(several[0], np.ndarray):
+        return np.concatenate(several, axis=axis)  # type: ignore[return-value]
     import torch
 
-    several: Any = tensors
     return torch.cat([_bits(t.detach()) for t in several], dim=axis).view(several[0].dtype)  # type: ignore[return-value]
 
 

@@ -79,12 +79,12 @@ def _of_members(joined: Joined, steps: Sequence[Gather]) -> dict[str, Move]:
             for i, member in enumerate(joined.members)
         }
     long = next((s for s in steps if s.axis == joined.axis), None)
-    if any(s.rows_axis is not None for s in steps):
-        raise PlanError(f"{steps[0].tensor}: an order per row on tensors that follow one another.")
+    if any(s.rows_axis not in (None, joined.axis) for s in steps):
+        raise PlanError(f"{steps[0].tensor}: an order per row of another axis than the joined one.")
     rest = tuple(s for s in steps if s.axis != joined.axis)
     moves = {}
     for i, member in enumerate(joined.members):
-        own = tuple(replace(s, tensor=member) for s in rest)
+        own = tuple(_rows_of(s, member, i, count) for s in rest)
         moves[member] = Move((member,), joined.axis, own)
         if long is not None:
             height = long.index.size // count
@@ -93,6 +93,14 @@ def _of_members(joined: Joined, steps: Sequence[Gather]) -> dict[str, Move]:
             part = Gather(member, joined.axis, which.reshape(-1) * height + index % height)
             moves[member] = Move(tuple(joined.members[s] for s in sources), joined.axis, (part, *own))
     return moves
+
+
+def _rows_of(step: Gather, member: str, number: int, count: int) -> Gather:
+    """A gather on tensors that follow one another, as it is on one of them."""
+    if step.rows_axis is None:
+        return replace(step, tensor=member)
+    height = step.index.shape[0] // count
+    return replace(step, tensor=member, index=step.index[number * height : (number + 1) * height])
 
 
 def _slices(steps: Sequence[Gather], member: str, row: int) -> Iterable[Gather]:

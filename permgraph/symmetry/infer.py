@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from permgraph.axes.accumulation import accumulated, shown
+from permgraph.axes.accumulation import accumulated
 from permgraph.axes.exchange import Exchange, Unequal, with_exchanges
 from permgraph.axes.points import Labels, Origin
 from permgraph.axes.propagation import Propagation, propagate
@@ -17,13 +16,14 @@ from permgraph.axes.side_by_side import Sides, side_by_side
 from permgraph.axes.slices import Slices
 from permgraph.errors import TraceError
 from permgraph.ir.check_trace import check_trace
-from permgraph.ir.spec import Group, PermSpec, Pin, Place, Positions, Probe, UnknownOp
+from permgraph.ir.spec import Group, PermSpec, Place, Positions, UnknownOp
 from permgraph.ir.trace import Trace
 from permgraph.symmetry.coloured_graph import Classes, classify, refine
 from permgraph.symmetry.flat_places import flat_layouts
 from permgraph.symmetry.joined_places import JoinedPlaces, NotPlaced, joined_places
 from permgraph.symmetry.layout import Addresses, Block, Unreadable
 from permgraph.symmetry.names import name_blocks
+from permgraph.symmetry.observed import as_traced, pins_of, probes_of
 from permgraph.symmetry.random_values import random_notes
 from permgraph.symmetry.values import followed_values
 from permgraph.symmetry.wreath import read
@@ -63,7 +63,9 @@ def _better(one: PermSpec, other: PermSpec | None) -> PermSpec:
     """Orders per slice, and of branches, cost more places: they are taken only where they free something."""
     if other is not None and other.log10_order > one.log10_order + _GAIN:
         return other
-    return one if other is None else replace(one, frozen=max(one.frozen, other.frozen))  # what could not be read
+    return (
+        one if other is None else replace(one, frozen=max(one.frozen, other.frozen))
+    )  # what could not be read
 
 
 def _in_branches(trace: Trace, sides: Sides, free_output: bool) -> PermSpec | None:
@@ -75,20 +77,7 @@ def _in_branches(trace: Trace, sides: Sides, free_output: bool) -> PermSpec | No
         sliced = propagate(summed, free_output, context.slices, sides)
         other = _exchanged(summed, sliced, sides, free_output)
         found = other if found is None else _better(found, other)
-    return found and _as_traced(found, trace)
-
-
-def _as_traced(spec: PermSpec, trace: Trace) -> PermSpec:
-    """With the nodes of the network itself."""
-    groups = (replace(g, probes=tuple(p for p in g.probes if p.node in trace.by_name)) for g in spec.groups)
-    return replace(
-        spec,
-        fingerprint=trace.fingerprint,
-        groups=tuple(groups),
-        places=tuple(replace(p, node=shown(p.node)) for p in spec.places),
-        pinned=tuple(replace(p, node=shown(p.node)) for p in spec.pinned),
-        unknown_ops=tuple(replace(o, node=shown(o.node)) for o in spec.unknown_ops),
-    ).completed()
+    return found and as_traced(found, trace)
 
 
 def _exchanged(trace: Trace, context: Propagation, sides: Sides, free_output: bool) -> PermSpec | None:
@@ -142,7 +131,7 @@ def _infer(
     blocks = [b for b in addresses.blocks if any(b.key in layout for layout, *_ in places)]
     names = name_blocks(trace, context, classes, blocks, places)
     notes = (*trace.notes, *random_notes(trace, context, classes, addresses, names))
-    spec = _spec(trace, context, classes, blocks, places, names, frozen, free_output, notes)
+    spec = _spec(trace, context, classes, blocks, places, names, frozen, free_output, notes, sides)
     return replace(spec, joined=together.joined)
 
 
@@ -216,9 +205,13 @@ def _places(
         tensor = trace.state[run.tensor]
         node = use.node if use else reader.get(run.node, run.node)
         side = "un-permute" if use and use.consumed else "permute"
+        placed = 0
         for layout, at in addresses.layouts(classes.of[labels]):
+            placed += at.size
             for place in _placed(run, side, at, tensor.shape, node):
                 found.append((order[node], run.axis, (layout, place)))
+        if together.joined and placed < np.count_nonzero(addresses.chain_of[classes.of[labels]]):
+            raise NotPlaced  # only some members of what moves lie here
     for runs in viewed.values():
         use = context.usage.uses.get((runs[0].tensor, runs[0].axis))
         node = use.node if use else reader.get(runs[0].node, runs[0].node)
@@ -264,13 +257,14 @@ def _spec(
     frozen: int,
     free_output: bool,
     notes: tuple[str, ...],
+    sides: Sides | None,
 ) -> PermSpec:
     places = tuple(replace(p, layout=tuple(names[k][0] for k in layout)) for layout, p in found)
     by_group: dict[str, list[Place]] = {}
     for place in places:
         for name in place.layout:
             by_group.setdefault(name, []).append(place)
-    probes = _probes(context, classes, blocks, names)
+    probes = probes_of(context, classes, blocks, names, sides)
     groups = []
     for block in blocks:
         name, role, module = names[block.key]
@@ -282,7 +276,7 @@ def _spec(
         fingerprint=trace.fingerprint,
         groups=tuple(groups),
         places=places,
-        pinned=_pins(trace, context, classes),
+        pinned=pins_of(context, classes),
         unknown_ops=tuple(
             UnknownOp(n.op, n.name, n.module, n.source, "" if reason else suggest_row(trace, n), reason)
             for n, reason in context.unknown
@@ -295,38 +289,3 @@ def _spec(
         free_output=free_output,
         notes=notes,
     )
-
-
-def _probes(
-    context: Propagation, classes: Classes, blocks: list[Block], names: dict[int, tuple[str, str, str]]
-) -> dict[str, list[Probe]]:
-    """Activations that carry each innermost group, in graph order."""
-    addresses = blocks[0].owner if blocks else None
-    found: dict[str, list[Probe]] = {}
-    for seen in context.usage.seen:
-        if addresses is None:
-            break
-        for layout, at in addresses.layouts(classes.of[seen.labels.ravel()]):
-            if any(k not in names for k in layout):
-                continue
-            text = tuple(names[k][0] for k in layout)
-            probe = Probe(seen.node, seen.when, seen.dims, text, Positions.of(at), seen.module)
-            if probe not in found.setdefault(text[-1], []):
-                found[text[-1]].append(probe)
-    return found
-
-
-def _pins(trace: Trace, context: Propagation, classes: Classes) -> tuple[Pin, ...]:
-    """For every axis of a state tensor, how many coordinates each reason holds in place."""
-    points, which = context.points.pins()
-    reason_of = np.full(classes.count, -1)
-    reason_of[classes.of[points[::-1]]] = which[::-1]  # the first reason given wins
-    pins = []
-    for run in context.points.origins:
-        if not run.tensor:
-            continue
-        held = reason_of[classes.of[run.start : run.stop]]
-        for index, count in sorted(Counter(held[held >= 0].tolist()).items()):
-            reason = context.points.pinned[index][1]
-            pins.append(Pin(run.tensor, run.axis, count, reason.text, reason.step.node))
-    return tuple(pins)

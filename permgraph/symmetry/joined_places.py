@@ -54,7 +54,9 @@ def joined_places(
         mine = _Members(sides.trace, members, own, classes, addresses, context.usage.uses)
         if root in points.which:
             which = classes.of[points.which[root]]
-            if addresses.chain_of[which].any():
+            if addresses.chain_of[which].any() and mine.blocks:
+                _place(done, mine, 0, [*mine.in_blocks()])
+            elif addresses.chain_of[which].any():
                 _place(done, mine, None, [*mine.stacked(which)])
         elif root in wide and mine.cross(wide[root]):
             _place(done, mine, wide[root], [*mine.in_a_row(wide[root])])
@@ -87,12 +89,17 @@ class _Members:
         self.trace, self.nodes, self.addresses = trace, nodes, addresses
         self.shape = trace.by_name[nodes[0]].shape
         self.axes: dict[int, Labels] = {}  # axis → vertices, (members, coordinates)
+        self.blocks: dict[
+            int, Labels
+        ] = {}  # axis that is ordered in blocks of axis 0 → vertices, (members, all)
         for run in zip(*runs, strict=True):
             first = run[0]
             vertices = np.stack([classes.of[r.start : r.stop] for r in run])
-            if first.view is not None or vertices.shape[1] != self.shape[first.axis]:
+            if first.view is not None or (vertices.shape[1] != self.shape[first.axis] and first.rows):
                 if addresses.chain_of[vertices].any():
                     raise NotPlaced
+            elif vertices.shape[1] != self.shape[first.axis]:
+                self.blocks[first.axis] = vertices
                 continue
             self.axes[first.axis] = vertices
 
@@ -105,16 +112,50 @@ class _Members:
             yield from self._shared(axis, axis + 1, vertices, np.flatnonzero(same))
             yield from self._own(axis, vertices, np.flatnonzero(~same))
 
+    def in_blocks(self) -> Iterator[tuple[Layout, Place]]:
+        """Places of grouped convolutions, whose rows lie one after another, each with an order of its columns."""
+        rows = self.axes.pop(0)
+        for layout, at in self._layouts(rows.ravel()):
+            yield layout, Place("", 0, self._side(0), (), Positions.of(at))
+        if not self.addresses.chain_of[rows].all():
+            raise NotPlaced  # rows that stay, or are one unit in all members, do not say which member it is
+        for axis, vertices in self.axes.items():
+            yield from self._beside(axis, vertices)
+        for axis, vertices in self.blocks.items():
+            yield from self._by_block(axis, vertices)
+
+    def _by_block(self, axis: int, vertices: Labels) -> Iterator[tuple[Layout, Place]]:
+        """An axis with an order in each block of rows; some members may have the same order."""
+        size, alike = self.shape[axis], _alike(vertices)
+        groups = vertices.shape[1] // size
+        height = self.shape[0] // groups
+        for layout, found in self._layouts(vertices[alike[:, 0]].ravel()):
+            block, column = found // size, found % size
+            if (block != block[..., :1]).any():
+                raise NotPlaced
+            members, group = alike[block[..., 0] // groups], block[..., :1] % groups
+            first = members * self.shape[0] + group * height
+            rows = (first[..., None] + np.arange(height)).reshape(*first.shape[:-1], -1)
+            yield (
+                layout,
+                Place("", axis, self._side(axis), (), Positions.of(column), Positions.of(rows), 0),
+            )
+
     def in_a_row(self, long: int) -> Iterator[tuple[Layout, Place]]:
         """Places on the members, one after another along an axis."""
         for axis, vertices in self.axes.items():
             if axis == long:
                 for layout, at in self._layouts(vertices.ravel()):
                     yield layout, Place("", axis, self._side(axis), (), Positions.of(at))
-            elif (vertices != vertices[0]).any() and self.addresses.chain_of[vertices].any():
-                raise NotPlaced
             else:
-                yield from self._shared(axis, axis, vertices, np.arange(vertices.shape[1]))
+                yield from self._beside(axis, vertices)
+
+    def _beside(self, axis: int, vertices: Labels) -> Iterator[tuple[Layout, Place]]:
+        """Another axis of members that follow one another: it has one order in all of them."""
+        same = (vertices == vertices[0]).all(axis=0)
+        yield from self._shared(axis, axis, vertices, np.flatnonzero(same))
+        if any(True for _ in self._own(axis, vertices, np.flatnonzero(~same))):
+            raise NotPlaced
 
     def cross(self, long: int) -> bool:
         """Whether units of one member may take places of another."""

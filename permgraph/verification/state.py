@@ -148,7 +148,6 @@ class State:
                 self._held -= self._parameters.popitem(last=False)[1].nbytes
         return tensor
 
-
     def _made(self, name: str) -> torch.Tensor:
         """The tensor in float64, moved."""
         move = self.moves.get(name)

@@ -46,6 +46,7 @@ def apply(
     names, moves = find_moves(plan, perms, state_dict, "state dict", prefix, ignore_unexpected)
     refuse_other_values(plan.spec, {name: state_dict[key] for key, name in names.items()}, "state dict")
     done: dict[Any, T] = {}
+    move: Move
     result: dict[str, T] = {}
     for key in state_dict:
         tensor: T = state_dict[key]

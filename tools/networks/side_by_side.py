@@ -152,7 +152,9 @@ def stacked(reduce: Callable[[Tensor, Any], Tensor]) -> Callable[[Any, Tensor], 
     return compute
 
 
-def ensemble(reduce: Callable[[Tensor, Any], Tensor], make: Callable[..., nn.Module] = Gated, **more: Any) -> Net:
+def ensemble(
+    reduce: Callable[[Tensor, Any], Tensor], make: Callable[..., nn.Module] = Gated, **more: Any
+) -> Net:
     return Net(stacked(reduce), i=L(5, 6), e=times(3, make), o=L(6, 2), **more)
 
 
@@ -285,12 +287,18 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Orders]] = {
     "stack, sum": (lambda: ensemble(lambda y, s: y.sum(2)), [(3, 1), (6, 1), (7, 3)]),
     "stack, max": (lambda: ensemble(lambda y, s: y.amax(2)), [(3, 1), (6, 1), (7, 3)]),
     "stack, weighted sum": (lambda: ensemble(learned_sum, w=(3,)), [(3, 1), (6, 1), (7, 3)]),
-    "attention pooling": (lambda: ensemble(attention_pool, k=L(6, 4), q=(4,)), [(3, 1), (4, 1), (6, 1), (7, 3)]),
+    "attention pooling": (
+        lambda: ensemble(attention_pool, k=L(6, 4), q=(4,)),
+        [(3, 1), (4, 1), (6, 1), (7, 3)],
+    ),
     "twin towers": (
         lambda: Net(towers, i=L(5, 6), j=L(5, 6), e=times(3, Gated), o=L(6, 2), p=L(6, 2)),
         [(2, 1), (3, 1), (6, 1), (7, 3)],
     ),
-    "one wide FFN": (lambda: Net(nested, i=L(5, 6), e=times(3, lambda: L(6, 6)), o=L(6, 2)), [(3, 1), (6, 1), (6, 1)]),
+    "one wide FFN": (
+        lambda: Net(nested, i=L(5, 6), e=times(3, lambda: L(6, 6)), o=L(6, 2)),
+        [(3, 1), (6, 1), (6, 1)],
+    ),
     "heads as modules": (
         lambda: Net(lambda s, x: s.o(s.h(s.i(x))), i=L(5, 6), h=Heads(6, 4), o=L(6, 2)),
         [(3, 4), (3, 4), (4, 1), (6, 1), (6, 1)],
@@ -304,7 +312,12 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Orders]] = {
         [(2, 3), (3, 1), (3, 6), (3, 6), (6, 1), (6, 1)],
     ),
     "convolutions concatenated": (
-        lambda: Net(convolutions(channels), i=L(5, 6), c=times(3, lambda: nn.Sequential(conv(6, 4), nn.ReLU())), o=L(12, 2)),
+        lambda: Net(
+            convolutions(channels),
+            i=L(5, 6),
+            c=times(3, lambda: nn.Sequential(conv(6, 4), nn.ReLU())),
+            o=L(12, 2),
+        ),
         [(6, 1), (12, 1)],
     ),
     "convolutions with batch norm": (
@@ -330,7 +343,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Orders]] = {
         [(2, 1), (3, 1), (3, 1), (3, 2), (4, 1), (4, 1), (4, 2), (6, 1)],
     ),
     "some kernels are equal, summed": (
-        lambda: Net(convolutions(sum), i=L(5, 6), c=[deep_conv(k=1), deep_conv(k=3), deep_conv(k=3)], o=L(3, 2)),
+        lambda: Net(
+            convolutions(sum), i=L(5, 6), c=[deep_conv(k=1), deep_conv(k=3), deep_conv(k=3)], o=L(3, 2)
+        ),
         [(2, 1), (3, 1), (4, 1), (4, 2), (6, 1)],
     ),
     "depthwise branches": (
@@ -358,9 +373,18 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Orders]] = {
         lambda: Net(read_outside, i=L(5, 6), e=times(3, ffn), o=L(6, 2), p=L(6, 2)),
         [(2, 1), (6, 1), (6, 1), (7, 1), (7, 2)],
     ),
-    "product": (lambda: Net(product, i=L(5, 6), e=times(3, ffn), o=L(6, 2)), [(3, 1), (6, 1), (6, 1), (7, 3)]),
-    "largest": (lambda: Net(largest, i=L(5, 6), e=times(3, ffn), o=L(6, 2)), [(3, 1), (6, 1), (6, 1), (7, 3)]),
-    "difference": (lambda: Net(in_order, i=L(5, 6), e=times(2, ffn), o=L(6, 2)), [(6, 1), (6, 1), (7, 1), (7, 1)]),
+    "product": (
+        lambda: Net(product, i=L(5, 6), e=times(3, ffn), o=L(6, 2)),
+        [(3, 1), (6, 1), (6, 1), (7, 3)],
+    ),
+    "largest": (
+        lambda: Net(largest, i=L(5, 6), e=times(3, ffn), o=L(6, 2)),
+        [(3, 1), (6, 1), (6, 1), (7, 3)],
+    ),
+    "difference": (
+        lambda: Net(in_order, i=L(5, 6), e=times(2, ffn), o=L(6, 2)),
+        [(6, 1), (6, 1), (7, 1), (7, 1)],
+    ),
     "one after another": (
         lambda: Net(one_after_another, i=L(5, 6), e=times(3, ffn), o=L(6, 2)),
         [(6, 1), (7, 1), (7, 1), (7, 1)],

@@ -71,7 +71,9 @@ def split(
         return tuple(part_by_data(self, dim, shape) for shape in call.shapes)
     ends = np.cumsum([shape[dim] for shape in call.shapes])
     starts = [0, *ends[:-1]]
-    return _one_by_one(self, [partial(movement.span, self, dim, a, b) for a, b in zip(starts, ends, strict=True)])
+    return _one_by_one(
+        self, [partial(movement.span, self, dim, a, b) for a, b in zip(starts, ends, strict=True)]
+    )
 
 
 @op("unbind unbind_copy")
