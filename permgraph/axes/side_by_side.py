@@ -246,8 +246,8 @@ def _held(
     for number, branches in enumerate(sets):
         last = branches.alike.copies[0]
         for name in last:
-            for reader in branches.nodes:
-                ends.setdefault((reader, name), set()).add(number)
+            for link in branches.nodes:
+                ends.setdefault((link, name), set()).add(number)
     for name, mine in owners.items():
         for reader in trace.readers.get(name, ()):
             if ends.get((reader.name, name)):

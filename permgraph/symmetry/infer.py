@@ -55,7 +55,8 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
         found = _better(found, _in_slices(trace, context.slices, free_output))
     sides = side_by_side(accumulated(trace))
     if sides.sets:
-        found = _better(found, _in_branches(trace, sides, free_output))
+        branches, lost = _in_branches(trace, sides, free_output)
+        found = _better(replace(found, frozen=found.frozen + lost), branches)
     return found
 
 
@@ -68,27 +69,35 @@ def _better(one: PermSpec, other: PermSpec | None) -> PermSpec:
     )  # what could not be read
 
 
-def _in_branches(trace: Trace, sides: Sides, free_output: bool) -> PermSpec | None:
-    """With equal branches that may change places; without those that are not equal to the rules."""
-    summed = sides.trace
-    context = propagate(summed, free_output, {}, sides)
-    found = _exchanged(summed, context, sides, free_output)
+def _in_branches(trace: Trace, sides: Sides, free_output: bool) -> tuple[PermSpec | None, int]:
+    """With equal branches that may change places; and how many may that no place says."""
+    context = propagate(sides.trace, free_output, {}, sides)
+    found, lost = _exchanged(context, sides, free_output)
     if context.slices:
-        sliced = propagate(summed, free_output, context.slices, sides)
-        other = _exchanged(summed, sliced, sides, free_output)
-        found = other if found is None else _better(found, other)
-    return found and as_traced(found, trace)
+        sliced = propagate(sides.trace, free_output, context.slices, sides)
+        other, more = _exchanged(sliced, sides, free_output)
+        found, lost = (_better(found, other), min(lost, more)) if found else (other, more)
+    return found and as_traced(found, trace), lost
 
 
-def _exchanged(trace: Trace, context: Propagation, sides: Sides, free_output: bool) -> PermSpec | None:
+def _exchanged(context: Propagation, sides: Sides, free_output: bool) -> tuple[PermSpec | None, int]:
+    """Without those that are not equal to the rules, and those that cannot be placed."""
+    lost = 0
     while sides.sets:
         try:
-            return _infer(trace, context, free_output, sides, with_exchanges(context.points, sides))
+            exchange = with_exchanges(context.points, sides)
+            spec = _infer(sides.trace, context, free_output, sides, exchange)
+            return replace(spec, frozen=spec.frozen + lost), lost
         except Unequal as found:
             sides = sides.without(found.sets)
-        except (NotPlaced, _RowsMixed):
-            return None
-    return None
+        except (NotPlaced, _RowsMixed) as problem:
+            nodes = problem.nodes if isinstance(problem, NotPlaced) else ()
+            held = {number for node in nodes for number, _ in sides.owners[node]} or set(
+                range(len(sides.sets))
+            )
+            lost += sum(sides.sets[number].size for number in held)
+            sides = sides.without(held)
+    return None, lost
 
 
 def _in_slices(trace: Trace, slices: Slices, free_output: bool) -> PermSpec | None:

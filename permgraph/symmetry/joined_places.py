@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +22,11 @@ Layout = tuple[int, ...]
 
 
 class NotPlaced(Exception):
-    """Units move in a way that no place on a joined tensor says."""
+    """Units move in a way that no place on a joined tensor says. `nodes`: the tensors, where they are known."""
+
+    def __init__(self, nodes: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.nodes = tuple(nodes)
 
 
 @dataclass
@@ -51,15 +55,18 @@ def joined_places(
     done = JoinedPlaces()
     for root, members in points.members.items():
         own = [runs.get(m, []) for m in members]
-        mine = _Members(sides.trace, members, own, classes, addresses, context.usage.uses)
-        if root in points.which:
-            which = classes.of[points.which[root]]
-            if addresses.chain_of[which].any() and mine.blocks:
-                _place(done, mine, 0, [*mine.in_blocks()])
-            elif addresses.chain_of[which].any():
-                _place(done, mine, None, [*mine.stacked(which)])
-        elif root in wide and mine.cross(wide[root]):
-            _place(done, mine, wide[root], [*mine.in_a_row(wide[root])])
+        try:
+            mine = _Members(sides.trace, members, own, classes, addresses, context.usage.uses)
+            if root in points.which:
+                which = classes.of[points.which[root]]
+                if addresses.chain_of[which].any() and mine.blocks:
+                    _place(done, mine, 0, [*mine.in_blocks()])
+                elif addresses.chain_of[which].any():
+                    _place(done, mine, None, [*mine.stacked(which)])
+            elif root in wide and mine.cross(wide[root]):
+                _place(done, mine, wide[root], [*mine.in_a_row(wide[root])])
+        except NotPlaced:
+            raise NotPlaced(members) from None
     return done
 
 
