@@ -24,7 +24,8 @@ def concat(tensors: Sequence[LabelledTensor], dim: int) -> LabelledTensor:
     """
     for tensor in tensors:
         tensor.space.use(tensor)
-    tensors = [settled(t) for t in tensors if t.shape != (0,)]
+    numbers = [i for i, t in enumerate(tensors) if t.shape != (0,)]
+    tensors = [settled(tensors[i]) for i in numbers]
     first = tensors[0]
     dim %= first.rank
     shape = resized(first.shape, dim, sum(t.shape[dim] for t in tensors))
@@ -32,7 +33,7 @@ def concat(tensors: Sequence[LabelledTensor], dim: int) -> LabelledTensor:
         return moved(first, shape, first.arrays)
     joints = _differing(tensors, dim) if all(t.shape[dim] == 1 for t in tensors) else []
     joints = joints or [tuple(sorted({dim} | {d for t in tensors for a in t.on(dim) for d in a.dims}))]
-    arrays = [_joined(tensors, dim, joint) for joint in joints]
+    arrays = [_joined(tensors, dim, joint, numbers) for joint in joints]
     result = moved(first, shape, [*_beside(tensors, dim, joints), *arrays])
     return replace(result, weight=all(t.weight for t in tensors))
 
@@ -49,16 +50,24 @@ def _differing(tensors: Sequence[LabelledTensor], dim: int) -> list[tuple[int, .
     return sorted(tuple(sorted({dim} | x)) for x in sets)
 
 
-def _joined(tensors: Sequence[LabelledTensor], dim: int, joint: tuple[int, ...]) -> LabelArray:
-    """One array of all parts over the joint dims."""
-    space, parts = tensors[0].space, [_part(t, joint) for t in tensors]
+def _joined(
+    tensors: Sequence[LabelledTensor], dim: int, joint: tuple[int, ...], numbers: Sequence[int]
+) -> LabelArray:
+    """One array of all parts over the joint dims; `numbers` are those of the operands."""
+    space, parts = tensors[0].space, []
+    for number, tensor in zip(numbers, tensors, strict=True):
+        space.about(number)
+        parts.append(_part(tensor, joint))
     together = _put_together(parts, joint.index(dim))
     if together is not None:
+        space.about()
         return together
-    parts = [replace(p, part=None) for p in _copies(parts, tensors[0])]
-    for part in parts:
+    parts = [replace(p, part=None) for p in _copies(parts, tensors[0], numbers)]
+    for number, part in zip(numbers, parts, strict=True):
+        space.about(number)
         if not part.pinned:
             space.distinguish(part.labels)
+    space.about()
     labels = np.concatenate([p.labels for p in parts], axis=joint.index(dim))
     pinned = all(p.pinned for p in parts)
     repeats = any(p.repeats for p in parts) or (not pinned and np.unique(labels).size < labels.size)
@@ -94,7 +103,7 @@ def _beside(
     ]
 
 
-def _copies(parts: list[LabelArray], of: LabelledTensor) -> list[LabelArray]:
+def _copies(parts: list[LabelArray], of: LabelledTensor, numbers: Sequence[int]) -> list[LabelArray]:
     """Each part gets points of its own under those it has.
 
     Two parts may hold one point, now or once everything is tied, and no two coordinates of an axis may be one:
@@ -102,7 +111,8 @@ def _copies(parts: list[LabelArray], of: LabelledTensor) -> list[LabelArray]:
     """
     space, alone = of.space, sum(not p.pinned for p in parts) < 2
     copies = []
-    for part in parts:
+    for number, part in zip(numbers, parts, strict=True):
+        space.about(number)
         if part.pinned:
             copies.append(replace(part, labels=space.fresh_pinned(part.labels.shape, ORDERED)))
             continue

@@ -175,6 +175,7 @@ def take(tensor: LabelledTensor, dim: int, chosen: Labels) -> LabelledTensor:
 def _taken(tensor: LabelledTensor, array: LabelArray, dim: int, chosen: Labels) -> LabelArray:
     space, axis, distinct = tensor.space, array.dims.index(dim), np.unique(chosen).size
     labels = array.labels.take(chosen, axis=axis)
+    space.points.cuts.append((labels.ravel(), space.points.at))
     if tensor.weight and not array.pinned:
         space.read(labels, np.delete(array.labels, chosen, axis=axis))
     if distinct < chosen.size:  # copies of one coordinate: new points under the old, any order of copies

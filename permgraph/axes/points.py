@@ -39,6 +39,9 @@ class Origin(NamedTuple):
     node: str
     rows: int = 0  # of an axis with an order in each slice: the axis along which the slices lie
     view: View | None = None
+    part: int = -1  # which operand or result of the node it is about, where that is known
+    kin: int = -1  # the run whose points look like these, when it is not itself
+    longer: bool = False  # these are further coordinates of the axis of that run
 
 
 class Step(NamedTuple):
@@ -46,6 +49,7 @@ class Step(NamedTuple):
 
     node: str
     rule: str
+    part: int = -1  # which operand or result of the node it is about, where that is known
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class Points:
         self.tied: list[tuple[Labels, Labels, Step]] = []
         self.linked: list[tuple[Labels, Labels, Step]] = []
         self.pinned: list[tuple[Labels, Reason]] = []
+        self.cuts: list[tuple[Labels, Step]] = []  # what was cut out of an axis, and where
+        self.alike: frozenset[int] = frozenset()  # links that corresponding parts of the network recorded
         self._starts: Labels = np.zeros(0, dtype=np.int64)
 
     def fresh(
@@ -85,8 +91,16 @@ class Points:
         size = int(np.prod(shape, dtype=np.int64))
         start = self.count
         self.count += size
-        self.origins.append(Origin(start, self.count, tensor, axis, self.at.node, rows, view))
+        self.origins.append(Origin(start, self.count, tensor, axis, self.at.node, rows, view, self.at.part))
         return np.arange(start, self.count, dtype=np.int64).reshape(shape)
+
+    def copy(self) -> Points:
+        """The same points, to which other relations may be added."""
+        other = Points()
+        other.count, other.at, other.origins = self.count, self.at, list(self.origins)
+        other.tied, other.linked = list(self.tied), list(self.linked)
+        other.pinned, other.cuts, other.alike = list(self.pinned), list(self.cuts), self.alike
+        return other
 
     def tie(self, a: Labels, b: Labels) -> None:
         """The points of `a` move together with the points of `b` (same shape, or broadcast)."""

@@ -10,14 +10,17 @@ import numpy as np
 from permgraph.axes.contraction import settled
 from permgraph.axes.equal_values import MOVEMENTS, equal_values
 from permgraph.axes.flat_state import Region, flat_state, label_region
+from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
+from permgraph.axes.merges import JOINS
 from permgraph.axes.points import Points, without_rule
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules import Call, Results, results_of, rule_of
+from permgraph.axes.side_by_side import Sides
 from permgraph.axes.slices import Slices, slices_of
 from permgraph.axes.state_labels import channel_blocks, elementwise_integers, equal_slices, label_state
 from permgraph.axes.usage import Usage, usage
-from permgraph.axes.workspace import Workspace
+from permgraph.axes.workspace import ORDERED, Workspace
 from permgraph.errors import RuleError
 from permgraph.ir.trace import Node, Ref, Trace
 
@@ -78,25 +81,29 @@ class Propagation:
     slices: Slices
 
 
-def propagate(trace: Trace, free_output: bool = False, slices: Slices | None = None) -> Propagation:
+def propagate(
+    trace: Trace, free_output: bool = False, slices: Slices | None = None, sides: Sides | None = None
+) -> Propagation:
     """Label the whole network.
 
     Args:
         free_output: leave the channels of the outputs free to move; otherwise the output pins them.
         slices: axes of weights that are labelled separately in each slice, as a first pass found them.
+        sides: equal branches, whose ends have no order that what reads them could rely on.
 
     Raises RuleError where a rule is mistaken.
     """
-    return _Pass(trace, free_output, slices or {}).run()
+    return _Pass(trace, free_output, slices or {}, sides).run()
 
 
 class _Pass:
     """The nodes of one trace, in order."""
 
-    def __init__(self, trace: Trace, free_output: bool, slices: Slices) -> None:
+    def __init__(self, trace: Trace, free_output: bool, slices: Slices, sides: Sides | None) -> None:
         self.per_slice = slices
         self.trace, self.free_output = trace, free_output
-        self.space = Workspace()
+        self.space = Workspace(sides)
+        self.merges = sides.merges if sides else frozenset[str]()
         self.results: dict[str, tuple[LabelledTensor | None, ...]] = {}
         self.outputs: list[tuple[str, LabelledTensor]] = []
         self.unknown: list[tuple[Node, str]] = []
@@ -114,6 +121,8 @@ class _Pass:
         for node in self.trace.nodes:
             self.space.enter(node, "")
             results = self.visit(node)
+            if node.name in self.merges:
+                results = tuple(result and self.merged(node, result) for result in results)
             self.results[node.name] = tuple(
                 result and replace(result, name=node.name, dtype=meta.dtype if meta else "")
                 for result, meta in zip(results, node.results or (None,), strict=True)
@@ -123,6 +132,20 @@ class _Pass:
         found = usage(self.space.points, self.space.record, shown, self.space.inside)
         slices = {} if self.per_slice else self.slices()
         return Propagation(self.space.points, self.outputs, shown, self.unknown, found, slices)
+
+    def merged(self, node: Node, result: LabelledTensor) -> LabelledTensor:
+        """The end of equal branches: positions that one of them made are positions of the whole, but where the branches
+        stand one after another, they are told by what relates them, like channels."""
+        along = node.options.get("dim") if node.short_op in JOINS else None
+        dim = None if along is None else along % len(node.shape)
+        arrays: list[LabelArray] = []
+        for array in result.arrays:
+            if array.pinned and dim in array.dims:
+                array = replace(array, pinned=False)
+            elif array.pinned:
+                array = replace(array, labels=self.space.fresh_pinned(array.labels.shape, ORDERED))
+            arrays.append(array)
+        return replace(result, arrays=tuple(arrays))
 
     def slices(self) -> Slices:
         """Which axes of the state have an order in each slice."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from permgraph.ir.trace import Node, Shape
 if TYPE_CHECKING:
     from permgraph.axes.contraction import Contraction
     from permgraph.axes.labelled_tensor import LabelledTensor
+    from permgraph.axes.side_by_side import Sides
 
 ORDERED = "ordered axis"
 UNREAD = "not reached by the example input"
@@ -28,8 +30,9 @@ class Workspace:
     inside   node → what its op computes on its way and does not return, by the names under which it is observed
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sides: Sides | None = None) -> None:
         self.points = Points()
+        self.sides = sides
         self.node = Node("", "")
         self.record: list[Contraction] = []
         self.inside: dict[str, list[LabelledTensor]] = {}
@@ -38,13 +41,23 @@ class Workspace:
         self._left: list[Labels] = []
         self._blocks: dict[tuple[Any, ...], Labels] = {}
         self._products: dict[tuple[Any, ...], LabelArray] = {}
-        self._apart: set[bytes] = set()
+        self._apart: set[tuple[Any, ...]] = set()
 
     def enter(self, node: Node, rule: str) -> None:
         """Everything related from here on is recorded as the work of `rule` at `node`."""
         self.node = node
         self.points.at = Step(node.name, rule)
         self._used.clear()
+
+    def about(self, part: int = -1) -> None:
+        """What is recorded next is about one operand or result of the node; -1: about all of them again."""
+        self.points.at = self.points.at._replace(part=part)
+
+    def _own(self, key: tuple[Any, ...], known: Container[tuple[Any, ...]]) -> tuple[Any, ...]:
+        """The key under which something new is kept: each of several equal branches makes its own."""
+        at = self.points.at
+        where = self.sides.owner(at.node, at.part) if self.sides else None
+        return (*key, where) if where and key not in known else key
 
     # -- which operands a rule used ----------------------------------------------------------------------
 
@@ -81,7 +94,7 @@ class Workspace:
 
     def distinguish(self, labels: Labels) -> None:
         """These points form a part of their own: linked to a pinned point."""
-        key = labels.tobytes()
+        key = self._own((labels.tobytes(),), self._apart)
         if labels.size and key not in self._apart:
             self._apart.add(key)
             pinned = self.fresh_pinned((1,), "part of an axis")
@@ -114,7 +127,8 @@ class Workspace:
         """
         rest = tuple(a for a in range(labels.ndim) if a not in keep)
         turned = np.ascontiguousarray(labels.transpose(*keep, *rest))
-        key = (turned.tobytes(), turned.shape, len(keep))
+        key: tuple[Any, ...] = (turned.tobytes(), turned.shape, len(keep))
+        key = self._own(key, self._blocks)
         if key not in self._blocks:
             shape = turned.shape[: len(keep)]
             if pinned:
@@ -140,6 +154,7 @@ class Workspace:
         """
         sizes = tuple(shape[d] for d in dims)
         key = (sizes, *((tuple(dims.index(d) for d in s.dims), s.labels.tobytes()) for s in sources))
+        key = self._own(key, self._products)
         if key not in self._products:
             self._products[key] = self._product(shape, dims, sources)
         return replace(self._products[key], dims=dims)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from permgraph.errors import PlanError
+from permgraph.ir.joined import check_joined
 
 if TYPE_CHECKING:
     from permgraph.ir.spec import Group, PermSpec, Place, Positions, Probe
@@ -21,6 +22,7 @@ MAX_CELLS = 2**28  # positions of one place
 def check_spec(spec: PermSpec) -> None:
     """Raises PlanError that names the tensor, the axis and the group at fault."""
     _check_tensors(spec)
+    check_joined(spec.joined, spec.tensors, {place.tensor for place in spec.places})
     _check_groups(spec)
     for place in spec.places:
         _check_place(spec, place)
@@ -114,7 +116,7 @@ def _check_place(spec: PermSpec, place: Place) -> None:
         raise PlanError(f"{place}: side {place.side!r}; one of {', '.join(SIDES)} can be.")
     if (place.rows is None) != (place.rows_axis is None):
         raise PlanError(f"{place}: rows and rows_axis belong together.")
-    shape = spec.tensors.get(place.tensor)
+    shape = spec.shapes.get(place.tensor)
     if shape is None and not place.tensor.startswith("output:"):
         raise PlanError(f"{place}: the plan does not know this tensor's shape.")
     _check_inside(place, place.positions, shape, place.axis)

@@ -46,7 +46,7 @@ class Plan(Document):
     """
 
     kind: ClassVar[str] = "plan"
-    format: ClassVar[int] = 2
+    format: ClassVar[int] = 3
     written_by: ClassVar[str] = "plan"
 
     spec: PermSpec

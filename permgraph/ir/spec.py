@@ -22,6 +22,7 @@ from permgraph.errors import SelectionError, UsageError, nearest
 from permgraph.ir.check_spec import check_spec
 from permgraph.ir.codec import NOT_IN_FILE
 from permgraph.ir.files import Document
+from permgraph.ir.joined import Joined
 from permgraph.ir.names import canonical
 from permgraph.ir.notebook import html_table, short
 from permgraph.ir.positions import IntArray, Positions
@@ -66,6 +67,7 @@ class Probe:
     dims       dims of that result on which the units lie; all other dims are samples
     layout, positions   as in a Place, positions counted on the flattened `dims`
     module     module that consumes (entering) or produced (leaving) the activation
+    beside     nodes of equal branches, whose units follow those of `node`
     """
 
     node: str
@@ -74,6 +76,12 @@ class Probe:
     layout: tuple[str, ...]
     positions: Positions
     module: str = ""
+    beside: tuple[str, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """All that have to be observed."""
+        return (self.node, *self.beside)
 
 
 @dataclass(frozen=True)
@@ -157,11 +165,12 @@ class PermSpec(Document):
     tensors              name → shape of every state tensor
     aliases              first name → further names, of tied tensors
     values               tensor → digest of its values, of integer and boolean tensors that the groups depend on
+    joined               several tensors under one name, on which there are places
     frozen               points whose freedom could not be read as nested symmetric groups (held in place)
     """
 
     kind: ClassVar[str] = "spec"
-    format: ClassVar[int] = 2
+    format: ClassVar[int] = 3
     written_by: ClassVar[str] = "trace"
 
     model: str
@@ -174,6 +183,7 @@ class PermSpec(Document):
     tensors: dict[str, tuple[int, ...]] = field(default_factory=dict)
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
+    joined: dict[str, Joined] = field(default_factory=dict)
     frozen: int = 0
     free_output: bool = False
     notes: tuple[
@@ -208,14 +218,14 @@ class PermSpec(Document):
         """
         match = re.fullmatch(r"(.+)\[(-?\d+)\]", axis)
         tensor = self.first_name(match[1] if match else axis)
-        places = [place for place in self.places if place.tensor == tensor]
+        places = [place for place in self.places if tensor in (place.tensor, *self.members(place.tensor))]
         if tensor not in self.tensors and not places:
             raise UsageError(f"{axis}: the network has no such tensor.{nearest(tensor, self.tensors)}")
         if match is not None:
-            rank = len(self.tensors.get(tensor, ())) or 1 + max(place.axis for place in places)
+            rank = len(self.shapes.get(tensor, ())) or 1 + max(place.axis for place in places)
             if not -rank <= int(match[2]) < rank:
                 raise UsageError(f"{axis}: the tensor has {rank} axes, 0 to {rank - 1}.")
-            places = [place for place in places if place.axis == int(match[2]) % rank]
+            places = self.places_on(tensor, int(match[2]) % rank)
         names = {name for place in places for name in place.layout}
         return tuple(group for group in self.groups if group.name in names)
 
@@ -235,6 +245,21 @@ class PermSpec(Document):
         """Every spelling of every tensor's name, aliases of tied tensors included → its first name."""
         spelt = {canonical(alias): name for name, aliases in self.aliases.items() for alias in aliases}
         return spelt | {canonical(name): name for name in self.tensors}
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by name, of joined tensors too: of all that may have places."""
+        return self.tensors | {n: j.shape(self.tensors[j.members[0]]) for n, j in self.joined.items()}
+
+    def members(self, tensor: str) -> tuple[str, ...]:
+        """The tensors that a place is on: those of a joined tensor, or the one itself."""
+        return self.joined[tensor].members if tensor in self.joined else (tensor,)
+
+    def places_on(self, tensor: str, axis: int) -> list[Place]:
+        """The places on an axis of a tensor, also as a member of a joined one."""
+        at = {(tensor, axis)}
+        at |= {(name, j.axis_of(axis)) for name, j in self.joined.items() if tensor in j.members}
+        return [place for place in self.places if (place.tensor, place.axis) in at]
 
     def first_name(self, name: str) -> str:
         """The name under which the spec lists a tensor, given any of its names; an unknown name as it is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -228,8 +228,11 @@ def _results(prepared: Prepared, call: Call) -> dict[str, list[Tensor]]:
     """Key → activations with units last, (*sample dims, units · slots), for each time that they were computed."""
     runner, probes = prepared
     args, kwargs = call
-    results = runner(args, {p.node for p in probes.values()}, kwargs)
-    return {key: [_columns(one, p) for one in results.get(p.node, ())] for key, p in probes.items()}
+    results = runner(args, {n for p in probes.values() for n in p.nodes}, kwargs)
+    return {
+        key: [_columns(turn, p) for turn in zip(*(results.get(n, ()) for n in p.nodes), strict=False)]
+        for key, p in probes.items()
+    }
 
 
 def _clips(call: Call) -> list[Call]:
@@ -261,10 +264,10 @@ def _groups(spec: PermSpec) -> list[tuple[str, int, tuple[str, ...]]]:
     return [(g.name, g.size, g.ancestors) for g in spec.groups]
 
 
-def _columns(result: Tensor, probe: Probe) -> Tensor:
+def _columns(results: Sequence[Tensor], probe: Probe) -> Tensor:
     """Units last: (*sample dims, units · slots), in the layout's order."""
-    rest = [d for d in range(result.dim()) if d not in probe.dims]
-    flat = result.permute(*rest, *probe.dims).flatten(len(rest))
+    rest = [d for d in range(results[0].dim()) if d not in probe.dims]
+    flat = torch.cat([r.permute(*rest, *probe.dims).flatten(len(rest)) for r in results], -1)
     index = torch.from_numpy(probe.positions.array().reshape(-1)).to(flat.device)
     return flat.index_select(-1, index)
 

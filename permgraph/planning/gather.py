@@ -78,9 +78,7 @@ def _apply_torch(tensor: Any, steps: Iterable[Gather]) -> Any:
     import torch
 
     source = tensor.detach().clone()
-    # Integers of the same width: index_select lacks some of the float8 dtypes.
-    widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    bits = source.view(widths.get(source.element_size(), source.dtype))
+    bits = _bits(source)
     for step in steps:
         if step.rows_axis is None:
             bits = bits.index_select(step.axis, torch.from_numpy(step.index).to(bits.device))
@@ -88,6 +86,24 @@ def _apply_torch(tensor: Any, steps: Iterable[Gather]) -> Any:
             index = torch.from_numpy(np.ascontiguousarray(step.broadcast(bits.ndim))).to(bits.device)
             bits = torch.take_along_dim(bits, index, dim=step.axis)
     return bits.view(source.dtype)
+
+
+def _bits(tensor: Any) -> Any:
+    """The tensor as integers of the same width: torch's operators lack some of the float8 dtypes."""
+    import torch
+
+    widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return tensor.view(widths.get(tensor.element_size(), tensor.dtype))
+
+
+def one_after_another(tensors: Sequence[T], axis: int) -> T:
+    """Tensors of one dtype, torch or numpy, along an axis of theirs."""
+    several: Any = tensors
+    if isinstance(several[0], np.ndarray):
+        return np.concatenate(several, axis=axis)  # type: ignore[return-value]
+    import torch
+
+    return torch.cat([_bits(t.detach()) for t in several], dim=axis).view(several[0].dtype)  # type: ignore[return-value]
 
 
 def index_of(length: int, height: int | None, pieces: Iterable[tuple[Any, IntArray, IntArray]]) -> IntArray:
@@ -107,7 +123,7 @@ def index_of(length: int, height: int | None, pieces: Iterable[tuple[Any, IntArr
 
 def _gather(plan: Plan, steps: Sequence[Step], perms: Permutations) -> Gather:
     tensor, axis = steps[0].tensor, steps[0].axis
-    shape = plan.spec.tensors.get(tensor)
+    shape = plan.spec.shapes.get(tensor)
     length = shape[axis] if shape else 1 + max(s.positions.bounds()[1] for s in steps)
     row_axes = {s.rows_axis for s in steps if s.rows_axis is not None}
     if len(row_axes) > 1:

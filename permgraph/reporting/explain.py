@@ -196,10 +196,10 @@ def describe(spec: PermSpec, tensor: str, axis: int) -> str:
     """What an axis is made of: its groups, side and sizes, or that it is held in place."""
     size = spec.tensors[tensor][axis]
     parts = []
-    for place in spec.places:
-        if (place.tensor, place.axis) == (tensor, axis):
-            inside = " × ".join(f"{name} {spec.by_name[name].size}" for name in place.layout)
-            parts.append(f"{place.side} by {inside}")
+    for place in spec.places_on(tensor, axis):
+        inside = " × ".join(f"{name} {spec.by_name[name].size}" for name in place.layout)
+        along = f" (as part of {place.tensor})" if place.tensor != tensor else ""
+        parts.append(f"{place.side} by {inside}{along}")
     held = [p for p in spec.pinned if (p.tensor, p.axis) == (tensor, axis)]
     parts += [f"{p.count} of {size} pinned: {p.reason}" for p in held]
     if tensor in spec.unused:

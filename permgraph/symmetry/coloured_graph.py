@@ -58,10 +58,10 @@ def classify(points: Points) -> Classes:
     """Merge tied points, then refine colours until nothing more is distinguished."""
     a, b = points.ties()
     x, y, kind = points.links()
-    run = _runs(points)
+    run, look, axis = _runs(points)
     count, of = components(points.count, a, b)
     pinned = _pinned(points, of, count)
-    crossed = _crossed(of, run, count)
+    crossed = _crossed(of, axis, count)
     held = (crossed & pinned)[of]  # points that share a pinned class with another one of their axis
     crossed &= ~pinned
     if crossed.any():
@@ -71,10 +71,34 @@ def classify(points: Points) -> Classes:
         kind = np.concatenate([kind, len(points.linked) + ties[loose]])
         count, of = components(points.count, a[~loose], b[~loose])
         pinned = _pinned(points, of, count)
-    member = np.where(held, int(run.max(initial=0)) + 1 + np.arange(points.count), run)
-    edges = unique_edges(Edges(of[x], of[y], _told(kind, member[x], member[y])))
-    colour = refine(_initial(run, of, count, pinned), edges)
+    ends = [_member(points, kind, end, of, held, run, look) for end in (x, y)]
+    edges = unique_edges(Edges(of[x], of[y], _told(kind, *ends)))
+    colour = refine(_initial(look, of, count, pinned), edges)
     return Classes(of, count, pinned, colour, edges.select(edges.a != edges.b))
+
+
+def _member(
+    points: Points,
+    kind: Labels,
+    end: Labels,
+    of: Labels,
+    held: NDArray[np.bool_],
+    run: Labels,
+    look: Labels,
+) -> Labels:
+    """Which member of its class the end of a link is: by its axis, or, for links of equal branches, by what it looks
+    like. Other links go by looks too, where no class holds two members that look alike."""
+    height = max(int(run.max(initial=0)), int(look.max(initial=0))) + 1
+    member = look
+    if points.alike:
+        order = np.lexsort([look, of])
+        same = np.flatnonzero((np.diff(of[order]) == 0) & (np.diff(look[order]) == 0))
+        twice = np.isin(of, of[order[same]])
+        member = np.where(twice, height + run, look)
+        alike = np.isin(kind, np.array(sorted(points.alike)))
+        member = np.where(held, 2 * height + np.arange(points.count), member)[end]
+        return np.where(alike & ~held[end], look[end], member)
+    return np.where(held, 2 * height + np.arange(points.count), member)[end]
 
 
 def _told(kind: Labels, x: Labels, y: Labels) -> Labels:
@@ -108,11 +132,19 @@ def _crossed(of: Labels, run: Labels, count: int) -> NDArray[np.bool_]:
     return crossed
 
 
-def _runs(points: Points) -> Labels:
-    """For every point, which call made it: one axis of a tensor, or one step inside the graph."""
+def _runs(points: Points) -> tuple[Labels, Labels, Labels]:
+    """For every point, which call made it: one axis of a tensor, or one step inside the graph; the first call whose
+    points look like it; and the first call of the axis of which it is a coordinate."""
     starts = np.zeros(points.count + 1, dtype=np.int64)
     starts[[o.start for o in points.origins if o.stop > o.start]] = 1
-    return np.cumsum(starts[:-1])
+    run = np.cumsum(starts[:-1])
+    like = np.arange(int(run.max(initial=0)) + 1)
+    axis = like.copy()
+    for origin in points.origins:
+        if origin.kin >= 0 and origin.stop > origin.start:
+            like[run[origin.start]] = run[points.origins[origin.kin].start]
+            axis[run[origin.start]] = like[run[origin.start]] if origin.longer else run[origin.start]
+    return run, like[run], axis[run]
 
 
 def components(size: int, a: Labels, b: Labels) -> tuple[int, Labels]:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from permgraph.axes.accumulation import accumulated
+from permgraph.axes.exchange import Exchange, Unequal, with_exchanges
 from permgraph.axes.points import Labels, Origin
 from permgraph.axes.propagation import Propagation, propagate
 from permgraph.axes.rules.suggest import suggest_row
+from permgraph.axes.side_by_side import Sides, side_by_side
 from permgraph.axes.slices import Slices
 from permgraph.errors import TraceError
 from permgraph.ir.check_trace import check_trace
-from permgraph.ir.spec import Group, PermSpec, Pin, Place, Positions, Probe, UnknownOp
+from permgraph.ir.spec import Group, PermSpec, Place, Positions, UnknownOp
 from permgraph.ir.trace import Trace
 from permgraph.symmetry.coloured_graph import Classes, classify, refine
 from permgraph.symmetry.flat_places import flat_layouts
+from permgraph.symmetry.joined_places import JoinedPlaces, NotPlaced, joined_places
 from permgraph.symmetry.layout import Addresses, Block, Unreadable
 from permgraph.symmetry.names import name_blocks
+from permgraph.symmetry.observed import as_traced, pins_of, probes_of
 from permgraph.symmetry.random_values import random_notes
 from permgraph.symmetry.values import followed_values
 from permgraph.symmetry.wreath import read
@@ -46,15 +50,54 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
             f"{mixed}: its units lie in several blocks of a grouped convolution, in no common order, which no place of a "
             "plan can say. Please report this network."
         ) from None
-    if not context.slices:
-        return plain
-    sliced = _in_slices(trace, context.slices, free_output)
-    # orders per slice cost a place for each slice: only where they free something
-    if sliced is None or sliced.log10_order > plain.log10_order + _GAIN:
-        return sliced or plain
-    return replace(
-        plain, frozen=max(plain.frozen, sliced.frozen)
-    )  # what slices would free, and cannot be read
+    found = plain
+    if context.slices:
+        found = _better(found, _in_slices(trace, context.slices, free_output))
+    sides = side_by_side(accumulated(trace))
+    if sides.sets:
+        branches, lost = _in_branches(trace, sides, free_output)
+        found = _better(replace(found, frozen=found.frozen + lost), branches)
+    return found
+
+
+def _better(one: PermSpec, other: PermSpec | None) -> PermSpec:
+    """Orders per slice, and of branches, cost more places: they are taken only where they free something."""
+    if other is not None and other.log10_order > one.log10_order + _GAIN:
+        return other
+    return (
+        one if other is None else replace(one, frozen=max(one.frozen, other.frozen))
+    )  # what could not be read
+
+
+def _in_branches(trace: Trace, sides: Sides, free_output: bool) -> tuple[PermSpec | None, int]:
+    """With equal branches that may change places; and how many may that no place says."""
+    context = propagate(sides.trace, free_output, {}, sides)
+    found, lost = _exchanged(context, sides, free_output)
+    if context.slices:
+        sliced = propagate(sides.trace, free_output, context.slices, sides)
+        other, more = _exchanged(sliced, sides, free_output)
+        found, lost = (_better(found, other), min(lost, more)) if found else (other, more)
+    return found and as_traced(found, trace), lost
+
+
+def _exchanged(context: Propagation, sides: Sides, free_output: bool) -> tuple[PermSpec | None, int]:
+    """Without those that are not equal to the rules, and those that cannot be placed."""
+    lost = 0
+    while sides.sets:
+        try:
+            exchange = with_exchanges(context.points, sides)
+            spec = _infer(sides.trace, context, free_output, sides, exchange)
+            return replace(spec, frozen=spec.frozen + lost), lost
+        except Unequal as found:
+            sides = sides.without(found.sets)
+        except (NotPlaced, _RowsMixed) as problem:
+            nodes = problem.nodes if isinstance(problem, NotPlaced) else ()
+            held = {number for node in nodes for number, _ in sides.owners[node]} or set(
+                range(len(sides.sets))
+            )
+            lost += sum(sides.sets[number].size for number in held)
+            sides = sides.without(held)
+    return None, lost
 
 
 def _in_slices(trace: Trace, slices: Slices, free_output: bool) -> PermSpec | None:
@@ -78,14 +121,27 @@ class _RowsMixed(Exception):
         self.tensor = tensor
 
 
-def _infer(trace: Trace, context: Propagation, free_output: bool) -> PermSpec:
-    classes = classify(context.points)
-    addresses, frozen = _read(classes, _state(context, classes))
-    places = _places(trace, context, classes, addresses)
+def _infer(
+    trace: Trace,
+    context: Propagation,
+    free_output: bool,
+    sides: Sides | None = None,
+    exchange: Exchange | None = None,
+) -> PermSpec:
+    classes = classify(exchange.points if exchange else context.points)
+    state = _state(context, classes)
+    together = JoinedPlaces()
+    if exchange and sides:
+        state[[classes.of[w] for which in exchange.which.values() for w in which]] = True
+    addresses, frozen = _read(classes, state)
+    if exchange and sides:
+        together = joined_places(context, exchange, sides, classes, addresses)
+    places = _places(trace, context, classes, addresses, together)
     blocks = [b for b in addresses.blocks if any(b.key in layout for layout, *_ in places)]
     names = name_blocks(trace, context, classes, blocks, places)
     notes = (*trace.notes, *random_notes(trace, context, classes, addresses, names))
-    return _spec(trace, context, classes, blocks, places, names, frozen, free_output, notes)
+    spec = _spec(trace, context, classes, blocks, places, names, frozen, free_output, notes, sides)
+    return replace(spec, joined=together.joined)
 
 
 def _read(classes: Classes, state: NDArray[np.bool_]) -> tuple[Addresses, int]:
@@ -135,13 +191,19 @@ def _by_position(classes: Classes, chosen: Labels) -> Labels:
 Found = tuple[tuple[int, ...], Place]  # layout as block keys, and the place with its layout still unnamed
 
 
-def _places(trace: Trace, context: Propagation, classes: Classes, addresses: Addresses) -> list[Found]:
+def _places(
+    trace: Trace, context: Propagation, classes: Classes, addresses: Addresses, together: JoinedPlaces
+) -> list[Found]:
     """Every run of points on an axis of a state tensor or output that belongs to groups, in graph order."""
     order = {node.name: i for i, node in enumerate(trace.nodes)}
     reader = {name: readers[0].name for name, readers in trace.readers.items()}
     found: list[tuple[int, int, Found]] = []
     viewed: dict[tuple[str, int], list[Origin]] = {}
+    for node, axis, layout, place in together.found:
+        found.append((order[node], axis, (layout, replace(place, node=reader.get(node, node)))))
     for run in context.points.origins:
+        if run.node in together.nodes:
+            continue
         if run.tensor and run.view is not None:
             viewed.setdefault((run.tensor, run.view.offset), []).append(run)
             continue
@@ -152,9 +214,13 @@ def _places(trace: Trace, context: Propagation, classes: Classes, addresses: Add
         tensor = trace.state[run.tensor]
         node = use.node if use else reader.get(run.node, run.node)
         side = "un-permute" if use and use.consumed else "permute"
+        placed = 0
         for layout, at in addresses.layouts(classes.of[labels]):
+            placed += at.size
             for place in _placed(run, side, at, tensor.shape, node):
                 found.append((order[node], run.axis, (layout, place)))
+        if together.joined and placed < np.count_nonzero(addresses.chain_of[classes.of[labels]]):
+            raise NotPlaced  # only some members of what moves lie here
     for runs in viewed.values():
         use = context.usage.uses.get((runs[0].tensor, runs[0].axis))
         node = use.node if use else reader.get(runs[0].node, runs[0].node)
@@ -200,13 +266,14 @@ def _spec(
     frozen: int,
     free_output: bool,
     notes: tuple[str, ...],
+    sides: Sides | None,
 ) -> PermSpec:
     places = tuple(replace(p, layout=tuple(names[k][0] for k in layout)) for layout, p in found)
     by_group: dict[str, list[Place]] = {}
     for place in places:
         for name in place.layout:
             by_group.setdefault(name, []).append(place)
-    probes = _probes(context, classes, blocks, names)
+    probes = probes_of(context, classes, blocks, names, sides)
     groups = []
     for block in blocks:
         name, role, module = names[block.key]
@@ -218,7 +285,7 @@ def _spec(
         fingerprint=trace.fingerprint,
         groups=tuple(groups),
         places=places,
-        pinned=_pins(trace, context, classes),
+        pinned=pins_of(context, classes),
         unknown_ops=tuple(
             UnknownOp(n.op, n.name, n.module, n.source, "" if reason else suggest_row(trace, n), reason)
             for n, reason in context.unknown
@@ -231,38 +298,3 @@ def _spec(
         free_output=free_output,
         notes=notes,
     )
-
-
-def _probes(
-    context: Propagation, classes: Classes, blocks: list[Block], names: dict[int, tuple[str, str, str]]
-) -> dict[str, list[Probe]]:
-    """Activations that carry each innermost group, in graph order."""
-    addresses = blocks[0].owner if blocks else None
-    found: dict[str, list[Probe]] = {}
-    for seen in context.usage.seen:
-        if addresses is None:
-            break
-        for layout, at in addresses.layouts(classes.of[seen.labels.ravel()]):
-            if any(k not in names for k in layout):
-                continue
-            text = tuple(names[k][0] for k in layout)
-            probe = Probe(seen.node, seen.when, seen.dims, text, Positions.of(at), seen.module)
-            if probe not in found.setdefault(text[-1], []):
-                found[text[-1]].append(probe)
-    return found
-
-
-def _pins(trace: Trace, context: Propagation, classes: Classes) -> tuple[Pin, ...]:
-    """For every axis of a state tensor, how many coordinates each reason holds in place."""
-    points, which = context.points.pins()
-    reason_of = np.full(classes.count, -1)
-    reason_of[classes.of[points[::-1]]] = which[::-1]  # the first reason given wins
-    pins = []
-    for run in context.points.origins:
-        if not run.tensor:
-            continue
-        held = reason_of[classes.of[run.start : run.stop]]
-        for index, count in sorted(Counter(held[held >= 0].tolist()).items()):
-            reason = context.points.pinned[index][1]
-            pins.append(Pin(run.tensor, run.axis, count, reason.text, reason.step.node))
-    return tuple(pins)

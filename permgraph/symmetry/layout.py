@@ -232,6 +232,9 @@ class Addresses:
             per_unit, rest = divmod(at.size, int(np.prod(sizes)))
             if rest or not per_unit:
                 continue  # distinguished by coordinates, but not one of each: no group of the state lies there
+            coordinates = [self.coordinates[mine, i] for i in range(len(keys))]
+            if (np.bincount(np.ravel_multi_index(coordinates, sizes)) != per_unit).any():
+                continue
             placed = at[np.lexsort(fields)].reshape(*sizes, per_unit)
             yield keys, placed[..., np.argsort(placed.reshape(-1, per_unit)[0])]
 

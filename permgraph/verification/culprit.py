@@ -71,8 +71,8 @@ def _forgotten(plan: Plan, groups: Sequence[str]) -> Iterator[tuple[Plan, Place,
     taken = {(s.tensor, s.axis) for s in steps}
     tried = set()
     for step in steps:
-        size = plan.spec.tensors[step.tensor][step.axis]
-        for tensor, shape in plan.spec.tensors.items():
+        size = plan.spec.shapes[step.tensor][step.axis]
+        for tensor, shape in plan.spec.shapes.items():
             for axis in (axis for axis, n in enumerate(shape) if n == size and (tensor, axis) not in taken):
                 place = replace(step, tensor=tensor, axis=axis, node="")
                 if place not in tried:
@@ -88,8 +88,8 @@ def _misplaced(plan: Plan, groups: Sequence[str]) -> Iterator[tuple[Plan, Place,
     """Plans in which the units of one axis lie where those of another lie."""
     steps = _steps(plan, groups)
     for step in steps:
-        size = plan.spec.tensors[step.tensor][step.axis]
-        alike = [s for s in steps if s.layout == step.layout and plan.spec.tensors[s.tensor][s.axis] == size]
+        size = plan.spec.shapes[step.tensor][step.axis]
+        alike = [s for s in steps if s.layout == step.layout and plan.spec.shapes[s.tensor][s.axis] == size]
         for positions in {s.positions: None for s in alike if s.positions != step.positions}:
             place = replace(step, positions=positions)
             yield (
@@ -103,7 +103,7 @@ def _steps(plan: Plan, groups: Sequence[str]) -> list[Place]:
     return [
         s
         for s in plan.steps
-        if set(groups) & set(s.layout) and s.rows is None and s.tensor in plan.spec.tensors
+        if set(groups) & set(s.layout) and s.rows is None and s.tensor in plan.spec.shapes
     ]
 
 

@@ -12,6 +12,7 @@ from permgraph.errors import CheckError
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.planning.gather import Gather, gathers
+from permgraph.planning.moves import moves_of
 from permgraph.tolerances import MARGIN, MOST, TOLERANCE
 from permgraph.verification.float64 import Run, run, wide
 from permgraph.verification.state import State, Weights, permuted
@@ -46,7 +47,7 @@ class Experiment:
 
     def change(self, plan: Plan, perms: Permutations) -> float:
         """Largest relative change of any output when the permutations are applied."""
-        moves = gathers(plan, perms)
+        moves = moves_of(plan.spec, gathers(plan, perms))
         after = run(self.model, State(self.weights, self.noise, moves), self.inputs)
         back = gathers(plan, perms.only(plan.selected).inverse(plan.spec), outputs=True)
         return change(self.before.outputs, [_put_back(t, i, back) for i, t in enumerate(after.outputs)])

@@ -87,7 +87,7 @@ def _control(experiment: Experiment, plan: Plan, perms: Permutations) -> float |
     for group in plan.groups:
         steps = [step for step in plan.steps if group.name in step.layout]
         if len({step.tensor for step in steps}) > 1:  # the largest tensor: a bias may cancel in what follows
-            dropped.add(max(steps, key=lambda step: len(plan.spec.tensors.get(step.tensor, ()))))
+            dropped.add(max(steps, key=lambda step: len(plan.spec.shapes.get(step.tensor, ()))))
     if not dropped:
         return None
     partial = with_places(plan, (p for p in plan.spec.places if p not in dropped))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from permgraph.errors import PlanError
 from permgraph.planning.gather import Gather, apply_gathers
+from permgraph.planning.moves import Move
 
 if TYPE_CHECKING:
     from torch import nn
@@ -105,18 +106,23 @@ class State:
     """The tensors for one run of the network."""
 
     def __init__(
-        self, weights: Weights, noise: float = 0.0, moves: Iterable[Gather] = (), nudge: float = 0.0
+        self,
+        weights: Weights,
+        noise: float = 0.0,
+        moves: Mapping[str, Move] | None = None,
+        nudge: float = 0.0,
     ) -> None:
         """Raises PlanError when a move is of a tensor that the module lacks."""
         self.weights = weights
         self.noise, self.nudge = noise, nudge
-        self.moves: dict[str, list[Gather]] = {}
-        for move in moves:
-            if move.tensor not in weights.names:
-                raise PlanError(
-                    f"the model has no tensor {move.tensor!r}: the plan was made for another architecture."
-                )
-            self.moves.setdefault(weights.names[move.tensor], []).append(move)
+        self.moves: dict[str, Move] = {}
+        for name, move in (moves or {}).items():
+            for source in (name, *move.sources):
+                if source not in weights.names:
+                    raise PlanError(
+                        f"the model has no tensor {source!r}: the plan was made for another architecture."
+                    )
+            self.moves[weights.names[name]] = move.named(weights.names)
         self._buffers: dict[str, torch.Tensor] = {}
         self._parameters: OrderedDict[str, torch.Tensor] = OrderedDict()
         self._held = 0
@@ -134,13 +140,21 @@ class State:
                 self._parameters.move_to_end(name)
             return kept[name]
         with _disable_current_modes():  # the network runs in a mode that would replace the weights once more
-            tensor = permuted(self.weights.wide(name, self.noise, self.nudge), self.moves.get(name, ()))
+            tensor = self._made(name)
         kept[name] = tensor
         if kept is self._parameters:
             self._held += tensor.nbytes
             while self._held > BUDGET and len(self._parameters) > 1:
                 self._held -= self._parameters.popitem(last=False)[1].nbytes
         return tensor
+
+    def _made(self, name: str) -> torch.Tensor:
+        """The tensor in float64, moved."""
+        move = self.moves.get(name)
+        if move is None:
+            return self.weights.wide(name, self.noise, self.nudge)
+        array = move.of(lambda source: self.weights.wide(source, self.noise, self.nudge).cpu().numpy())
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.weights.tensors[name].device)
 
 
 def permuted(tensor: torch.Tensor, moves: Sequence[Gather]) -> torch.Tensor:

@@ -18,7 +18,8 @@ from permgraph.ir.fingerprint import Fingerprint
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.values import refuse_other_values
-from permgraph.planning.gather import Gather, apply_gathers, gathers
+from permgraph.planning.gather import gathers
+from permgraph.planning.moves import Move, moves_of
 from permgraph.weights.checkpoint import Checkpoint, open_checkpoint
 from permgraph.weights.names import first, match_names
 from permgraph.weights.output import refuse_out, write_like
@@ -45,15 +46,16 @@ def apply(
     names, moves = find_moves(plan, perms, state_dict, "state dict", prefix, ignore_unexpected)
     refuse_other_values(plan.spec, {name: state_dict[key] for key, name in names.items()}, "state dict")
     done: dict[Any, T] = {}
+    move: Move
     result: dict[str, T] = {}
     for key in state_dict:
         tensor: T = state_dict[key]
-        steps = moves.get(key, [])
-        identity = (*_storage(tensor), tuple((s.axis, s.index.tobytes()) for s in steps))
+        move = moves.get(key, Move((key,), 0, ()))
+        identity = (*(_storage(state_dict[source]) for source in move.sources), move.key)
         if identity not in done:
             if not allow_nonfinite:
                 refuse_nonfinite(key, tensor, "the weights")
-            done[identity] = apply_gathers(tensor, steps)
+            done[identity] = move.of(state_dict.__getitem__)
         result[key] = done[identity]
     return result
 
@@ -112,7 +114,7 @@ def apply_checkpoint(
         if not allow_nonfinite:
             refuse_nonfinite(key, tensor, str(source))
         weights.add(names.get(key, ""), tensor)
-        return apply_gathers(tensor, moves.get(key, ()))
+        return moved(moves, key, tensor, checkpoint.read)
 
     def finish() -> None:
         if not other_weights:
@@ -122,6 +124,14 @@ def apply_checkpoint(
     return write_like(checkpoint, Path(out), checkpoint.infos, read, record, force=force, finish=finish)
 
 
+def moved(
+    moves: Mapping[str, Move], key: str, tensor: torch.Tensor, read: Callable[[str], torch.Tensor]
+) -> torch.Tensor:
+    """The tensor stored under `key` after its move; `read` is asked for what else that needs."""
+    move = moves.get(key)
+    return tensor if move is None else move.of(lambda name: tensor if name == key else read(name))
+
+
 def find_moves(
     plan: Plan,
     perms: Permutations,
@@ -129,8 +139,8 @@ def find_moves(
     where: str,
     prefix: str | None = None,
     ignore_unexpected: Sequence[str] = (),
-) -> tuple[dict[str, str], dict[str, list[Gather]]]:
-    """Stored key → the plan's name, and → its gathers, after every check that needs no weights.
+) -> tuple[dict[str, str], dict[str, Move]]:
+    """Stored key → the plan's name, and → its move, in stored keys, after every check that needs no weights.
 
     `tensors` maps keys to anything with a shape and a dtype. Raises PlanError, FileError.
     """
@@ -147,11 +157,13 @@ def find_moves(
                 f"{where}: the plan re-orders the network's output, which {first(heads)} may read but the "
                 "plan does not know. Plan the whole model, or leave the output in order."
             )
-    steps: dict[str, list[Gather]] = {}
-    for step in found:
-        if step.moves:
-            steps.setdefault(step.tensor, []).append(step)
-    moves = {key: steps[name] for key, name in stored.items() if name in steps}
+    by_name = moves_of(plan.spec, found)
+    keys = {name: key for key, name in reversed(stored.items())}
+    moves = {
+        key: _stored_move(by_name[name], keys, key, tensors, where)
+        for key, name in stored.items()
+        if name in by_name
+    }
     packed = [key for key in moves if str(tensors[key].dtype).endswith("int8")]
     if packed:
         raise FileError(
@@ -159,6 +171,25 @@ def find_moves(
             "and packed values apart. Permute the unquantised checkpoint, then quantise."
         )
     return stored, moves
+
+
+def _stored_move(
+    move: Move, keys: Mapping[str, str], key: str, tensors: Mapping[str, Any], where: str
+) -> Move:
+    """A move in the keys of a checkpoint. Raises FileError where it needs what is not there, or of another dtype."""
+    if len(move.sources) == 1 and keys.get(move.sources[0]) in (key, None):
+        return replace(move, sources=(key,))
+    missing = [name for name in move.sources if name not in keys]
+    if missing:
+        raise FileError(f"{where}: {key!r} takes the place of {missing[0]!r}, which is not there.")
+    move = move.named(keys)
+    other = [s for s in move.sources if tensors[s].dtype != tensors[key].dtype]
+    if other:
+        raise FileError(
+            f"{where}: {key!r} and {other[0]!r} may change places, and are of different dtypes "
+            f"({tensors[key].dtype}, {tensors[other[0]].dtype}). Store them in one dtype."
+        )
+    return move
 
 
 def applied_step(plan: Plan, perms: Permutations) -> Applied:

@@ -20,10 +20,11 @@ from permgraph.errors import UsageError, nearest
 from permgraph.ir.fingerprint import Fingerprint
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
-from permgraph.planning.gather import Gather, apply_gathers
+from permgraph.planning.moves import Move
 from permgraph.weights.apply import (
     applied_step,
     find_moves,
+    moved,
     refuse_other_stored,
     refuse_other_weights,
     refuse_twice,
@@ -214,7 +215,7 @@ class _Aligned:
     step: Applied
     checkpoints: tuple[Checkpoint, Checkpoint]
     names: tuple[Mapping[str, str], Mapping[str, str]]
-    moves: Mapping[str, list[Gather]]
+    moves: Mapping[str, Move]
     pairs: Mapping[str, str]
     seen: tuple[Fingerprint, Fingerprint]
 
@@ -238,7 +239,7 @@ class _Aligned:
             return None
         of_b = self.pairs[key]
         self.seen[1].add(self.names[1].get(of_b, ""), b)
-        return apply_gathers(b, self.moves.get(of_b, ()))
+        return moved(self.moves, of_b, b, self.checkpoints[1].read)
 
     def refuse_other_weights(self) -> None:
         matched = (self.perms.origin.weights_a, self.perms.origin.weights_b)

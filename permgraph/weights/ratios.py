@@ -40,7 +40,7 @@ def group_weights(plan: Plan, terms: Sequence[str]) -> dict[str, tuple[float, fl
         chosen = set(select(plan.spec, groups).names)
         for place in plan.spec.places:
             if chosen & set(place.layout):
-                weights[place.tensor] = (of_a, 1 - of_a)
+                weights |= dict.fromkeys(plan.spec.members(place.tensor), (of_a, 1 - of_a))
     return weights
 
 

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from torch.utils._pytree import tree_map_only
 
 from permgraph.errors import MatchError, PlanError
 from permgraph.frontend.batches import Inputs, call_for, sides
-from permgraph.ir.plan import Plan
+from permgraph.ir.plan import Plan, Step
 from permgraph.ir.sums import Sums
 from permgraph.torch_modes import eval_mode
 from permgraph.weights.rescale import NORMS, channel_axis, output_axis, rescale, why_not
@@ -143,7 +144,11 @@ def _correction(now: Sums, target: Target, shifts: bool) -> tuple[Tensor, Tensor
 
 def _layers(plan: Plan, model: nn.Module) -> tuple[list[str], dict[str, str]]:
     """The layers that make the units of the plan's groups, and those that cannot be corrected, with why."""
-    normed = {g.name for g in plan.groups if any(_holds_statistics(p.tensor, model) for p in g.places)}
+    normed = {
+        g.name
+        for g in plan.groups
+        if any(_holds_statistics(t, model) for p in g.places for t in plan.spec.members(p.tensor))
+    }
     makers, others = _makers(plan, model)
     counts = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
     shared = {key for key, count in counts.items() if count > 1}
@@ -183,7 +188,7 @@ def _makers(plan: Plan, model: nn.Module) -> tuple[dict[str, set[str]], dict[str
     """Layer → the groups of its output channels; and the tensors of other layers that make units: recurrent ones, experts."""
     makers: dict[str, set[str]] = {}
     others: dict[str, set[str]] = {}
-    for step in plan.steps:
+    for step in (own for joint in plan.steps for own in _on_members(plan, joint)):
         path, _, kind = step.tensor.rpartition(".")
         name = _PARAMETRIZED.sub("", path)
         layer = _module(model, name)
@@ -196,6 +201,16 @@ def _makers(plan: Plan, model: nn.Module) -> tuple[dict[str, set[str]], dict[str
         ) > 1:
             others.setdefault(step.tensor, set()).update(step.layout)
     return makers, others
+
+
+def _on_members(plan: Plan, step: Step) -> Iterator[Step]:
+    """A step on each of the tensors that it is about; which tensor takes whose place is none of them."""
+    joined = plan.spec.joined.get(step.tensor)
+    if joined is None:
+        yield step
+    elif joined.axis is not None or step.axis > 0:
+        axis = step.axis - joined.axis_of(0)
+        yield from (replace(step, tensor=member, axis=axis) for member in joined.members)
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 from pynauty import Graph, autgrp
 
+from permgraph.axes.accumulation import accumulated
+from permgraph.axes.exchange import Unequal, with_exchanges
 from permgraph.axes.points import Labels, Points
 from permgraph.axes.propagation import propagate
+from permgraph.axes.side_by_side import side_by_side
 from permgraph.ir.trace import Trace
 
 LARGEST = 6000  # vertices; nauty's matrix has the square of it in bits, and its time grows faster
@@ -48,7 +51,27 @@ def log10_order(trace: Trace, free_output: bool = False) -> float:
     orders = [_log10_moves(graph_of(context.points))]
     if context.slices:  # labelled with an order in each slice as well
         orders.append(_log10_moves(graph_of(propagate(trace, free_output, context.slices).points)))
-    return max(orders)
+    return max([*orders, *_of_branches(trace, free_output)])
+
+
+def _of_branches(trace: Trace, free_output: bool) -> Iterator[float]:
+    """With a point for every one of several equal branches, on which all that it makes hangs."""
+    sides = side_by_side(accumulated(trace))
+    if not sides.sets:
+        return
+    context = propagate(sides.trace, free_output, {}, sides)
+    sliced = [propagate(sides.trace, free_output, context.slices, sides)] if context.slices else []
+    for one in (context, *sliced):
+        left = sides
+        while left.sets:
+            try:
+                exchange = with_exchanges(one.points, left)
+            except Unequal as found:
+                left = left.without(found.sets)
+                continue
+            which = [labels for labels in exchange.which.values()]
+            yield _log10_moves(graph_of(exchange.points, np.concatenate(which) if which else None))
+            break
 
 
 def _log10_moves(graph: ColouredGraph) -> float:
@@ -57,21 +80,28 @@ def _log10_moves(graph: ColouredGraph) -> float:
     return moving - _log10_automorphisms(held, graph.edges)
 
 
-def graph_of(points: Points) -> ColouredGraph:
-    """The coloured graph of all points that may move."""
-    run = np.repeat(np.arange(len(points.origins)), [o.stop - o.start for o in points.origins])
+def graph_of(points: Points, moving: Labels | None = None) -> ColouredGraph:
+    """The coloured graph of all points that may move. `moving`: points that stand for whole tensors of the state."""
+    sizes = [o.stop - o.start for o in points.origins]
+    run = np.repeat(np.arange(len(points.origins)), sizes)
+    look = np.repeat([i if o.kin < 0 else o.kin for i, o in enumerate(points.origins)], sizes)
+    axis = np.repeat([o.kin if o.longer else i for i, o in enumerate(points.origins)], sizes)
     of = _tied(points)
     pinned = np.zeros(points.count, dtype=bool)
     pinned[points.pins()[0]] = True
     pinned = np.isin(of, np.unique(of[pinned]))
-    shared = Counter(zip(of.tolist(), run.tolist(), strict=True))
+    shared = Counter(zip(of.tolist(), axis.tolist(), strict=True))
     crossed = {c for (c, _), times in shared.items() if times > 1}  # ties relate coordinates of one axis
-    loose = np.isin(of, list(crossed)) & ~pinned
-    own = np.arange(points.count)
-    vertex = np.where(pinned, -1 - own, np.where(loose, points.count + own, of)).tolist()
+    apart = np.isin(of, list(crossed))
+    loose, own = apart & ~pinned, np.arange(points.count)
+    fixed = -1 - np.where(apart, points.count + own, of)
+    vertex = np.where(pinned, fixed, np.where(loose, points.count + own, of)).tolist()
     runs = defaultdict(list)
-    for v, r in zip(vertex, run.tolist(), strict=True):
+    for v, r in zip(vertex, look.tolist(), strict=True):
         runs[v].append(r)
+    alike = Counter(zip(of.tolist(), look.tolist(), strict=True))
+    several = {c for (c, _), times in alike.items() if times > 1}  # ends are then told by their axis
+    told = np.where(np.isin(of, list(several)), run + len(points.origins), look)
     edges: set[tuple[int, int, Hashable]] = set()
     for what, relations in (("link", points.linked), ("tie", points.tied)):
         for call, (a, b, _) in enumerate(relations):
@@ -79,8 +109,10 @@ def graph_of(points: Points) -> ColouredGraph:
                 a, b = a[loose[a]], b[loose[a]]
             for x, y in zip(a.tolist(), b.tolist(), strict=True):
                 if not (pinned[x] and pinned[y]):
-                    edges.add((vertex[x], vertex[y], (what, call, int(run[x]), int(run[y]))))
+                    ends = look if what == "link" and call in points.alike else told
+                    edges.add((vertex[x], vertex[y], (what, call, int(ends[x]), int(ends[y]))))
     in_state = {v for v in runs if v >= 0 and any(points.origins[r].tensor for r in runs[v])}
+    in_state |= {vertex[x] for x in (() if moving is None else moving.tolist()) if vertex[x] >= 0}
     return _settled({v: tuple(r) for v, r in runs.items() if v >= 0}, edges, in_state)
 
 

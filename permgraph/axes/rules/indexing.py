@@ -9,7 +9,7 @@ import numpy as np
 from permgraph.axes.contraction import contract, settled
 from permgraph.axes.equal_values import is_zeros, zero_where
 from permgraph.axes.labelled_tensor import Chosen, LabelledTensor
-from permgraph.axes.movement import reshape, resized, take
+from permgraph.axes.movement import reshape, resized, select, take
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules.builders import INDEX, axes, one_dim, placed, pointwise, term, written
 from permgraph.axes.rules.rule import Call, Results
@@ -155,8 +155,12 @@ def one_hot(self: LabelledTensor, call: Call) -> LabelledTensor:
 
 @op("eq")
 def equal(self: LabelledTensor, call: Call) -> LabelledTensor:
-    """Elementwise; an index compared with all that it may be is its one-hot form."""
+    """Elementwise; an index compared with all that it may be is its one-hot form, with one number a part of that."""
     other = call.operands.get("other")
+    if isinstance(number := call.number("other"), int) and self.chosen is not None:
+        chosen = by_choice(self, self.chosen.values.shape[-1])
+        if chosen is not None and 0 <= number < chosen.values.shape[-1]:
+            return select(chosen.values, chosen.values.rank - 1, number)
     ramp = other.table if isinstance(other, LabelledTensor) else None
     if self.shape[-1:] == (1,) and ramp is not None and np.array_equal(ramp, np.arange(call.shape[-1])):
         chosen = by_choice(self, call.shape[-1])

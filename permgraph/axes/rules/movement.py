@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -70,12 +71,24 @@ def split(
         return tuple(part_by_data(self, dim, shape) for shape in call.shapes)
     ends = np.cumsum([shape[dim] for shape in call.shapes])
     starts = [0, *ends[:-1]]
-    return tuple(movement.span(self, dim, a, b) for a, b in zip(starts, ends, strict=True))
+    return _one_by_one(
+        self, [partial(movement.span, self, dim, a, b) for a, b in zip(starts, ends, strict=True)]
+    )
 
 
 @op("unbind unbind_copy")
 def unbind(self: LabelledTensor, dim: int) -> Results:
-    return tuple(movement.select(self, dim, i) for i in range(self.shape[dim]))
+    return _one_by_one(self, [partial(movement.select, self, dim, i) for i in range(self.shape[dim])])
+
+
+def _one_by_one(whole: LabelledTensor, cuts: Iterable[Callable[[], LabelledTensor]]) -> Results:
+    """Results that are parts: what is recorded of each is about that result."""
+    parts = []
+    for number, cut in enumerate(cuts):
+        whole.space.about(number)
+        parts.append(cut())
+    whole.space.about()
+    return tuple(parts)
 
 
 @op("cat")

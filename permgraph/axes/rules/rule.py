@@ -42,6 +42,11 @@ class Call:
         given = self.given(operand)
         return EQUAL if given is None else self.levels[given.name]
 
+    def number(self, name: str) -> Any:
+        """An argument that is no tensor, wherever the schema puts it."""
+        value = self.node.operands.get(name, self.node.options.get(name))
+        return None if isinstance(value, (Ref, bool)) else value
+
     def given(self, operand: str) -> Node | None:
         """The node of an operand."""
         ref = self.node.operands.get(operand)

@@ -116,8 +116,8 @@ class Wire:
 def build(trace: Trace, spec: PermSpec, plan: Plan | None = None) -> nx.DiGraph:
     """The graph: a `Box` in "box" of each node, a `Wire` in "wire" of each edge; boxes in execution order."""
     flow = Flow(trace, {op.node for op in spec.unknown_ops})
-    places = _by_box(flow, spec.places)
-    pins = _by_box(flow, spec.pinned)
+    places = _by_box(flow, spec, spec.places)
+    pins = _by_box(flow, spec, spec.pinned)
     steps = frozenset(plan.steps if plan else spec.places)
     graph = nx.DiGraph()
     for name in flow.boxes:
@@ -132,13 +132,14 @@ def build(trace: Trace, spec: PermSpec, plan: Plan | None = None) -> nx.DiGraph:
     return graph
 
 
-def _by_box(flow: Flow, items: Iterable[Item]) -> dict[str, list[Item]]:
+def _by_box(flow: Flow, spec: PermSpec, items: Iterable[Item]) -> dict[str, list[Item]]:
     """Places or pins by the boxes they lie at: all that read the tensor, or those their node is part of."""
     readers: dict[str, list[str]] = {}
     found: dict[str, list[Item]] = {}
     for item in items:
         if item.tensor not in readers:
-            readers[item.tensor] = flow.readers(item.tensor)
+            boxes = (box for member in spec.members(item.tensor) for box in flow.readers(member))
+            readers[item.tensor] = list(dict.fromkeys(boxes))
         for box in readers[item.tensor] or list(flow.owners.get(item.node, {})):
             found.setdefault(box, []).append(item)
     return found
