@@ -36,6 +36,7 @@ class LabelledTensor:
     table    contents of a constant integer tensor, when known
     name     graph node that made it; "" inside a rule, for what the graph does not show
     dtype    "float32", "int64", …; "" inside a rule
+    source   what it is a view of, where dims of that were merged
     chosen   when its coordinates were chosen by value; it has no arrays then, until it is `settled`
     """
 
@@ -46,6 +47,7 @@ class LabelledTensor:
     table: Any = None
     name: str = ""
     dtype: str = ""
+    source: LabelledTensor | None = None
     chosen: Chosen | None = None
 
     @property
@@ -71,3 +73,11 @@ class LabelledTensor:
 def pinned_tensor(space: Workspace, shape: Shape, reason: str, weight: bool = False) -> LabelledTensor:
     """A tensor whose coordinates are all distinguished by where they are."""
     return LabelledTensor(space, shape, weight=weight).with_positions(tuple(range(len(shape))), reason)
+
+
+def identity_matrix(space: Workspace, shape: Shape) -> LabelledTensor | None:
+    """A constant matrix whose elements depend on whether they lie on the diagonal; None where it is not square."""
+    if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 2:
+        return None
+    points = space.points.fresh(shape[:1])
+    return LabelledTensor(space, shape, (LabelArray((0,), points), LabelArray((1,), points)), weight=True)

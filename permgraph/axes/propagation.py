@@ -11,6 +11,7 @@ from permgraph.axes.contraction import settled
 from permgraph.axes.equal_values import MOVEMENTS, equal_values
 from permgraph.axes.flat_state import Region, flat_state, label_region
 from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
+from permgraph.axes.mirrored import Mirrored
 from permgraph.axes.points import Points, without_rule
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules import Call, Results, results_of, rule_of
@@ -97,6 +98,7 @@ class _Pass:
         self.per_slice = slices
         self.trace, self.free_output = trace, free_output
         self.space = Workspace()
+        self.space.mirrored = Mirrored(trace).dims
         self.results: dict[str, tuple[LabelledTensor | None, ...]] = {}
         self.outputs: list[tuple[str, LabelledTensor]] = []
         self.unknown: list[tuple[Node, str]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ class Workspace:
     points   all points and relations so far
     node     the node whose rule runs now
     record   every contraction so far, in order: what roles and probes are read off
+    mirrored   whether two dims of a node's result may change places (`axes/mirrored.py`)
     inside   node → what its op computes on its way and does not return, by the names under which it is observed
     """
 
@@ -32,6 +34,7 @@ class Workspace:
         self.points = Points()
         self.node = Node("", "")
         self.record: list[Contraction] = []
+        self.mirrored: Callable[[str, int, int], bool] = lambda node, a, b: False
         self.inside: dict[str, list[LabelledTensor]] = {}
         self._used: set[int] = set()
         self._taken: list[Labels] = []
@@ -154,3 +157,24 @@ class Workspace:
             view = [shape[d] if d in source.dims else 1 for d in dims]
             self.points.link(labels, source.labels.reshape(view))
         return LabelArray(dims, labels)
+
+    def pairs(
+        self, shape: Shape, dims: tuple[int, ...], sources: list[LabelArray], a: int, b: int
+    ) -> LabelArray:
+        """As `product`, where coordinates i along `a` and j along `b` are one pair with j along `a` and i along `b`.
+
+        `sources` are those of the product but the one along `b`, which is a mirror image of the one along `a`.
+        """
+        sizes = tuple(shape[d] for d in dims)
+        given = tuple((tuple(dims.index(d) for d in s.dims), s.labels.tobytes()) for s in sources)
+        key = ("pairs", dims.index(a), dims.index(b), sizes, *given)
+        if key not in self._products:
+            at = np.arange(np.prod(sizes)).reshape(sizes)
+            ordered = np.minimum(at, at.swapaxes(dims.index(a), dims.index(b)))
+            which = np.unique(ordered, return_inverse=True)[1].reshape(sizes)
+            labels = self.points.fresh((int(which.max()) + 1,))[which]
+            for source in sources:
+                view = [shape[d] if d in source.dims else 1 for d in dims]
+                self.points.link(labels, source.labels.reshape(view))
+            self._products[key] = LabelArray(dims, labels)
+        return replace(self._products[key], dims=dims)

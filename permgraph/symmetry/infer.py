@@ -176,6 +176,8 @@ def _placed(run: Origin, side: str, at: Labels, shape: tuple[int, ...], node: st
     tensor, axis, count, size = run.tensor, run.axis, run.stop - run.start, shape[run.axis]
     if count == size:
         return [Place(tensor, axis, side, (), Positions.of(at), node=node)]
+    if (at < 0).any():
+        raise _RowsMixed(tensor, axis)
     height = shape[run.rows] // (count // size)
     block, column = at // size, at % size
     first = block.reshape(-1, at.shape[-1])[0]  # members correspond, so the first unit speaks for all
@@ -243,8 +245,8 @@ def _probes(
         if addresses is None:
             break
         for layout, at in addresses.layouts(classes.of[seen.labels.ravel()]):
-            if any(k not in names for k in layout):
-                continue
+            if any(k not in names for k in layout) or (at < 0).any():
+                continue  # in pairs of units no single one can be observed
             text = tuple(names[k][0] for k in layout)
             probe = Probe(seen.node, seen.when, seen.dims, text, Positions.of(at), seen.module)
             if probe not in found.setdefault(text[-1], []):

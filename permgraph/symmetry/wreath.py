@@ -18,6 +18,7 @@ import numpy as np
 from permgraph.axes.points import Labels
 from permgraph.symmetry.coloured_graph import Edges, components, mix, rank, refine, scatter_sum
 from permgraph.symmetry.orbits import Undecided, exchange, hold, isomorphism, split_cells
+from permgraph.symmetry.pair_vertices import find_pairs
 from permgraph.symmetry.product_vertices import find_products
 from permgraph.symmetry.reductions import (
     Product,
@@ -176,6 +177,11 @@ def _open(colour: Labels, edges: Edges, depth: int = 0) -> Reading:
             alive[product.vertex] = False
         derived += products
         if products:
+            continue
+        if (pairs := find_pairs(cell, alive, edges)) is not None:
+            product, edges = pairs
+            alive[product.vertex] = False
+            derived.append(product)
             continue
         if falls_apart(left, edges):
             break

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
+from permgraph.axes.labelled_tensor import LabelledTensor, identity_matrix, pinned_tensor
 from permgraph.axes.rules.rule import Call
 from permgraph.axes.rules.table import op
 
@@ -20,7 +20,22 @@ def filled(call: Call) -> LabelledTensor:
     return LabelledTensor(call.space, call.shape, weight=True)
 
 
-@op("""linspace logspace eye tril_indices triu_indices hann_window hamming_window""")
+@op("tril_indices triu_indices")
+def triangle(call: Call, row: Any, col: Any, offset: Any) -> LabelledTensor:
+    """Where the elements of a triangle stand, which is known."""
+    known = all(isinstance(n, int) for n in (row, col, offset))
+    indices = np.tril_indices if call.node.short_op == "tril_indices" else np.triu_indices
+    return replace(by_position(call), table=np.stack(indices(row, offset, col)) if known else None)
+
+
+@op("eye")
+def identity(call: Call) -> LabelledTensor:
+    """The same, when rows and columns are re-ordered together."""
+    call.only_shapes()
+    return identity_matrix(call.space, call.shape) or by_position(call)
+
+
+@op("""linspace logspace hann_window hamming_window""")
 def by_position(call: Call) -> LabelledTensor:
     """Every element knows its place."""
     call.only_shapes()

@@ -9,7 +9,9 @@ import numpy as np
 from permgraph.axes.contraction import contract, settled
 from permgraph.axes.equal_values import is_zeros, zero_where
 from permgraph.axes.labelled_tensor import Chosen, LabelledTensor
-from permgraph.axes.movement import reshape, resized, take
+from permgraph.axes.movement import merged, permute, reshape, resized, take
+from permgraph.axes.pairs import take_jointly
+from permgraph.axes.points import Labels
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules.builders import INDEX, axes, one_dim, placed, pointwise, term, written
 from permgraph.axes.rules.rule import Call, Results
@@ -49,7 +51,8 @@ def pick(tensor: LabelledTensor, dim: int, index: LabelledTensor) -> LabelledTen
     if index.table is not None:
         table = np.asarray(index.table).reshape(-1).astype(np.int64) % tensor.shape[dim]
         tensor.space.use(index)
-        return reshape(take(tensor, dim, table), shape)
+        taken = _by_pairs(tensor, dim, table)
+        return reshape(take(tensor, dim, table) if taken is None else taken, shape)
     in_order = placed(settled(tensor), (dim,), INDEX)
     sizes = {"l*": dim, "i*": index.rank}
     picked = contract("l* n r*, i* -> l* i* r*", [in_order, index], shape, sizes)
@@ -66,7 +69,19 @@ def index_select(self: LabelledTensor, dim: int, index: LabelledTensor) -> Label
     return pick(self, dim, index)
 
 
-@op("""nonzero nonzero_static masked_select bincount _unique _unique2 unique_dim unique_consecutive put
+def _by_pairs(tensor: LabelledTensor, dim: int, table: Labels) -> LabelledTensor | None:
+    """The same, where the dim was merged of several just before: the table addresses these jointly."""
+    source = tensor.source
+    if source is None:
+        return None
+    dims = merged(source.shape, tensor.shape, dim)
+    if dims is None:
+        return None
+    tensor.space.use(tensor)
+    return take_jointly(source, dims, np.unravel_index(table, [source.shape[d] for d in dims]))
+
+
+@op("""nonzero nonzero_static bincount _unique _unique2 unique_dim unique_consecutive put
     multinomial repeat_interleave""")
 def by_content(call: Call) -> Results:
     """What is found where depends on all that enters: nothing of it may move."""
@@ -98,15 +113,38 @@ def index(self: LabelledTensor, indices: tuple[LabelledTensor | None, ...], call
         return pick(self, dim, first)
     dims: list[int] = []
     at = 0
-    for tensor in indices:
-        count = (
-            tensor.rank if tensor is not None and is_mask(tensor) else 1
-        )  # a mask addresses as many as it has
-        if tensor is not None:
-            dims += range(at, at + count)
-            tensor.pin(INDEX)
+    for tensor in indices:  # a mask addresses as many dims as it has
+        count = tensor.rank if tensor is not None and is_mask(tensor) else 1
+        dims += range(at, at + count) if tensor is not None else []
         at += count
+    given = [i for _, i in used]
+    taken = _by_tables(self, dims, given, call.shape)
+    if taken is not None:
+        return taken
+    for tensor in given:
+        tensor.pin(INDEX)
     return _joint_pick(self, dims, call.shape)
+
+
+def _by_tables(
+    tensor: LabelledTensor, dims: list[int], given: list[LabelledTensor], shape: Shape
+) -> LabelledTensor | None:
+    """Dims addressed by tables whose contents are known; None where they are not."""
+    if any(i.table is None for i in given):
+        return None
+    tables = [t for i in given for t in (np.nonzero(i.table) if is_mask(i) else [np.asarray(i.table)])]
+    at = np.broadcast_arrays(*tables)
+    sizes = [tensor.shape[d] for d in dims]
+    flat = [t.reshape(-1).astype(np.int64) % n for t, n in zip(at, sizes, strict=True)]
+    together = dims == list(range(dims[0], dims[-1] + 1))
+    taken = take_jointly(tensor, dims, flat)
+    if taken is None:
+        return None
+    for i in given:
+        tensor.space.use(i)
+    if not together:  # what is addressed apart comes first
+        taken = permute(taken, [dims[0], *(d for d in range(taken.rank) if d != dims[0])])
+    return reshape(taken, shape)
 
 
 def _joint_pick(tensor: LabelledTensor, dims: list[int], shape: Shape) -> LabelledTensor:

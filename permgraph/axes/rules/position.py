@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.movement import permute
+from permgraph.axes.pairs import take_jointly
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules.builders import axes, dims_of, ordered_along, placed, pointwise, term
 from permgraph.axes.rules.table import op, register
@@ -25,9 +29,13 @@ def triangle(self: LabelledTensor) -> LabelledTensor:
 
 
 @op("diagonal diagonal_copy")
-def diagonal(self: LabelledTensor, dim1: int, dim2: int) -> str:
+def diagonal(self: LabelledTensor, offset: int, dim1: int, dim2: int) -> LabelledTensor | str:
     """Two dims become one, the last."""
     dims, names = (dim1 % self.rank, dim2 % self.rank), axes(self.rank)
+    at = np.arange(max(0, -offset), min(self.shape[dims[0]], self.shape[dims[1]] - offset))
+    taken = take_jointly(self, dims, (at, at + offset))
+    if taken is not None:
+        return permute(taken, [*(d for d in range(taken.rank) if d != min(dims)), min(dims)])
     kept = [x for d, x in enumerate(names) if d not in dims]
     return f"{term(names, ordered=dims)} -> {term([*kept, '!new'])}"
 
