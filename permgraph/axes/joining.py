@@ -34,7 +34,9 @@ def concat(tensors: Sequence[LabelledTensor], dim: int) -> LabelledTensor:
     joints = joints or [tuple(sorted({dim} | {d for t in tensors for a in t.on(dim) for d in a.dims}))]
     arrays = [_joined(tensors, dim, joint) for joint in joints]
     result = moved(first, shape, [*_beside(tensors, dim, joints), *arrays])
-    return replace(result, weight=all(t.weight for t in tensors))
+    tables = [t.table for t in tensors]
+    table = None if any(t is None for t in tables) else np.concatenate(tables, dim)
+    return replace(result, weight=all(t.weight for t in tensors), table=table)
 
 
 def _differing(tensors: Sequence[LabelledTensor], dim: int) -> list[tuple[int, ...]]:

@@ -65,7 +65,7 @@ def _mirrored(
     others = [z for z in tensor.arrays if z is not x and z is not y]
     if (
         image.dims != y.dims
-        or not np.array_equal(image.labels, y.labels)
+        or image.labels.shape != y.labels.shape
         or any(set(z.dims) & set(ends) for z in others)
     ):
         return None
@@ -73,6 +73,8 @@ def _mirrored(
     rest = [t for d, t in zip(dims, at, strict=True) if d not in ends]
     rows = np.stack([np.minimum(i, j), np.maximum(i, j), *rest])
     if np.unique(rows, axis=1).shape[1] < i.size or not tensor.space.mirrored(tensor.name, a, b):
+        return None
+    if not tensor.space.points.are_tied(image.labels, y.labels):
         return None
     touched = [z for z in others if set(z.dims) & set(dims)]
     joint = tuple(sorted({d for z in (x, y, *touched) for d in z.dims} | set(dims)))

@@ -81,7 +81,7 @@ class Addresses:
     def _chain(self, keys: tuple[int, ...], vertices: Labels) -> int:
         if keys not in self._chain_ids:
             twice = {k for k in keys if keys.count(k) > 1}
-            if len(keys) > _DEPTH or any(twice.intersection(self.blocks[k].under) for k in keys[1:]):
+            if len(keys) > _DEPTH or (twice and any(twice.intersection(self.blocks[k].under) for k in keys)):
                 raise Unreadable(vertices.ravel())
             self._chain_ids[keys] = len(self.chains)
             self.chains.append(keys)
@@ -144,9 +144,10 @@ class Addresses:
         self._combine(vertex, factors)
         found = self.coordinates[vertex]
         self.coordinates = known
-        if self.chain_of[vertex[0]] != chain:
-            raise Unreadable(vertex)
         differ = (known[vertex] != found).any(axis=1)
+        keys = self.chains[chain]
+        if self.chain_of[vertex[0]] != chain or (differ.any() and len(set(keys)) == len(keys)):
+            raise Unreadable(vertex)
         self.turned[vertex] = differ
         self.other[vertex] = found
 

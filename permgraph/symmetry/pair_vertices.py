@@ -22,7 +22,10 @@ def find_pairs(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[Pr
     for kind, row in zip(kinds.tolist(), first.tolist(), strict=True):
         for side, (mine, other) in enumerate(((edges.a, edges.b), (edges.b, edges.a))):
             z, x = cell[mine[row]], cell[other[row]]
-            if z != x and count[kind] == 2 * size[z] and ends[side][kind] == size[z]:
+            shared = (
+                ends[1 - side][kind] < count[kind]
+            )  # blocks of two that have no other in common are no pairs
+            if shared and z != x and count[kind] == 2 * size[z] and ends[side][kind] == size[z]:
                 found = _pairs(cell, edges, edges.kind == kind, mine, other)
                 if found is not None:
                     return found
@@ -38,9 +41,15 @@ def _pairs(
         return None
     inside = np.zeros(cell.size, dtype=bool)
     inside[vertex] = True
-    if ((inside[edges.a] | inside[edges.b]) & ~chosen).any():
-        return None
+    around = inside[edges.a] | inside[edges.b]
+    for more in np.unique(edges.kind[around & ~chosen]):  # it may say the same once more
+        mine, other = (end[edges.kind == more] for end in (edges.a, edges.b))
+        mine, other = (mine, other) if inside[mine[0]] else (other, mine)
+        order = np.lexsort([other, mine])
+        same = np.array_equal(mine[order], vertex.repeat(2))
+        if not same or not np.array_equal(other[order], factors.ravel()):
+            return None
     kind = np.full(2 * vertex.size, int(edges.kind.max()) + 1)
     f, g = factors.T
     pair = Edges(np.concatenate([f, g]), np.concatenate([g, f]), kind)
-    return Product(vertex, factors, cell[vertex], unordered=True), joined([edges.select(~chosen), pair])
+    return Product(vertex, factors, cell[vertex], unordered=True), joined([edges.select(~around), pair])

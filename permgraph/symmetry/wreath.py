@@ -178,11 +178,6 @@ def _open(colour: Labels, edges: Edges, depth: int = 0) -> Reading:
         derived += products
         if products:
             continue
-        if (pairs := find_pairs(cell, alive, edges)) is not None:
-            product, edges = pairs
-            alive[product.vertex] = False
-            derived.append(product)
-            continue
         if falls_apart(left, edges):
             break
         if rows := find_twins(cell, left, edges):
@@ -192,6 +187,10 @@ def _open(colour: Labels, edges: Edges, depth: int = 0) -> Reading:
                 cell[r.vertex[:, 0]] = int(cell.max()) + 1  # distinguished by how many it stands for
             edges = edges.select(alive[edges.a] & alive[edges.b])
             cell = refine(cell, edges)
+        elif (pairs := find_pairs(cell, alive, edges)) is not None:
+            product, edges = pairs
+            alive[product.vertex] = False
+            derived.append(product)
         elif (bicliques := find_bicliques(cell, edges)) is not None:
             cell, edges = bicliques
             alive = np.concatenate([alive, np.ones(cell.size - alive.size, dtype=bool)])

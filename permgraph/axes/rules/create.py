@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from permgraph.axes import tables
 from permgraph.axes.labelled_tensor import LabelledTensor, identity_matrix, pinned_tensor
 from permgraph.axes.rules.rule import Call
 from permgraph.axes.rules.table import op
@@ -17,7 +18,7 @@ from permgraph.axes.rules.table import op
 def filled(call: Call) -> LabelledTensor:
     """Every element is equal: no array, any order is right."""
     call.only_shapes()
-    return LabelledTensor(call.space, call.shape, weight=True)
+    return LabelledTensor(call.space, call.shape, weight=True, table=tables.filled(call.node))
 
 
 @op("tril_indices triu_indices")

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
 from permgraph.axes.contraction import contract, settled
 from permgraph.axes.equal_values import is_zeros, zero_where
 from permgraph.axes.labelled_tensor import Chosen, LabelledTensor
-from permgraph.axes.movement import merged, permute, reshape, resized, take
+from permgraph.axes.movement import expand, merged, permute, reshape, resized, take
 from permgraph.axes.pairs import take_jointly
 from permgraph.axes.points import Labels
 from permgraph.axes.refusal import UnsupportedForm
-from permgraph.axes.rules.builders import INDEX, axes, one_dim, placed, pointwise, term, written
+from permgraph.axes.rules.builders import INDEX, axes, broadcast, one_dim, placed, pointwise, term, written
 from permgraph.axes.rules.rule import Call, Results
 from permgraph.axes.rules.table import op, register
+from permgraph.axes.tables import computed
 from permgraph.ir.trace import Shape
+
+CONTENT = "selected by its values"
 
 # Rows named by an index are scaled to a largest norm: rows keep their place, channels are mixed.
 register("embedding_renorm", "!r [c] -> r c", "self")
@@ -81,11 +85,28 @@ def _by_pairs(tensor: LabelledTensor, dim: int, table: Labels) -> LabelledTensor
     return take_jointly(source, dims, np.unravel_index(table, [source.shape[d] for d in dims]))
 
 
+@op("masked_select")
+def masked_select(self: LabelledTensor, mask: LabelledTensor, call: Call) -> LabelledTensor | Results:
+    """The elements where a mask is true, one after another: a table says which, or the data."""
+    if mask.table is not None:
+        shape = broadcast(self.shape, mask.shape)
+        at = np.nonzero(np.broadcast_to(mask.table, shape))
+        wide = replace(expand(self, shape), name=self.name if self.shape == shape else "")
+        taken = take_jointly(wide, range(len(shape)), at) if at[0].size == prod(call.shape) else None
+        if taken is not None:
+            call.only_shapes(mask, self)
+            return taken
+        if self.table is not None:
+            table = np.broadcast_to(self.table, shape)[at]
+            return replace(call.pinned("position")[0] or self, table=table)
+    return call.pin_all(CONTENT)
+
+
 @op("""nonzero nonzero_static bincount _unique _unique2 unique_dim unique_consecutive put
     multinomial repeat_interleave""")
 def by_content(call: Call) -> Results:
     """What is found where depends on all that enters: nothing of it may move."""
-    return call.pin_all("selected by its values")
+    return call.pin_all(CONTENT)
 
 
 @op("_embedding_bag _embedding_bag_forward_only")
@@ -200,7 +221,7 @@ def equal(self: LabelledTensor, call: Call) -> LabelledTensor:
         chosen = by_choice(self, call.shape[-1])
         if chosen is not None:
             return reshape(chosen.values, call.shape)
-    return pointwise(*call.tensors)
+    return replace(pointwise(*call.tensors), table=computed(call.node, call.operands))
 
 
 @op("scatter scatter_add scatter_reduce")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from permgraph.axes.labelled_tensor import LabelledTensor
@@ -9,6 +11,7 @@ from permgraph.axes.movement import permute
 from permgraph.axes.pairs import take_jointly
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules.builders import axes, dims_of, ordered_along, placed, pointwise, term
+from permgraph.axes.rules.rule import Call
 from permgraph.axes.rules.table import op, register
 
 register("stft", "... !t -> ... !f !s", "self")
@@ -24,8 +27,11 @@ def fourier(self: LabelledTensor, dim: tuple[int, ...]) -> str:
 
 
 @op("triu tril")
-def triangle(self: LabelledTensor) -> LabelledTensor:
-    return placed(self, (self.rank - 2, self.rank - 1))
+def triangle(self: LabelledTensor, diagonal: int, call: Call) -> LabelledTensor:
+    result = placed(self, (self.rank - 2, self.rank - 1))
+    if self.table is None:
+        return result
+    return replace(result, table=(np.triu if call.node.short_op == "triu" else np.tril)(self.table, diagonal))
 
 
 @op("diagonal diagonal_copy")
