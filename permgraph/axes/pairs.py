@@ -78,6 +78,12 @@ def _mirrored(
         return None
     touched = [z for z in others if set(z.dims) & set(dims)]
     joint = tuple(sorted({d for z in (x, y, *touched) for d in z.dims} | set(dims)))
-    sources = [tensor.space.used_part(z) for z in (x, *touched)]
-    pairs = tensor.space.pairs(tensor.shape, joint, sources, a, b)
-    return replace(tensor, arrays=(*(z for z in others if not set(z.dims) & set(dims)), pairs))
+    sizes = tuple(tensor.shape[d] for d in joint)
+    sources = [
+        tensor.space.used_part(z).labels.reshape([tensor.shape[d] if d in z.dims else 1 for d in joint])
+        for z in (x, *touched)
+    ]
+    taken = np.zeros(sizes, dtype=bool)
+    taken[tuple(at[dims.index(d)] if d in dims else slice(None) for d in joint)] = True
+    pairs = tensor.space.pairs(sizes, (joint.index(a), joint.index(b)), taken, sources)
+    return replace(tensor, arrays=(*(z for z in others if z not in touched), LabelArray(joint, pairs)))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.points import Labels, Points, Step
@@ -159,22 +160,23 @@ class Workspace:
         return LabelArray(dims, labels)
 
     def pairs(
-        self, shape: Shape, dims: tuple[int, ...], sources: list[LabelArray], a: int, b: int
-    ) -> LabelArray:
-        """As `product`, where coordinates i along `a` and j along `b` are one pair with j along `a` and i along `b`.
+        self, sizes: Shape, ends: tuple[int, int], taken: NDArray[np.bool_], sources: list[Labels]
+    ) -> Labels:
+        """As a product, where coordinates i and j of the axes `ends` are one pair with j and i.
 
-        `sources` are those of the product but the one along `b`, which is a mirror image of the one along `a`.
+        Args:
+            taken: which elements are read, shape `sizes`; labels of the others stand for nothing.
+            sources: labels that can be broadcast to `sizes`; of those on `ends`, which mirror each other, the first.
         """
-        sizes = tuple(shape[d] for d in dims)
-        given = tuple((tuple(dims.index(d) for d in s.dims), s.labels.tobytes()) for s in sources)
-        key = ("pairs", dims.index(a), dims.index(b), sizes, *given)
-        if key not in self._products:
-            at = np.arange(np.prod(sizes)).reshape(sizes)
-            ordered = np.minimum(at, at.swapaxes(dims.index(a), dims.index(b)))
-            which = np.unique(ordered, return_inverse=True)[1].reshape(sizes)
-            labels = self.points.fresh((int(which.max()) + 1,))[which]
+        key = ("pairs", sizes, ends, taken.tobytes(), *((s.shape, s.tobytes()) for s in sources))
+        if key not in self._blocks:
+            at = np.arange(taken.size).reshape(sizes)
+            one = np.minimum(at, at.swapaxes(*ends))  # of both orders of a pair
+            known, which = np.unique(one[taken], return_inverse=True)
+            points = self.points.fresh(known.shape)
             for source in sources:
-                view = [shape[d] if d in source.dims else 1 for d in dims]
-                self.points.link(labels, source.labels.reshape(view))
-            self._products[key] = LabelArray(dims, labels)
-        return replace(self._products[key], dims=dims)
+                values = np.broadcast_to(source, sizes)
+                either = [values[taken], values.swapaxes(*ends)[taken]]
+                self.points.link(np.tile(points[which.reshape(-1)], 2), np.concatenate(either))
+            self._blocks[key] = points[np.minimum(np.searchsorted(known, one), known.size - 1)]
+        return self._blocks[key]

@@ -80,12 +80,16 @@ class Addresses:
 
     def _chain(self, keys: tuple[int, ...], vertices: Labels) -> int:
         if keys not in self._chain_ids:
-            twice = {k for k in keys if keys.count(k) > 1}
-            if len(keys) > _DEPTH or (twice and any(twice.intersection(self.blocks[k].under) for k in keys)):
+            # whoever asks for an ancestor's coordinate takes the first one of that key
+            unclear = any(keys[:i].count(k) > 1 for i, key in enumerate(keys) for k in self._under(key))
+            if len(keys) > _DEPTH or unclear:
                 raise Unreadable(vertices.ravel())
             self._chain_ids[keys] = len(self.chains)
             self.chains.append(keys)
         return self._chain_ids[keys]
+
+    def _under(self, key: int) -> tuple[int, ...]:
+        return self.blocks[key].under if key < len(self.blocks) else ()
 
     def _family(self, family: Family, units: Labels, above: tuple[int, ...]) -> None:
         """Give addresses to all copies of a family; units (*ancestors, n, m)."""
