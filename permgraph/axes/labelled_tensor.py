@@ -73,11 +73,3 @@ class LabelledTensor:
 def pinned_tensor(space: Workspace, shape: Shape, reason: str, weight: bool = False) -> LabelledTensor:
     """A tensor whose coordinates are all distinguished by where they are."""
     return LabelledTensor(space, shape, weight=weight).with_positions(tuple(range(len(shape))), reason)
-
-
-def identity_matrix(space: Workspace, shape: Shape) -> LabelledTensor | None:
-    """A constant matrix whose elements depend on whether they lie on the diagonal; None where it is not square."""
-    if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 2:
-        return None
-    points = space.points.fresh(shape[:1])
-    return LabelledTensor(space, shape, (LabelArray((0,), points), LabelArray((1,), points)), weight=True)

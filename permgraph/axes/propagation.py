@@ -16,7 +16,7 @@ from permgraph.axes.points import Points, without_rule
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules import Call, Results, results_of, rule_of
 from permgraph.axes.slices import Slices, slices_of
-from permgraph.axes.state_labels import channel_blocks, elementwise_integers, equal_slices, label_state
+from permgraph.axes.state_labels import channel_blocks, constant_arrays, elementwise_integers, label_state
 from permgraph.axes.usage import Usage, usage
 from permgraph.axes.workspace import Workspace
 from permgraph.errors import RuleError
@@ -164,11 +164,8 @@ class _Pass:
         if table is not None and (table.ndim == 0 or (table.size and bool((table == table.flat[0]).all()))):
             return LabelledTensor(self.space, node.shape, (), True, np.broadcast_to(table, node.shape))
         meta = node.results[0] if node.results else None
-        if table is not None and meta is not None and meta.dtype.startswith("float"):
-            arrays = tuple(
-                equal_slices(self.space, table, axis) for axis, n in enumerate(node.shape) if n > 1
-            )
-            return LabelledTensor(self.space, node.shape, arrays, True, table)
+        if table is not None and meta is not None and meta.dtype.startswith(("float", "bool")):
+            return LabelledTensor(self.space, node.shape, constant_arrays(self.space, table), True, table)
         return replace(pinned_tensor(self.space, node.shape, "constant", weight=True), table=table)
 
     def output(self, node: Node) -> Results:

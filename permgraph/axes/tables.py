@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.state_labels import constant_arrays
 from permgraph.ir.trace import Node
 
-_LARGEST = 2**22  # elements
+_LARGEST, _SMALL = 2**22, 2**16  # elements
 _ARITHMETIC: dict[str, np.ufunc] = {
     "add": np.add,
     "sub": np.subtract,
@@ -51,6 +53,14 @@ def computed(node: Node, operands: Mapping[str, Any]) -> NDArray[Any] | None:
     if any(a.dtype.kind not in "iub" for a in arrays) or prod(node.shape) > _LARGEST:
         return None
     return np.asarray(function(*arrays))
+
+
+def known(tensor: LabelledTensor, table: NDArray[Any] | None) -> LabelledTensor:
+    """A constant with its contents; of a small one of booleans, as a mask is, the labels are those of its contents."""
+    if table is None or table.dtype != bool or not 1 < table.size <= _SMALL:
+        return replace(tensor, table=table)
+    arrays = () if (table == table.flat[0]).all() else constant_arrays(tensor.space, table)
+    return replace(tensor, table=table, arrays=arrays)
 
 
 def filled(node: Node) -> NDArray[Any] | None:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from permgraph.axes import tables
-from permgraph.axes.labelled_tensor import LabelledTensor, identity_matrix, pinned_tensor
+from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
 from permgraph.axes.rules.rule import Call
 from permgraph.axes.rules.table import op
+from permgraph.axes.state_labels import constant_arrays
 
 
 @op("""full zeros ones empty full_like zeros_like ones_like empty_like new_full new_zeros new_ones new_empty fill
@@ -33,7 +34,8 @@ def triangle(call: Call, row: Any, col: Any, offset: Any) -> LabelledTensor:
 def identity(call: Call) -> LabelledTensor:
     """The same, when rows and columns are re-ordered together."""
     call.only_shapes()
-    return identity_matrix(call.space, call.shape) or by_position(call)
+    arrays = constant_arrays(call.space, np.eye(call.shape[0], call.shape[1]))
+    return LabelledTensor(call.space, call.shape, arrays, weight=True)
 
 
 @op("""linspace logspace hann_window hamming_window""")

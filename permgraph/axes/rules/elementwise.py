@@ -10,7 +10,7 @@ from permgraph.axes.movement import moved, span
 from permgraph.axes.rules.builders import one_dim, pointwise
 from permgraph.axes.rules.rule import Call, Results
 from permgraph.axes.rules.table import op, register
-from permgraph.axes.tables import computed
+from permgraph.axes.tables import computed, known
 
 _COPIES = tuple(f"aten.{name}." for name in ("alias", "clone", "contiguous", "detach", "lift_fresh_copy"))
 
@@ -21,7 +21,7 @@ register("isin", "...?, t*? -> ...", "elements", "test_elements")
 def elementwise(call: Call) -> LabelledTensor:
     """..., ... -> ..."""
     result = contract(", ".join(["..."] * len(call.tensors)) + " -> ...", call.tensors, call.shape)
-    return replace(result, table=computed(call.node, call.operands))
+    return known(result, computed(call.node, call.operands))
 
 
 @op("alias clone detach lift lift_fresh lift_fresh_copy _to_copy alias_copy detach_copy bernoulli _conj")

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from permgraph.axes.addressing import take_jointly
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.movement import permute
-from permgraph.axes.pairs import take_jointly
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules.builders import axes, dims_of, ordered_along, placed, pointwise, term
 from permgraph.axes.rules.rule import Call
