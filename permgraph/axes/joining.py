@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
-from permgraph.axes.contraction import settled
+from permgraph.axes.contraction import settled, without_singles
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.movement import expand, moved, narrow, resized, span, take
@@ -122,6 +123,8 @@ def _part(tensor: LabelledTensor, joint: tuple[int, ...]) -> LabelArray:
     """One array of a part over all the joint dims."""
     inside = [a for a in tensor.arrays if set(a.dims) <= set(joint)]
     sizes = tuple(tensor.shape[d] for d in joint)
+    if len(inside) > 1 or prod(sizes) > 1:
+        inside = [a for a in without_singles(tensor).arrays if set(a.dims) <= set(joint)]
     for array in inside:
         if array.labels.size == np.prod(sizes):
             return replace(array, dims=joint, labels=array.labels.reshape(sizes))

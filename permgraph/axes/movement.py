@@ -177,7 +177,7 @@ def take(tensor: LabelledTensor, dim: int, chosen: Labels) -> LabelledTensor:
     arrays = [
         _taken(tensor, a, dim, chosen) if dim in a.dims else _aside(a, dim, chosen) for a in tensor.arrays
     ]
-    return moved(tensor, shape, [a for a in arrays if a.dims], table)
+    return moved(tensor, shape, [a for a in arrays if a.dims or a.part], table)
 
 
 def _taken(tensor: LabelledTensor, array: LabelArray, dim: int, chosen: Labels) -> LabelArray:
@@ -191,8 +191,7 @@ def _taken(tensor: LabelledTensor, array: LabelArray, dim: int, chosen: Labels) 
         array, labels = replace(space.used_part(array), pinned=False), fresh
     elif distinct < tensor.shape[dim] and not array.pinned:
         array = replace(array, part=array.part or Part(array.labels, tensor.arrays))
-    part = narrow(replace(array, labels=labels), dim)
-    return part if part.dims else space.used_part(part)
+    return narrow(replace(array, labels=labels), dim)
 
 
 def _aside(array: LabelArray, dim: int, chosen: Labels) -> LabelArray:

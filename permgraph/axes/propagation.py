@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from permgraph.axes.contraction import settled
+from permgraph.axes.contraction import settled, without_singles
 from permgraph.axes.equal_values import MOVEMENTS, equal_values
 from permgraph.axes.flat_state import Region, flat_state, label_region
 from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
@@ -175,7 +175,7 @@ class _Pass:
                 self.outputs.append((f"output:{index}", tensor))
                 self.space.enter(node, f"output {index}")
                 # an array over several axes moves none of them as a whole, so it could not be put back in order
-                tensor = settled(tensor)
+                tensor = without_singles(settled(tensor))
                 tensor = replace(tensor, arrays=tuple(map(self.space.used_part, tensor.arrays)))
                 self.outputs[-1] = (f"output:{index}", tensor)
                 held = [a for a in tensor.arrays if not self.free_output or len(a.dims) > 1]
