@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from permgraph.axes.contraction import settled, without_singles
+from permgraph.axes.contraction import settled
 from permgraph.axes.equal_values import MOVEMENTS, equal_values
 from permgraph.axes.flat_state import Region, flat_state, label_region
 from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
 from permgraph.axes.mirrored import Mirrored
+from permgraph.axes.outputs import axis_by_axis
 from permgraph.axes.points import Points, without_rule
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules import Call, Results, results_of, rule_of
@@ -174,12 +175,12 @@ class _Pass:
             if tensor is not None:
                 self.outputs.append((f"output:{index}", tensor))
                 self.space.enter(node, f"output {index}")
-                # an array over several axes moves none of them as a whole, so it could not be put back in order
-                tensor = without_singles(settled(tensor))
-                tensor = replace(tensor, arrays=tuple(map(self.space.used_part, tensor.arrays)))
-                self.outputs[-1] = (f"output:{index}", tensor)
-                held = [a for a in tensor.arrays if not self.free_output or len(a.dims) > 1]
-                self.space.pin(held, "output")
+                arrays = tuple(map(self.space.used_part, tensor.arrays))
+                if self.free_output:
+                    arrays = axis_by_axis(self.space, arrays)
+                else:
+                    self.space.pin(arrays, "output")
+                self.outputs[-1] = (f"output:{index}", replace(tensor, arrays=arrays))
         return (None,)
 
     def tensor(self, value: Any) -> Any:
