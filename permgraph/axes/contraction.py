@@ -131,6 +131,14 @@ def _by_choice(
     )
 
 
+def without_singles(tensor: LabelledTensor) -> LabelledTensor:
+    """The tensor, of which single coordinates that were taken out of an axis are used now."""
+    singles = [a for a in tensor.arrays if not a.dims]
+    for array in singles:
+        tensor.space.used_part(array)
+    return replace(tensor, arrays=tuple(a for a in tensor.arrays if a.dims)) if singles else tensor
+
+
 def _given(equation: Equation, operands: Sequence[LabelledTensor | None]) -> dict[int, LabelledTensor]:
     """The operands that are there, by the number of their term."""
     if len(operands) != len(equation.operands):
@@ -141,7 +149,7 @@ def _given(equation: Equation, operands: Sequence[LabelledTensor | None]) -> dic
     for i, (tensor, optional) in enumerate(zip(operands, equation.optional, strict=True)):
         if tensor is not None:
             tensor.space.use(tensor)
-            given[i] = tensor
+            given[i] = without_singles(tensor)
         elif not optional:
             raise UnsupportedForm(f"operand {i + 1} of {equation.text!r} is absent")
     return given

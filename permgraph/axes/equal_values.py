@@ -187,6 +187,8 @@ def _level(node: Node, trace: Trace, levels: dict[str, int]) -> int:
     if node.op == "getitem":
         return levels[node.operands["source"].node]
     name = node.short_op
+    if is_zeros(node):
+        return ZEROS
     if name in _RANDOM:
         return DISTINCT
     given = [levels[ref] for ref in node.refs() if ref in levels and _varies(trace.by_name[ref])]
@@ -194,6 +196,12 @@ def _level(node: Node, trace: Trace, levels: dict[str, int]) -> int:
         return EQUAL
     if name in _PRODUCTS or (name in _NORMS and node.operands.get("weight") is not None):
         return min(given)
+    if (
+        name in ("pad", "constant_pad_nd")
+        and not node.options.get("value")
+        and node.options.get("mode", "constant") == "constant"
+    ):
+        return max(ZEROS, *given)
     return _of_elements(name, given)
 
 
@@ -222,7 +230,13 @@ def is_zeros(node: Node) -> bool:
 def zero_where(selection: Node, node: Node, nodes: Mapping[str, Node]) -> bool:
     """Whether a tensor is zero wherever the values selected are: it comes of them by ops that keep zero."""
     if node.op == "getitem":
-        return bool(node.operands["source"].node == selection.name and node.options["index"] == 0)
+        source = nodes[node.operands["source"].node]
+        same = (source.op, source.operands, source.options) == (
+            selection.op,
+            selection.operands,
+            selection.options,
+        )
+        return bool(same and node.options["index"] == 0)
     name, sources = node.short_op, [nodes[ref] for ref in node.refs()]
     if name == "mul":
         return any(zero_where(selection, source, nodes) for source in sources)

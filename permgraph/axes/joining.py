@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
-from permgraph.axes.contraction import settled
+from permgraph.axes.contraction import settled, without_singles
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.movement import expand, moved, narrow, resized, span, take
@@ -35,7 +36,9 @@ def concat(tensors: Sequence[LabelledTensor], dim: int) -> LabelledTensor:
     joints = joints or [tuple(sorted({dim} | {d for t in tensors for a in t.on(dim) for d in a.dims}))]
     arrays = [_joined(tensors, dim, joint, numbers) for joint in joints]
     result = moved(first, shape, [*_beside(tensors, dim, joints), *arrays])
-    return replace(result, weight=all(t.weight for t in tensors))
+    tables = [t.table for t in tensors]
+    table = None if any(t is None for t in tables) else np.concatenate(tables, dim)
+    return replace(result, weight=all(t.weight for t in tensors), table=table)
 
 
 def _differing(tensors: Sequence[LabelledTensor], dim: int) -> list[tuple[int, ...]]:
@@ -130,6 +133,8 @@ def _part(tensor: LabelledTensor, joint: tuple[int, ...]) -> LabelArray:
     """One array of a part over all the joint dims."""
     inside = [a for a in tensor.arrays if set(a.dims) <= set(joint)]
     sizes = tuple(tensor.shape[d] for d in joint)
+    if len(inside) > 1 or prod(sizes) > 1:
+        inside = [a for a in without_singles(tensor).arrays if set(a.dims) <= set(joint)]
     for array in inside:
         if array.labels.size == np.prod(sizes):
             return replace(array, dims=joint, labels=array.labels.reshape(sizes))

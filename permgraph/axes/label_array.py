@@ -42,7 +42,8 @@ class LabelArray:
 
     pinned   every point was created pinned (time, positions): ties among such arrays say nothing
     repeats  labels may occur more than once (the weight of a grouped convolution)
-    part     what these are a part of, as long as nothing has used it: put together again, it was never cut
+    part     what these are a part of, as long as nothing has used it: put together again, it was never cut. A single
+             coordinate has no dims left, and is there for that alone
     """
 
     dims: tuple[int, ...]

@@ -36,6 +36,7 @@ class LabelledTensor:
     table    contents of a constant integer tensor, when known
     name     graph node that made it; "" inside a rule, for what the graph does not show
     dtype    "float32", "int64", …; "" inside a rule
+    source   what it is a view of, where dims of that were merged
     chosen   when its coordinates were chosen by value; it has no arrays then, until it is `settled`
     """
 
@@ -46,6 +47,7 @@ class LabelledTensor:
     table: Any = None
     name: str = ""
     dtype: str = ""
+    source: LabelledTensor | None = None
     chosen: Chosen | None = None
 
     @property

@@ -78,7 +78,9 @@ def reshape(tensor: LabelledTensor, shape: Shape) -> LabelledTensor:
             dims += new if set(old) & set(array.dims) else ()
         placed.append(replace(array, dims=dims, labels=array.labels.reshape([shape[d] for d in dims])))
     table = None if tensor.table is None else np.reshape(tensor.table, shape)
-    return moved(tensor, shape, placed, table)
+    merges = any(len(old) > 1 for old, _ in segments)
+    source = (tensor if merges else None) if tensor.source is None else tensor.source
+    return replace(moved(tensor, shape, placed, table), source=source)
 
 
 def _reshaped_choice(tensor: LabelledTensor, shape: Shape, segments: list[Segment]) -> LabelledTensor:
@@ -107,6 +109,12 @@ def _segments(old: Shape, new: Shape) -> list[Segment]:
                 b.append(right.pop(0))
         segments.append((tuple(a), tuple(b)))
     return segments
+
+
+def merged(old: Shape, new: Shape, dim: int) -> tuple[int, ...] | None:
+    """The dims that a reshape merged into `dim`, where it did nothing else (but for dims of size 1)."""
+    runs = {after: before for before, after in _segments(old, new)}
+    return runs[(dim,)] if len(runs.get((dim,), ())) > 1 and all(len(after) == 1 for after in runs) else None
 
 
 def _flatten(
@@ -169,7 +177,7 @@ def take(tensor: LabelledTensor, dim: int, chosen: Labels) -> LabelledTensor:
     arrays = [
         _taken(tensor, a, dim, chosen) if dim in a.dims else _aside(a, dim, chosen) for a in tensor.arrays
     ]
-    return moved(tensor, shape, [a for a in arrays if a.dims], table)
+    return moved(tensor, shape, [a for a in arrays if a.dims or a.part], table)
 
 
 def _taken(tensor: LabelledTensor, array: LabelArray, dim: int, chosen: Labels) -> LabelArray:
@@ -184,8 +192,7 @@ def _taken(tensor: LabelledTensor, array: LabelArray, dim: int, chosen: Labels) 
         array, labels = replace(space.used_part(array), pinned=False), fresh
     elif distinct < tensor.shape[dim] and not array.pinned:
         array = replace(array, part=array.part or Part(array.labels, tensor.arrays))
-    part = narrow(replace(array, labels=labels), dim)
-    return part if part.dims else space.used_part(part)
+    return narrow(replace(array, labels=labels), dim)
 
 
 def _aside(array: LabelArray, dim: int, chosen: Labels) -> LabelArray:

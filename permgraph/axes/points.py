@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 Labels = NDArray[np.int64]
 
@@ -134,6 +136,15 @@ class Points:
     def pinned_for(self, text: str) -> Labels:
         """The points that are pinned for this reason."""
         return _join([labels for labels, reason in self.pinned if reason.text == text])
+
+    def are_tied(self, a: Labels, b: Labels) -> bool:
+        """Whether the points of `a` move together with those of `b` (same shape), by what was tied so far."""
+        if a.shape != b.shape or np.array_equal(a, b):
+            return a.shape == b.shape
+        one, other = self.ties()
+        graph = coo_matrix((np.ones(one.size, dtype=np.int8), (one, other)), shape=(self.count, self.count))
+        of = connected_components(graph, directed=False)[1]
+        return bool((of[a] == of[b]).all())
 
     def origin_of(self, labels: Labels) -> Origin:
         """Where the first of these points was created."""

@@ -13,12 +13,14 @@ from permgraph.axes.flat_state import Region, flat_state, label_region
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
 from permgraph.axes.merges import JOINS
+from permgraph.axes.mirrored import Mirrored
+from permgraph.axes.outputs import axis_by_axis
 from permgraph.axes.points import Points, without_rule
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules import Call, Results, results_of, rule_of
 from permgraph.axes.side_by_side import Sides
 from permgraph.axes.slices import Slices, slices_of
-from permgraph.axes.state_labels import channel_blocks, elementwise_integers, equal_slices, label_state
+from permgraph.axes.state_labels import channel_blocks, constant_arrays, elementwise_integers, label_state
 from permgraph.axes.usage import Usage, usage
 from permgraph.axes.workspace import ORDERED, Workspace
 from permgraph.errors import RuleError
@@ -104,6 +106,7 @@ class _Pass:
         self.trace, self.free_output = trace, free_output
         self.space = Workspace(sides)
         self.merges = sides.merges if sides else frozenset[str]()
+        self.space.mirrored = Mirrored(trace).dims
         self.results: dict[str, tuple[LabelledTensor | None, ...]] = {}
         self.outputs: list[tuple[str, LabelledTensor]] = []
         self.unknown: list[tuple[Node, str]] = []
@@ -185,11 +188,8 @@ class _Pass:
         if table is not None and (table.ndim == 0 or (table.size and bool((table == table.flat[0]).all()))):
             return LabelledTensor(self.space, node.shape, (), True, np.broadcast_to(table, node.shape))
         meta = node.results[0] if node.results else None
-        if table is not None and meta is not None and meta.dtype.startswith("float"):
-            arrays = tuple(
-                equal_slices(self.space, table, axis) for axis, n in enumerate(node.shape) if n > 1
-            )
-            return LabelledTensor(self.space, node.shape, arrays, True, table)
+        if table is not None and meta is not None and meta.dtype.startswith(("float", "bool")):
+            return LabelledTensor(self.space, node.shape, constant_arrays(self.space, table), True, table)
         return replace(pinned_tensor(self.space, node.shape, "constant", weight=True), table=table)
 
     def output(self, node: Node) -> Results:
@@ -198,12 +198,12 @@ class _Pass:
             if tensor is not None:
                 self.outputs.append((f"output:{index}", tensor))
                 self.space.enter(node, f"output {index}")
-                # an array over several axes moves none of them as a whole, so it could not be put back in order
-                tensor = settled(tensor)
-                tensor = replace(tensor, arrays=tuple(map(self.space.used_part, tensor.arrays)))
-                self.outputs[-1] = (f"output:{index}", tensor)
-                held = [a for a in tensor.arrays if not self.free_output or len(a.dims) > 1]
-                self.space.pin(held, "output")
+                arrays = tuple(map(self.space.used_part, tensor.arrays))
+                if self.free_output:
+                    arrays = axis_by_axis(self.space, arrays)
+                else:
+                    self.space.pin(arrays, "output")
+                self.outputs[-1] = (f"output:{index}", replace(tensor, arrays=arrays))
         return (None,)
 
     def tensor(self, value: Any) -> Any:

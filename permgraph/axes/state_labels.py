@@ -40,8 +40,27 @@ def label_state(
     return LabelledTensor(space, tensor.shape, tuple(arrays), weight=True)
 
 
-def equal_slices(space: Workspace, table: NDArray[np.generic], axis: int) -> LabelArray:
-    """The labels of one axis of a constant: coordinates whose slices are equal may change places, others may not."""
+def constant_arrays(space: Workspace, table: NDArray[np.generic]) -> tuple[LabelArray, ...]:
+    """The labels of a constant: along every axis, coordinates whose slices are equal may change places.
+
+    Rows and columns of a matrix that knows only its diagonal are re-ordered together.
+    """
+    axes = [axis for axis, n in enumerate(table.shape) if n > 1]
+    square = table.squeeze()
+    if len(axes) == 2 and square.shape[0] == square.shape[1] and _of_diagonal(square):
+        points = space.points.fresh(square.shape[:1])
+        return tuple(LabelArray((axis,), points) for axis in axes)
+    return tuple(_equal_slices(space, table, axis) for axis in axes)
+
+
+def _of_diagonal(square: NDArray[np.generic]) -> bool:
+    inside = np.eye(len(square), dtype=bool)
+    on, off = square[inside], square[~inside]
+    return bool((on == on[0]).all() and (off == off[0]).all())
+
+
+def _equal_slices(space: Workspace, table: NDArray[np.generic], axis: int) -> LabelArray:
+    """The labels of one axis."""
     slices = np.moveaxis(table, axis, 0).reshape(table.shape[axis], -1)
     _, which, count = np.unique(slices, axis=0, return_inverse=True, return_counts=True)
     if count.max() == 1:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.points import Labels, Points, Step
@@ -27,6 +28,7 @@ class Workspace:
     points   all points and relations so far
     node     the node whose rule runs now
     record   every contraction so far, in order: what roles and probes are read off
+    mirrored   whether two dims of a node's result may change places (`axes/mirrored.py`)
     inside   node → what its op computes on its way and does not return, by the names under which it is observed
     """
 
@@ -35,6 +37,7 @@ class Workspace:
         self.sides = sides
         self.node = Node("", "")
         self.record: list[Contraction] = []
+        self.mirrored: Callable[[str, int, int], bool] = lambda node, a, b: False
         self.inside: dict[str, list[LabelledTensor]] = {}
         self._used: set[int] = set()
         self._taken: list[Labels] = []
@@ -169,3 +172,25 @@ class Workspace:
             view = [shape[d] if d in source.dims else 1 for d in dims]
             self.points.link(labels, source.labels.reshape(view))
         return LabelArray(dims, labels)
+
+    def pairs(
+        self, sizes: Shape, ends: tuple[int, int], taken: NDArray[np.bool_], sources: list[Labels]
+    ) -> Labels:
+        """As a product, where coordinates i and j of the axes `ends` are one pair with j and i.
+
+        Args:
+            taken: which elements are read, shape `sizes`; labels of the others stand for nothing.
+            sources: labels that can be broadcast to `sizes`; of those on `ends`, which mirror each other, the first.
+        """
+        key = ("pairs", sizes, ends, taken.tobytes(), *((s.shape, s.tobytes()) for s in sources))
+        if key not in self._blocks:
+            at = np.arange(taken.size).reshape(sizes)
+            one = np.minimum(at, at.swapaxes(*ends))  # of both orders of a pair
+            known, which = np.unique(one[taken], return_inverse=True)
+            points = self.points.fresh(known.shape)
+            for source in sources:
+                values = np.broadcast_to(source, sizes)
+                either = [values[taken], values.swapaxes(*ends)[taken]]
+                self.points.link(np.tile(points[which.reshape(-1)], 2), np.concatenate(either))
+            self._blocks[key] = points[np.minimum(np.searchsorted(known, one), known.size - 1)]
+        return self._blocks[key]

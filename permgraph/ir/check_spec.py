@@ -12,6 +12,7 @@ from permgraph.errors import PlanError
 from permgraph.ir.joined import check_joined
 
 if TYPE_CHECKING:
+    from permgraph.ir.positions import IntArray
     from permgraph.ir.spec import Group, PermSpec, Place, Positions, Probe
 
 SIDES = ("permute", "un-permute", "output")
@@ -119,19 +120,38 @@ def _check_place(spec: PermSpec, place: Place) -> None:
     shape = spec.shapes.get(place.tensor)
     if shape is None and not place.tensor.startswith("output:"):
         raise PlanError(f"{place}: the plan does not know this tensor's shape.")
-    _check_inside(place, place.positions, shape, place.axis)
     if place.rows is None:
-        if not place.positions.distinct:
+        if place.positions.distinct and place.positions.bounds()[0] >= 0:
+            _check_inside(place, place.positions.bounds(), shape, place.axis)
+            return
+        units = _units(place)
+        _check_inside(place, (int(units.min()), int(units.max())), shape, place.axis)
+        if np.unique(units).size < units.size:
             raise PlanError(f"{place}: a coordinate belongs to two units.")
         return
     _check_positions(place, place.rows)
     if place.rows.shape[:-1] != place.positions.shape[:-1] or place.rows_axis == place.axis:
         raise PlanError(f"{place}: rows of shape {place.rows.shape} on axis {place.rows_axis} do not fit.")
-    _check_inside(place, place.rows, shape, place.rows_axis or 0)
+    _check_inside(place, place.positions.bounds(), shape, place.axis)
+    _check_inside(place, place.rows.bounds(), shape, place.rows_axis or 0)
 
 
-def _check_inside(place: Place, positions: Positions, shape: tuple[int, ...] | None, axis: int) -> None:
-    low, high = positions.bounds()
+def _units(place: Place) -> IntArray:
+    """The positions of a place, each once. Where a group stands twice in the layout, units are pairs of its units: those
+    of a unit with itself may be missing (-1), and a pair may be the same in either order.
+    """
+    at = place.positions.array()
+    twice = [i for i, name in enumerate(place.layout) if place.layout.count(name) == 2]
+    if len(twice) != 2 or place.layout[twice[0]] != place.layout[twice[1]]:
+        return at.ravel()
+    at = np.moveaxis(at, twice, (0, 1))
+    same = np.eye(len(at), dtype=bool)
+    kept = ~same if (at[same] == -1).all() else np.ones_like(same)
+    return at[np.triu(kept) if np.array_equal(at, at.swapaxes(0, 1)) else kept].ravel()
+
+
+def _check_inside(place: Place, bounds: tuple[int, int], shape: tuple[int, ...] | None, axis: int) -> None:
+    low, high = bounds
     length = MAX_CELLS if shape is None else shape[axis] if 0 <= axis < len(shape) else 0
     if low < 0 or high >= length:
         raise PlanError(
@@ -163,7 +183,7 @@ def _check_overlap(spec: PermSpec) -> None:
         held.setdefault((place.tensor, place.axis), []).append(place)
     for places in held.values():
         if len(places) > 1 and all(p.rows is None for p in places):
-            at = np.concatenate([p.positions.array().ravel() for p in places])
+            at = np.concatenate(list(map(_units, places)))
             if np.unique(at).size != at.size:
                 raise PlanError(f"{places[0]}: its places overlap: a coordinate belongs to two units.")
 

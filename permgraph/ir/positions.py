@@ -15,7 +15,10 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, repr=False)
 class Positions:
-    """An integer array, kept as `offset + Σ strides·index` when it is affine, as a flat list otherwise."""
+    """An integer array, kept as `offset + Σ strides·index` when it is affine, as a flat list otherwise.
+
+    -1 where nothing lies: of units that are pairs, that of a unit with itself.
+    """
 
     shape: tuple[int, ...]
     offset: int = 0

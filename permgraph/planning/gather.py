@@ -115,7 +115,8 @@ def index_of(length: int, height: int | None, pieces: Iterable[tuple[Any, IntArr
     index = np.tile(np.arange(length), (height or 1, 1))
     for rows, positions, sources in pieces:
         if rows is None:
-            index[:, positions.ravel()] = sources.ravel()
+            held = positions.ravel() >= 0
+            index[:, positions.ravel()[held]] = sources.ravel()[held]
         else:
             index[rows[..., :, None], positions[..., None, :]] = sources[..., None, :]
     return index[0] if height is None else index

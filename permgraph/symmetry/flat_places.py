@@ -39,7 +39,7 @@ def flat_layouts(runs: list[Origin], classes: Classes, addresses: Addresses) -> 
     for parts in product(*_split(by_axis)):
         keys = tuple(key for layout, _ in parts for key in layout)
         if keys:
-            yield keys, view.offset + _combined([at for _, at in parts])
+            yield keys, _combined(view.offset, [at for _, at in parts])
 
 
 def _split(by_axis: list[list[Found]]) -> list[list[Found]]:
@@ -55,14 +55,15 @@ def _split(by_axis: list[list[Found]]) -> list[list[Found]]:
     ]
 
 
-def _combined(parts: list[Labels]) -> Labels:
-    """Sums of one coordinate of every axis: shape (*sizes of all, product of all m)."""
+def _combined(offset: int, parts: list[Labels]) -> Labels:
+    """Sums of one coordinate of every axis: shape (*sizes of all, product of all m); -1 where one of them is missing."""
     sizes = [n for at in parts for n in at.shape[:-1]]
-    total, before = np.zeros((1,) * (len(sizes) + len(parts)), dtype=np.int64), 0
+    total, before = np.full((1,) * (len(sizes) + len(parts)), offset, dtype=np.int64), 0
+    missing = total < 0
     for i, at in enumerate(parts):
         shape = [1] * (len(sizes) + len(parts))
         shape[before : before + at.ndim - 1] = at.shape[:-1]
         shape[len(sizes) + i] = at.shape[-1]
-        total = total + at.reshape(shape)
+        total, missing = total + at.reshape(shape), missing | (at.reshape(shape) < 0)
         before += at.ndim - 1
-    return total.reshape(*sizes, -1)
+    return np.where(missing, -1, total).reshape(*sizes, -1)

@@ -242,6 +242,8 @@ def _placed(run: Origin, side: str, at: Labels, shape: tuple[int, ...], node: st
     tensor, axis, count, size = run.tensor, run.axis, run.stop - run.start, shape[run.axis]
     if count == size:
         return [Place(tensor, axis, side, (), Positions.of(at), node=node)]
+    if (at < 0).any():
+        raise _RowsMixed(tensor, axis)
     height = shape[run.rows] // (count // size)
     block, column = at // size, at % size
     first = block.reshape(-1, at.shape[-1])[0]  # members correspond, so the first unit speaks for all

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permgraph.axes.points import Labels
-from permgraph.symmetry.coloured_graph import Edges, Hash, mix, rank
+from permgraph.symmetry.coloured_graph import Edges, Hash, joined, mix, rank, unique_edges
 from permgraph.symmetry.reductions import Product, Twins
 from permgraph.symmetry.wreath import Family, Reading
 
@@ -61,18 +61,35 @@ class Addresses:
         self.coordinates = np.zeros((count, _DEPTH), dtype=np.int32)
         self.column = np.arange(count)  # a vertex in no group is like no other
         self._columns = count
+        self.turned = np.zeros(count, dtype=bool)  # stands for a pair of units in either order,
+        self.other = np.zeros((0, _DEPTH), dtype=np.int32)  # with these coordinates in the other one
         for family in reading.families:
             self._family(family, family.units, ())
         for derived in reading.derived:
             self._derived(derived, lambda v: v)
+        self._lift(count)
+
+    def _lift(self, count: int) -> None:
+        """A second address for each vertex that stands for a pair in either order, after those of all vertices."""
+        self.pairs = np.flatnonzero(self.turned)
+        self.lifted = np.arange(count)  # vertex → its second address, or the only one
+        self.lifted[self.pairs] = count + np.arange(self.pairs.size)
+        for name in ("chain_of", "column"):
+            setattr(self, name, np.concatenate([getattr(self, name), getattr(self, name)[self.pairs]]))
+        self.coordinates = np.concatenate([self.coordinates, self.other[self.pairs]])
 
     def _chain(self, keys: tuple[int, ...], vertices: Labels) -> int:
         if keys not in self._chain_ids:
-            if len(keys) > _DEPTH:
+            # whoever asks for an ancestor's coordinate takes the first one of that key
+            unclear = any(keys[:i].count(k) > 1 for i, key in enumerate(keys) for k in self._under(key))
+            if len(keys) > _DEPTH or unclear:
                 raise Unreadable(vertices.ravel())
             self._chain_ids[keys] = len(self.chains)
             self.chains.append(keys)
         return self._chain_ids[keys]
+
+    def _under(self, key: int) -> tuple[int, ...]:
+        return self.blocks[key].under if key < len(self.blocks) else ()
 
     def _family(self, family: Family, units: Labels, above: tuple[int, ...]) -> None:
         """Give addresses to all copies of a family; units (*ancestors, n, m)."""
@@ -95,10 +112,15 @@ class Addresses:
             return
         vertex = at(derived.vertex)
         cell = np.broadcast_to(derived.cell, vertex.shape).reshape(-1)
-        self._follow(vertex.reshape(-1), at(derived.factors).reshape(vertex.size, -1), cell)
+        self._follow(
+            vertex.reshape(-1), at(derived.factors).reshape(vertex.size, -1), cell, derived.unordered
+        )
 
-    def _follow(self, vertex: Labels, factors: Labels, cell: Labels) -> None:
+    def _follow(self, vertex: Labels, factors: Labels, cell: Labels, unordered: bool) -> None:
         """A vertex lies at the combined coordinates of its factors; what these are says what it is."""
+        if unordered:  # of two that differ in more than coordinates, one comes first
+            kinds = [self.chain_of[factors], self.column[factors]]
+            factors = np.take_along_axis(factors, np.lexsort([factors, *kinds[::-1]], axis=1), axis=1)
         chains = self.chain_of[factors]
         kind = cell.astype(np.uint64)
         for column in (*chains.T, *self.column[factors].T):
@@ -108,6 +130,30 @@ class Addresses:
         layouts = rank(sum(mix(c.astype(np.uint64)) * np.uint64(2 * i + 1) for i, c in enumerate(chains.T)))
         for rows in _runs(layouts):
             self._combine(vertex[rows], factors[rows])
+            one_kind = (chains[rows[0]] == chains[rows[0], 0]).all()
+            even = (self.column[factors[rows]] == self.column[factors[rows, :1]]).all(axis=1)
+            if unordered and one_kind and even.any():
+                self._turn(vertex[rows[even]], factors[rows[even], ::-1])
+            elif self.turned[factors[rows]].any():
+                self._turn(vertex[rows], factors[rows])
+
+    def _turn(self, vertex: Labels, factors: Labels) -> None:
+        """Vertices that stand for a pair in either order: the coordinates in the other order, of these factors."""
+        pairs = self.turned[factors]
+        if pairs.any(axis=0).sum() > 1 or (pairs.any() and not pairs.any(axis=1).all()):
+            raise Unreadable(vertex)
+        chain, known = self.chain_of[vertex[0]], self.coordinates.copy()
+        self.other = self.other if self.other.size else known.copy()
+        self.coordinates[self.turned] = self.other[self.turned]
+        self._combine(vertex, factors)
+        found = self.coordinates[vertex]
+        self.coordinates = known
+        differ = (known[vertex] != found).any(axis=1)
+        keys = self.chains[chain]
+        if self.chain_of[vertex[0]] != chain or (differ.any() and len(set(keys)) == len(keys)):
+            raise Unreadable(vertex)
+        self.turned[vertex] = differ
+        self.other[vertex] = found
 
     def _combine(self, vertex: Labels, factors: Labels) -> None:
         """Vertices whose j-th factors all have the same layout."""
@@ -152,6 +198,9 @@ class Addresses:
         """
         sort = rank(mix(self.chain_of.astype(np.uint64)) + self.column.astype(np.uint64))
         held = [self._misplaced(sort, colour, state)]
+        if self.pairs.size:  # an edge to a pair joins it in either order
+            ends = [(a, b) for a in (edges.a, self.lifted[edges.a]) for b in (edges.b, self.lifted[edges.b])]
+            edges = unique_edges(joined([Edges(a, b, edges.kind) for a, b in ends]))
         edges = edges.select((self.chain_of[edges.a] > 0) | (self.chain_of[edges.b] > 0))
         pair = self.chain_of[edges.a] * len(self.chains) + self.chain_of[edges.b]
         key, orbit = np.zeros(len(edges), dtype=np.uint64), np.ones(len(edges))
@@ -161,7 +210,9 @@ class Addresses:
             key = mix(key) + part.astype(np.uint64)
         same = rank(key)
         uneven = np.bincount(same, minlength=1)[same] != orbit
-        return np.unique(np.concatenate([*held, edges.a[uneven], edges.b[uneven]]))
+        found = np.concatenate([*held, edges.a[uneven], edges.b[uneven]])
+        single = self.lifted.size
+        return np.unique(np.concatenate([found[found < single], self.pairs[found[found >= single] - single]]))
 
     def _misplaced(self, sort: Labels, colour: Labels, state: NDArray[np.bool_]) -> Labels:
         """Vertices of one sort that differ in colour, share an address, or (of the state) leave addresses empty."""
@@ -176,10 +227,23 @@ class Addresses:
         model = np.zeros(int(sort.max(initial=0)) + 1, dtype=np.int64)
         model[sort[mine][first]] = colour[first]
         bad[mine] |= colour != model[sort[mine]]
-        sizes = np.array([np.prod([float(self.blocks[k].size) for k in keys]) for keys in self.chains])
-        unfilled = np.bincount(sort)[sort] != sizes[self.chain_of]
-        bad[mine] |= unfilled[mine] & state
+        bad[mine] |= ~self._filled(sort)[mine] & state
         return np.flatnonzero(bad)
+
+    def _filled(self, sort: Labels) -> NDArray[np.bool_]:
+        """Whether there is a vertex of this sort at all coordinates; or, of pairs, at all of two different units."""
+        sizes = [[float(self.blocks[k].size) for k in keys] for keys in self.chains]
+        count = np.bincount(sort)[sort]
+        filled: NDArray[np.bool_] = count == np.array(list(map(np.prod, sizes)))[self.chain_of]
+        for chain, keys in enumerate(self.chains):
+            twice = [axis for axis, key in enumerate(keys) if keys.count(key) > 1]
+            if len(twice) == 2:
+                rows = np.flatnonzero(self.chain_of == chain)
+                a, b = (self.coordinates[rows, axis] for axis in twice)
+                apart = np.bincount(sort[rows], a == b)[sort[rows]] == 0
+                off = np.prod(sizes[chain]) - np.prod(sizes[chain]) / sizes[chain][twice[0]]
+                filled[rows] |= apart & (count[rows] == off)
+        return filled
 
     def _coincidences(self, a: Labels, b: Labels) -> tuple[Hash, NDArray[np.float64]]:
         """For edges between two layouts: which coordinates of the ends are one, and how many edges have the same."""
@@ -218,7 +282,8 @@ class Addresses:
     def layouts(self, vertices: Labels) -> Iterator[tuple[tuple[int, ...], Labels]]:
         """Split an axis (the vertex of every coordinate) by layout.
 
-        Yields (keys, positions of shape (*sizes, m)): the coordinates of the axis that each unit owns.
+        Yields (keys, positions of shape (*sizes, m)): the coordinates of the axis that each unit owns. Where a key
+        stands twice, units are pairs: in either order, if both have one position; -1 where there is no such pair.
         """
         chains = self.chain_of[vertices]
         for chain in np.unique(chains).tolist():
@@ -227,6 +292,9 @@ class Addresses:
                 continue
             at = np.flatnonzero(chains == chain)
             mine = vertices[at]
+            if len(set(keys)) < len(keys):
+                yield from ((keys, grid) for grid in self._grids(mine, at))
+                continue
             fields = [at, self.column[mine], *(self.coordinates[mine, i] for i in reversed(range(len(keys))))]
             sizes = [self.blocks[k].size for k in keys]
             per_unit, rest = divmod(at.size, int(np.prod(sizes)))
@@ -237,6 +305,17 @@ class Addresses:
                 continue
             placed = at[np.lexsort(fields)].reshape(*sizes, per_unit)
             yield keys, placed[..., np.argsort(placed.reshape(-1, per_unit)[0])]
+
+    def _grids(self, vertices: Labels, at: Labels) -> Iterator[Labels]:
+        """The positions of pairs of units, an array for each column."""
+        keys = self.chains[self.chain_of[vertices[0]]]
+        for column in np.unique(self.column[vertices]):
+            mine = self.column[vertices] == column
+            grid = np.full([self.blocks[k].size for k in keys], -1)
+            for ids in (vertices[mine], self.lifted[vertices[mine]]):
+                grid[tuple(self.coordinates[ids, axis] for axis in range(len(keys)))] = at[mine]
+            if np.unique(grid[grid >= 0]).size == mine.sum():
+                yield grid[..., None]
 
 
 def _runs(key: Labels) -> list[Labels]:

@@ -38,8 +38,8 @@ def probes_of(
     found: dict[str, list[Probe]] = {}
     for seen, labels, beside in (*_alone(context), *(_beside(context, sides) if sides else ())):
         for layout, at in addresses.layouts(classes.of[labels]) if addresses else ():
-            if any(k not in names for k in layout):
-                continue
+            if any(k not in names for k in layout) or (at < 0).any():
+                continue  # in pairs of units no single one can be observed
             text = tuple(names[k][0] for k in layout)
             probe = Probe(seen.node, seen.when, seen.dims, text, Positions.of(at), seen.module, beside)
             if probe not in found.setdefault(text[-1], []):

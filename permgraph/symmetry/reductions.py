@@ -31,15 +31,16 @@ from permgraph.symmetry.coloured_graph import (
 
 @dataclass(frozen=True)
 class Product:
-    """Vertices that follow others: vertex[i], of cell[i], is where factors[i, :] say."""
+    """Vertices that follow others: vertex[i], of cell[i], is where factors[i, :] say; in any order, if `unordered`."""
 
     vertex: Labels
     factors: Labels
     cell: Labels
+    unordered: bool = False
 
     def among(self, row: Labels) -> Product:
         """The same, where vertex i is called row[i]."""
-        return Product(row[self.vertex], row[self.factors], self.cell)
+        return Product(row[self.vertex], row[self.factors], self.cell, self.unordered)
 
 
 @dataclass(frozen=True)

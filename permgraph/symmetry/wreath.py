@@ -18,6 +18,7 @@ import numpy as np
 from permgraph.axes.points import Labels
 from permgraph.symmetry.coloured_graph import Edges, components, mix, rank, refine, scatter_sum
 from permgraph.symmetry.orbits import Undecided, exchange, hold, isomorphism, split_cells
+from permgraph.symmetry.pair_vertices import find_pairs
 from permgraph.symmetry.product_vertices import find_matched, find_products
 from permgraph.symmetry.reductions import (
     Product,
@@ -188,6 +189,10 @@ def _open(colour: Labels, edges: Edges, depth: int = 0) -> Reading:
                 cell[r.vertex[:, 0]] = int(cell.max()) + 1  # distinguished by how many it stands for
             edges = edges.select(alive[edges.a] & alive[edges.b])
             cell = refine(cell, edges)
+        elif (pairs := find_pairs(cell, alive, edges)) is not None:
+            product, edges = pairs
+            alive[product.vertex] = False
+            derived.append(product)
         elif (bicliques := find_bicliques(cell, edges)) is not None:
             cell, edges = bicliques
             alive = np.concatenate([alive, np.ones(cell.size - alive.size, dtype=bool)])

@@ -17,6 +17,7 @@ from permgraph.axes.rules import (  # noqa: F401
     reading,
     recurrent,
     reduce,
+    writing,
 )
 from permgraph.axes.rules.rule import Call, Results, Rule, results_of
 from permgraph.axes.rules.table import RULES, rule_of

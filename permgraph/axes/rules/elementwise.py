@@ -10,6 +10,7 @@ from permgraph.axes.movement import moved, span
 from permgraph.axes.rules.builders import one_dim, pointwise
 from permgraph.axes.rules.rule import Call, Results
 from permgraph.axes.rules.table import op, register
+from permgraph.axes.tables import computed, known
 
 _COPIES = tuple(f"aten.{name}." for name in ("alias", "clone", "contiguous", "detach", "lift_fresh_copy"))
 
@@ -19,7 +20,8 @@ register("isin", "...?, t*? -> ...", "elements", "test_elements")
 @op("permgraph.pointwise hardswish masked_fill copy floor_divide complex polar _prelu_kernel")
 def elementwise(call: Call) -> LabelledTensor:
     """..., ... -> ..."""
-    return contract(", ".join(["..."] * len(call.tensors)) + " -> ...", call.tensors, call.shape)
+    result = contract(", ".join(["..."] * len(call.tensors)) + " -> ...", call.tensors, call.shape)
+    return known(result, computed(call.node, call.operands))
 
 
 @op("alias clone detach lift lift_fresh lift_fresh_copy _to_copy alias_copy detach_copy bernoulli _conj")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
+from permgraph.axes.addressing import take_jointly
 from permgraph.axes.contraction import contract, settled
-from permgraph.axes.equal_values import is_zeros, zero_where
 from permgraph.axes.labelled_tensor import Chosen, LabelledTensor
-from permgraph.axes.movement import reshape, resized, select, take
-from permgraph.axes.refusal import UnsupportedForm
-from permgraph.axes.rules.builders import INDEX, axes, one_dim, placed, pointwise, term, written
+from permgraph.axes.movement import expand, merged, permute, reshape, resized, select, take
+from permgraph.axes.points import Labels
+from permgraph.axes.rules.builders import INDEX, axes, broadcast, one_dim, placed, pointwise, term
 from permgraph.axes.rules.rule import Call, Results
 from permgraph.axes.rules.table import op, register
+from permgraph.axes.tables import computed, known
 from permgraph.ir.trace import Shape
+
+CONTENT = "selected by its values"
 
 # Rows named by an index are scaled to a largest norm: rows keep their place, channels are mixed.
 register("embedding_renorm", "!r [c] -> r c", "self")
@@ -49,7 +54,8 @@ def pick(tensor: LabelledTensor, dim: int, index: LabelledTensor) -> LabelledTen
     if index.table is not None:
         table = np.asarray(index.table).reshape(-1).astype(np.int64) % tensor.shape[dim]
         tensor.space.use(index)
-        return reshape(take(tensor, dim, table), shape)
+        taken = _by_pairs(tensor, dim, table)
+        return reshape(take(tensor, dim, table) if taken is None else taken, shape)
     in_order = placed(settled(tensor), (dim,), INDEX)
     sizes = {"l*": dim, "i*": index.rank}
     picked = contract("l* n r*, i* -> l* i* r*", [in_order, index], shape, sizes)
@@ -66,11 +72,40 @@ def index_select(self: LabelledTensor, dim: int, index: LabelledTensor) -> Label
     return pick(self, dim, index)
 
 
-@op("""nonzero nonzero_static masked_select bincount _unique _unique2 unique_dim unique_consecutive put
+def _by_pairs(tensor: LabelledTensor, dim: int, table: Labels) -> LabelledTensor | None:
+    """The same, where the dim was merged of several just before: the table addresses these jointly."""
+    source = tensor.source
+    if source is None:
+        return None
+    dims = merged(source.shape, tensor.shape, dim)
+    if dims is None:
+        return None
+    tensor.space.use(tensor)
+    return take_jointly(source, dims, np.unravel_index(table, [source.shape[d] for d in dims]))
+
+
+@op("masked_select")
+def masked_select(self: LabelledTensor, mask: LabelledTensor, call: Call) -> LabelledTensor | Results:
+    """The elements where a mask is true, one after another: a table says which, or the data."""
+    if mask.table is not None:
+        shape = broadcast(self.shape, mask.shape)
+        at = np.nonzero(np.broadcast_to(mask.table, shape))
+        wide = replace(expand(self, shape), name=self.name if self.shape == shape else "")
+        taken = take_jointly(wide, range(len(shape)), at) if at[0].size == prod(call.shape) else None
+        if taken is not None:
+            call.only_shapes(mask, self)
+            return taken
+        if self.table is not None:
+            table = np.broadcast_to(self.table, shape)[at]
+            return replace(call.pinned("position")[0] or self, table=table)
+    return call.pin_all(CONTENT)
+
+
+@op("""nonzero nonzero_static bincount _unique _unique2 unique_dim unique_consecutive put
     multinomial repeat_interleave""")
 def by_content(call: Call) -> Results:
     """What is found where depends on all that enters: nothing of it may move."""
-    return call.pin_all("selected by its values")
+    return call.pin_all(CONTENT)
 
 
 @op("_embedding_bag _embedding_bag_forward_only")
@@ -81,38 +116,56 @@ def embedding_bag(weight: LabelledTensor, call: Call) -> Results:
     return (contract("!r c -> !b c", [weight], call.shape), *call.pinned(INDEX, 1))
 
 
-@op("diagonal_scatter")
-def diagonal_scatter(self: LabelledTensor, src: LabelledTensor, dim1: int, dim2: int) -> str:
-    """A diagonal written into a tensor: the two dims it runs through are addressed by position."""
-    dims, names = (dim1 % self.rank, dim2 % self.rank), axes(self.rank)
-    rest = [x for d, x in enumerate(names) if d not in dims]
-    return f"{term(names, ordered=dims)}, {term([*rest, '!diagonal'])} -> {term(names)}"
-
-
 @op("index _unsafe_index")
 def index(self: LabelledTensor, indices: tuple[LabelledTensor | None, ...], call: Call) -> LabelledTensor:
-    """x[idx, :, idx2]: one index tensor is a pick; several address positions together and pin them."""
+    """x[idx, :, idx2]: one index tensor is a pick; several address places together, by a table or not."""
     used = [(d, i) for d, i in enumerate(indices) if i is not None]
     (dim, first), *more = used
     if not more and not is_mask(first):
         return pick(self, dim, first)
+    dims, given = addressed(indices)
+    at = places(self, dims, given)
+    taken = None if at is None else take_jointly(self, dims, [t.reshape(-1) for t in at])
+    if at is None or taken is None:
+        for tensor in given:
+            tensor.pin(INDEX)
+        return _joint_pick(self, dims, call.shape)
+    for tensor in given:
+        self.space.use(tensor)
+    if not are_together(dims):  # what is addressed apart comes first
+        taken = permute(taken, [dims[0], *(d for d in range(taken.rank) if d != dims[0])])
+    return reshape(taken, call.shape)
+
+
+def addressed(indices: tuple[LabelledTensor | None, ...]) -> tuple[list[int], list[LabelledTensor]]:
+    """The dims that are addressed, and by what: a mask addresses as many as it has."""
     dims: list[int] = []
     at = 0
     for tensor in indices:
-        count = (
-            tensor.rank if tensor is not None and is_mask(tensor) else 1
-        )  # a mask addresses as many as it has
-        if tensor is not None:
-            dims += range(at, at + count)
-            tensor.pin(INDEX)
+        count = tensor.rank if tensor is not None and is_mask(tensor) else 1
+        dims += range(at, at + count) if tensor is not None else []
         at += count
-    return _joint_pick(self, dims, call.shape)
+    return dims, [i for i in indices if i is not None]
+
+
+def places(tensor: LabelledTensor, dims: list[int], given: list[LabelledTensor]) -> list[Labels] | None:
+    """The coordinate on each of the dims of every place, where the contents of what addresses them is known."""
+    if any(i.table is None for i in given):
+        return None
+    tables = [t for i in given for t in (np.nonzero(i.table) if is_mask(i) else [np.asarray(i.table)])]
+    at = np.broadcast_arrays(*tables)
+    return [t.astype(np.int64) % tensor.shape[d] for t, d in zip(at, dims, strict=True)]
+
+
+def are_together(dims: Sequence[int]) -> bool:
+    """Whether dims follow one another."""
+    return list(dims) == list(range(dims[0], dims[-1] + 1))
 
 
 def _joint_pick(tensor: LabelledTensor, dims: list[int], shape: Shape) -> LabelledTensor:
     """Dims addressed together become position dims; the other dims keep their arrays."""
     names = axes(tensor.rank)
-    at = dims[0] if dims == list(range(dims[0], dims[-1] + 1)) else 0
+    at = dims[0] if are_together(dims) else 0
     new = [f"!new{i}" for i in range(len(shape) - tensor.rank + len(dims))]
     kept = [x for d, x in enumerate(names) if d not in dims]
     text = f"{term(names, ordered=dims)} -> {term([*kept[:at], *new, *kept[at:]])}"
@@ -124,16 +177,16 @@ def is_mask(tensor: LabelledTensor) -> bool:
     return tensor.dtype in ("bool", "uint8")
 
 
-def _same_but(dim: int, one: LabelledTensor, other: LabelledTensor) -> bool:
-    """Whether two shapes are equal in every dim but one."""
-    return resized(one.shape, dim) == resized(other.shape, dim)
+def differ_in(dim: int, one: LabelledTensor, other: LabelledTensor) -> bool:
+    """Whether two shapes differ in another dim than this one."""
+    return resized(one.shape, dim) != resized(other.shape, dim)
 
 
 @op("gather")
 def gather(self: LabelledTensor, dim: int, index: LabelledTensor, call: Call) -> LabelledTensor | Results:
     """Positions along dim are read; the other dims go together."""
     dim = one_dim(dim, self.rank)
-    if not _same_but(dim, self, index):
+    if differ_in(dim, self, index):
         self.pin(INDEX)
         settled(index).pin(INDEX)
         return call.pinned(INDEX)
@@ -166,83 +219,4 @@ def equal(self: LabelledTensor, call: Call) -> LabelledTensor:
         chosen = by_choice(self, call.shape[-1])
         if chosen is not None:
             return reshape(chosen.values, call.shape)
-    return pointwise(*call.tensors)
-
-
-@op("scatter scatter_add scatter_reduce")
-def scatter(
-    self: LabelledTensor, dim: int, index: LabelledTensor, call: Call, src: LabelledTensor | None = None
-) -> LabelledTensor:
-    """self with src (or a number) put in along dim: that dim is addressed by position, the others go together."""
-    dim = one_dim(dim, self.rank)
-    if not _same_but(dim, self, index):
-        raise UnsupportedForm("an index smaller than what it writes to")
-    if src is not None and not _same_but(dim, index, src):
-        raise UnsupportedForm("an index smaller than its source")
-    self, src = settled(self), src and settled(src)
-    chosen = index.chosen
-    among_all = chosen is not None and chosen.index and chosen.values.shape[-1] == self.shape[dim]
-    if chosen is not None and among_all and (not chosen.ties or _zeros_into_zeros(call, index)):
-        self.space.use(index)
-        parts, text = [chosen.values, *([src] if src else [])], "l* m r* n" + (", l* m r*" if src else "")
-        put = contract(f"{text} -> l* n r*", parts, self.shape, {"l*": dim, "r*": self.rank - dim - 1})
-        return pointwise(self, put)
-    index = settled(index)
-    return written(self, dim, [index] if src is None else [index, src])
-
-
-def _zeros_into_zeros(call: Call, index: LabelledTensor) -> bool:
-    """Whether what is written are the very values that were selected, or zero where these are, into zeros: where
-    several are zero it does not matter which of them is written."""
-    chosen, into, source = index.chosen, call.given("self"), call.given("src")
-    if chosen is None or into is None or source is None or len(chosen.key) > 1:
-        return False
-    selection = call.nodes[str(chosen.key[0])]
-    in_place = selection.shape == index.shape and chosen.at == tuple(
-        d for d, n in enumerate(index.shape) if n > 1
-    )
-    return in_place and is_zeros(into) and zero_where(selection, source, call.nodes)
-
-
-@op("index_add index_copy index_reduce index_fill")
-def index_add(
-    self: LabelledTensor, dim: int, index: LabelledTensor, source: LabelledTensor | None = None
-) -> LabelledTensor:
-    """Whole slices of `source` added or copied at positions of dim."""
-    index.pin(INDEX)
-    return written(self, one_dim(dim, self.rank), [source] if source is not None and source.rank else [])
-
-
-@op("index_put _unsafe_index_put")
-def index_put(
-    self: LabelledTensor, indices: tuple[LabelledTensor | None, ...], values: LabelledTensor
-) -> LabelledTensor:
-    """self[indices] = values: the dims that are addressed stay, the others go together with those of values."""
-    used = [(d, i) for d, i in enumerate(indices) if i is not None]
-    first, tensors = used[0][0], [i for _, i in used]
-    mask = tensors[0].rank if any(is_mask(i) for i in tensors) else 0
-    if mask and len(used) > 1:
-        raise UnsupportedForm("a mask among other indices")
-    count = mask or len(used)
-    if not mask and [d for d, _ in used] != list(range(first, first + count)):
-        raise UnsupportedForm("indices apart from each other")
-    for tensor in tensors:
-        tensor.pin(INDEX)
-    names = axes(self.rank)
-    new = [f"new{i}" for i in range(1 if mask else max(i.rank for i in tensors))]
-    full = [*names[:first], *new, *names[first + count :]]
-    part = full[len(full) - values.rank :]
-    base = placed(self, tuple(range(first, first + count)), INDEX)
-    values = placed(values, tuple(d for d, x in enumerate(part) if x in new), INDEX)
-    return contract(f"{term(names)}, {term(part)} -> {term(names)}", [base, values], self.shape)
-
-
-@op("masked_scatter")
-def masked_scatter(self: LabelledTensor, mask: LabelledTensor, source: LabelledTensor) -> LabelledTensor:
-    """Rows of source put where a mask says, when the mask is the same along the last dim and rows fit it."""
-    if (mask.on(mask.rank - 1) and mask.shape[-1] > 1) or source.shape[-1:] != self.shape[-1:]:
-        raise UnsupportedForm("a mask that differs along the last dim")
-    mask.pin(INDEX)
-    base = placed(self, tuple(range(self.rank - 1)), INDEX)
-    rows = placed(source, tuple(range(source.rank - 1)), INDEX)
-    return contract("x* c, y* c -> x* c", [base, rows], self.shape)
+    return known(pointwise(*call.tensors), computed(call.node, call.operands))

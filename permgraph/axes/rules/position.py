@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
+from permgraph.axes.addressing import take_jointly
 from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.movement import permute
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules.builders import axes, dims_of, ordered_along, placed, pointwise, term
+from permgraph.axes.rules.rule import Call
 from permgraph.axes.rules.table import op, register
 
 register("stft", "... !t -> ... !f !s", "self")
@@ -20,14 +27,21 @@ def fourier(self: LabelledTensor, dim: tuple[int, ...]) -> str:
 
 
 @op("triu tril")
-def triangle(self: LabelledTensor) -> LabelledTensor:
-    return placed(self, (self.rank - 2, self.rank - 1))
+def triangle(self: LabelledTensor, diagonal: int, call: Call) -> LabelledTensor:
+    result = placed(self, (self.rank - 2, self.rank - 1))
+    if self.table is None:
+        return result
+    return replace(result, table=(np.triu if call.node.short_op == "triu" else np.tril)(self.table, diagonal))
 
 
 @op("diagonal diagonal_copy")
-def diagonal(self: LabelledTensor, dim1: int, dim2: int) -> str:
+def diagonal(self: LabelledTensor, offset: int, dim1: int, dim2: int) -> LabelledTensor | str:
     """Two dims become one, the last."""
     dims, names = (dim1 % self.rank, dim2 % self.rank), axes(self.rank)
+    at = np.arange(max(0, -offset), min(self.shape[dims[0]], self.shape[dims[1]] - offset))
+    taken = take_jointly(self, dims, (at, at + offset))
+    if taken is not None:
+        return permute(taken, [*(d for d in range(taken.rank) if d != min(dims)), min(dims)])
     kept = [x for d, x in enumerate(names) if d not in dims]
     return f"{term(names, ordered=dims)} -> {term([*kept, '!new'])}"
 
