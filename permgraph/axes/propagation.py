@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from permgraph.axes.contraction import settled
+from permgraph.axes.contraction import settled, without_singles
 from permgraph.axes.equal_values import MOVEMENTS, equal_values
 from permgraph.axes.flat_state import Region, flat_state, label_region
 from permgraph.axes.label_array import LabelArray
@@ -198,6 +198,7 @@ class _Pass:
             if tensor is not None:
                 self.outputs.append((f"output:{index}", tensor))
                 self.space.enter(node, f"output {index}")
+                tensor = without_singles(settled(tensor))
                 arrays = tuple(map(self.space.used_part, tensor.arrays))
                 if self.free_output:
                     arrays = axis_by_axis(self.space, arrays)

@@ -7,13 +7,15 @@ from random import Random
 import torch
 from torch import Tensor, nn
 
+from networks.random_networks.addressed import ADDRESSED
 from networks.random_networks.choices import CHOICES
 from networks.random_networks.layers import LAYERS, TIME
 from networks.random_networks.movements import MOVEMENTS
 from networks.random_networks.stage import Family, Stage, wide
 from networks.randomise import noise, randomise, tokens
 
-FAMILIES: dict[str, Family] = LAYERS | MOVEMENTS | CHOICES
+SELECTING = CHOICES | ADDRESSED
+FAMILIES: dict[str, Family] = LAYERS | MOVEMENTS | SELECTING
 LARGEST = 16  # channels anywhere
 
 
@@ -41,7 +43,7 @@ class RandomNetwork(nn.Module):
         self.pooled = rng.random() < 0.5
 
     def _stage(self, rng: Random, c: int) -> tuple[str, Stage, bool]:
-        table = rng.choice([LAYERS, MOVEMENTS, LAYERS, MOVEMENTS, CHOICES])
+        table = rng.choice([LAYERS, MOVEMENTS, LAYERS, MOVEMENTS, SELECTING])
         while True:
             name = rng.choice(list(table))
             stage = table[name](rng, c) if c > 1 else LAYERS["linear"](rng, c)
