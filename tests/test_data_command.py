@@ -115,6 +115,12 @@ def test_what_cannot_be_used_says_why(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"data\.py:number: returned a int; it must yield batches"):
         list(user_batches(f"{tmp_path / 'data.py'}:number"))
     assert len(list(user_batches(f"{tmp_path / 'data.py'}:images", limit=2))) == 2
+    for name, limit, totals in (("images", None, 3), ("images", 2, 2), ("tokens", 4, 4), ("tokens", 9, 9)):
+        told: list[tuple[int, int]] = []
+        batches = user_batches(f"{tmp_path / 'data.py'}:{name}", limit=limit)
+        batches.progress = lambda *step, told=told: told.append(step)
+        done = len(list(batches))
+        assert told[0] == (1, totals) and told[-1] == (done, done) and len(told) in (done, done + 1)
     with pytest.raises(UsageError, match="--audio and --text: calibrate on one kind of data"):
         Calibration(audio=("x",), text=("y",)).given  # noqa: B018
     (tmp_path / "text.txt").write_text("a cat")

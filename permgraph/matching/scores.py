@@ -135,7 +135,7 @@ def _summary(own: list[Row]) -> Row:
     if row["samples"] < columns:
         warnings.append(
             f"{row['samples']:,} samples for {columns:,} channels: the correlations have at most rank "
-            f"{row['samples']:,}. Calibrate on more audio."
+            f"{row['samples']:,}. Calibrate on more data."
         )
     if row["correlation"] <= row["shuffled"] + noise:
         warnings.append(

@@ -9,7 +9,7 @@ from permgraph.inputs.audio_report import used_text
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.reporting.columns import paragraphs, table
-from permgraph.reporting.text import clean
+from permgraph.reporting.text import clean, fold_names
 
 _HEAD = ("groups", "units", "moved", "matched", "in place", "shuffled")
 
@@ -43,12 +43,12 @@ def matching_text(report: dict[str, Any], by_role: bool = True) -> str:
 
 
 def text_table(cells: Sequence[tuple[str, ...]], report: dict[str, Any]) -> str:
-    """Rows under a head, aligned, with the warnings of a report below."""
-    warnings = [
-        f"{clean(name)}: {text}"
-        for name, row in report.get("groups", {}).items()
-        for text in row.get("warnings", ())
-    ]
+    """Rows under a head, aligned, with the warnings of a report below; groups with the same one share it."""
+    told: dict[str, list[str]] = {}
+    for name, row in report.get("groups", {}).items():
+        for text in row.get("warnings", ()):
+            told.setdefault(text, []).append(name)
+    warnings = [f"{clean(', '.join(fold_names(names)))}: {text}" for text, names in told.items()]
     shown = warnings[:10] + ([f"and {len(warnings) - 10} more warnings"] if len(warnings) > 10 else [])
     return "\n".join([*table(cells, right=range(1, len(cells[0]))), *paragraphs(shown)])
 

@@ -59,7 +59,8 @@ def _title(spec: PermSpec, plan: Plan | None, width: float) -> list[Text]:
     words = f"{counts(spec)}, 10^{spec.log10_order:,.0f} permutations that keep the function"
     if plan is not None:
         what = clean(plan.selection or ", ".join(plan.selected)) or "nothing"
-        words = f"{counts(spec, plan.selected)}; the plan moves {what} in {len(plan.steps)} steps, the rest is pale"
+        shown = [name for name in plan.selected if name in spec.by_name]  # of a part of the network
+        words = f"{counts(spec, shown)}; the plan moves {what} in {len(plan.steps)} steps, the rest is pale"
     return [model, Text(0, 29, shortened(words, _SIZE, width), _SIZE, fill=colours.GREY)]
 
 
