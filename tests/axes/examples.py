@@ -88,7 +88,7 @@ CONVOLUTIONS = [
     ex("pixel_unshuffle", P(2, 3, 4, 6), 2),
     ex("channel_shuffle", P(2, 12, 3), 3),
     ex("native_channel_shuffle", P(2, 12, 3, 5), 3),
-    ex("im2col", P(2, 3, 4, 5), [2, 2], [1, 1], [0, 0], [1, 1], small=ORDERED),
+    ex("im2col", P(2, 3, 4, 5), [2, 2], [1, 1], [0, 0], [1, 1]),
     ex("avg_pool1d", P(2, 3, 8), [2], [2]),
     ex("max_pool1d", P(2, 3, 8), [2], [2]),
     ex("avg_pool2d", P(2, 3, 4, 6), [2, 3], [2, 3]),
@@ -440,7 +440,7 @@ JOINT = [
     ex("gather", HEADS, 1, C([[0, 1], [2, 0], [3, 3]]), small=UNKNOWN),
     ex("pixel_shuffle", P(48, view=(12, 2, 2)), 2),
     ex("channel_shuffle", P(24, view=(1, 12, 2)), 3),
-    ex("im2col", P(60, view=(1, 3, 4, 5)), [2, 2], [1, 1], [0, 0], [1, 1], small=ORDERED),
+    ex("im2col", P(60, view=(1, 3, 4, 5)), [2, 2], [1, 1], [0, 0], [1, 1]),
     *(
         ex(f"fft_{kind}", P(3, 4), None, 1, small=ORDERED if kind in ("fft", "ifft") else "")
         for kind in ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft")

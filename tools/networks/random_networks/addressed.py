@@ -42,6 +42,8 @@ def written_by_table(rng: Random, c: int) -> Stage:
     size = 2 * c if kind == "step" else size
     if size > 16:
         kind, size = "copy", c
+    if kind == "mask":
+        at = torch.zeros(size, dtype=torch.bool).index_fill(0, at, True)
     return Stage(lambda s, x: _written(kind, s.at, x, size), size, at=at)
 
 
@@ -55,9 +57,6 @@ def _written(kind: str, at: Tensor, x: Tensor, size: int) -> Tensor:
         return y.scatter(2, at.expand(x.shape), x)
     if kind == "step":
         y[..., ::2], y[..., 1::2] = x, x.tanh()
-        return y
-    if kind == "mask":
-        y[..., torch.zeros(size, dtype=torch.bool).index_fill(0, at, True)] = x
         return y
     y[..., at] = x
     return y
