@@ -7,13 +7,14 @@ from random import Random
 import torch
 from torch import Tensor, nn
 
+from networks.random_networks.branches import BRANCHES
 from networks.random_networks.choices import CHOICES
 from networks.random_networks.layers import LAYERS, TIME
 from networks.random_networks.movements import MOVEMENTS
 from networks.random_networks.stage import Family, Stage, wide
 from networks.randomise import noise, randomise, tokens
 
-FAMILIES: dict[str, Family] = LAYERS | MOVEMENTS | CHOICES
+FAMILIES: dict[str, Family] = LAYERS | MOVEMENTS | CHOICES | BRANCHES
 LARGEST = 16  # channels anywhere
 
 
@@ -41,7 +42,7 @@ class RandomNetwork(nn.Module):
         self.pooled = rng.random() < 0.5
 
     def _stage(self, rng: Random, c: int) -> tuple[str, Stage, bool]:
-        table = rng.choice([LAYERS, MOVEMENTS, LAYERS, MOVEMENTS, CHOICES])
+        table = rng.choice([LAYERS, MOVEMENTS, LAYERS, MOVEMENTS, CHOICES, BRANCHES])
         while True:
             name = rng.choice(list(table))
             stage = table[name](rng, c) if c > 1 else LAYERS["linear"](rng, c)
