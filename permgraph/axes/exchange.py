@@ -51,6 +51,7 @@ def with_exchanges(points: Points, sides: Sides) -> Exchange:
     book.branches()
     book.runs()
     book.links()
+    book.ties()
     book.pins()
     book.cuts()
     return book.finish()
@@ -62,11 +63,12 @@ class _Book:
     def __init__(self, points: Points, sides: Sides) -> None:
         self.old, self.sides = points, sides
         self.new = points.copy()
-        self.new.linked, self.new.pinned = [], []
+        self.new.linked, self.new.pinned, self.new.tied = [], [], []
         self.branch: dict[
             Owner, Labels
         ] = {}  # a point for every branch, and for several that share something
-        self.joined: dict[Key, list[tuple[Labels, Labels, Step]]] = {}
+        self.joined: dict[Key, list[tuple[Labels, Labels, Step]]] = {}  # links that are of one kind
+        self.tied: dict[Key, list[tuple[Labels, Labels, Step]]] = {}  # ties
         self.counts: dict[Key, int] = {}
         self.held = np.zeros(points.count, dtype=bool)
         self.held[points.pins()[0]] = True
@@ -128,6 +130,20 @@ class _Book:
         )
         if wrong:
             raise Unequal(wrong)
+
+    def ties(self) -> None:
+        """Where ties relate coordinates of one axis, they are read as links: those that correspond are of one kind."""
+        sizes: dict[tuple[str, int], list[int]] = {}
+        for a, _, at in self.old.tied:
+            sizes.setdefault((at.node, at.part), []).append(a.size)
+        of_place: dict[tuple[str, int], set[tuple[int, ...]]] = {}
+        for (node, part), found in sizes.items():
+            of_place.setdefault(self.sides.place(node, part), set()).add(tuple(found))
+        for number, (a, b, at) in enumerate(self.old.tied):
+            owned = self.sides.owner(at.node, at.part)
+            equal = len(of_place[self.sides.place(at.node, at.part)]) == 1
+            key = self.key("tie", at) if owned and equal else ("other", number)
+            self.tied.setdefault(key, []).append((a, b, at))
 
     def branches(self) -> None:
         """A point for every branch, on the branches in which it lies itself."""
@@ -237,7 +253,9 @@ class _Book:
                     for owner in self.owners(Step(member, "")):
                         self.new.tie(which[i : i + 1], self.branch[owner])
         self.new.linked = [_one(parts) for parts in self.joined.values()]
-        self.new.alike = frozenset(i for i, key in enumerate(self.joined) if key[0] != "other")
+        self.new.tied = [_one(parts) for parts in self.tied.values()] + self.new.tied
+        calls = [*self.joined, *self.tied]
+        self.new.alike = frozenset(i for i, key in enumerate(calls) if key[0] != "other")
         return found
 
 

@@ -101,7 +101,7 @@ def graph_of(points: Points, moving: Labels | None = None) -> ColouredGraph:
         runs[v].append(r)
     alike = Counter(zip(of.tolist(), look.tolist(), strict=True))
     several = {c for (c, _), times in alike.items() if times > 1}  # ends are then told by their axis
-    told = np.where(np.isin(of, list(several)), run + len(points.origins), look)
+    told = np.where(np.isin(of, list(several)) & ~loose, run + len(points.origins), look)
     edges: set[tuple[int, int, Hashable]] = set()
     for what, relations in (("link", points.linked), ("tie", points.tied)):
         for call, (a, b, _) in enumerate(relations):
@@ -109,7 +109,8 @@ def graph_of(points: Points, moving: Labels | None = None) -> ColouredGraph:
                 a, b = a[loose[a]], b[loose[a]]
             for x, y in zip(a.tolist(), b.tolist(), strict=True):
                 if not (pinned[x] and pinned[y]):
-                    ends = look if what == "link" and call in points.alike else told
+                    number = call + (len(points.linked) if what == "tie" else 0)
+                    ends = look if number in points.alike else told
                     edges.add((vertex[x], vertex[y], (what, call, int(ends[x]), int(ends[y]))))
     in_state = {v for v in runs if v >= 0 and any(points.origins[r].tensor for r in runs[v])}
     in_state |= {vertex[x] for x in (() if moving is None else moving.tolist()) if vertex[x] >= 0}

@@ -7,15 +7,23 @@ from random import Random
 import torch
 from torch import Tensor, nn
 
+<<<<<<< HEAD
 from networks.random_networks.addressed import ADDRESSED
+=======
+from networks.random_networks.branches import BRANCHES
+>>>>>>> side
 from networks.random_networks.choices import CHOICES
 from networks.random_networks.layers import LAYERS, TIME
 from networks.random_networks.movements import MOVEMENTS
 from networks.random_networks.stage import Family, Stage, wide
 from networks.randomise import noise, randomise, tokens
 
+<<<<<<< HEAD
 SELECTING = CHOICES | ADDRESSED
 FAMILIES: dict[str, Family] = LAYERS | MOVEMENTS | SELECTING
+=======
+FAMILIES: dict[str, Family] = LAYERS | MOVEMENTS | CHOICES | BRANCHES
+>>>>>>> side
 LARGEST = 16  # channels anywhere
 
 
@@ -43,7 +51,11 @@ class RandomNetwork(nn.Module):
         self.pooled = rng.random() < 0.5
 
     def _stage(self, rng: Random, c: int) -> tuple[str, Stage, bool]:
+<<<<<<< HEAD
         table = rng.choice([LAYERS, MOVEMENTS, LAYERS, MOVEMENTS, SELECTING])
+=======
+        table = rng.choice([LAYERS, MOVEMENTS, LAYERS, MOVEMENTS, CHOICES, BRANCHES])
+>>>>>>> side
         while True:
             name = rng.choice(list(table))
             stage = table[name](rng, c) if c > 1 else LAYERS["linear"](rng, c)
