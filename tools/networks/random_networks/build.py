@@ -7,23 +7,16 @@ from random import Random
 import torch
 from torch import Tensor, nn
 
-<<<<<<< HEAD
 from networks.random_networks.addressed import ADDRESSED
-=======
 from networks.random_networks.branches import BRANCHES
->>>>>>> side
 from networks.random_networks.choices import CHOICES
 from networks.random_networks.layers import LAYERS, TIME
 from networks.random_networks.movements import MOVEMENTS
 from networks.random_networks.stage import Family, Stage, wide
 from networks.randomise import noise, randomise, tokens
 
-<<<<<<< HEAD
 SELECTING = CHOICES | ADDRESSED
-FAMILIES: dict[str, Family] = LAYERS | MOVEMENTS | SELECTING
-=======
-FAMILIES: dict[str, Family] = LAYERS | MOVEMENTS | CHOICES | BRANCHES
->>>>>>> side
+FAMILIES: dict[str, Family] = LAYERS | MOVEMENTS | SELECTING | BRANCHES
 LARGEST = 16  # channels anywhere
 
 
@@ -51,11 +44,7 @@ class RandomNetwork(nn.Module):
         self.pooled = rng.random() < 0.5
 
     def _stage(self, rng: Random, c: int) -> tuple[str, Stage, bool]:
-<<<<<<< HEAD
-        table = rng.choice([LAYERS, MOVEMENTS, LAYERS, MOVEMENTS, SELECTING])
-=======
-        table = rng.choice([LAYERS, MOVEMENTS, LAYERS, MOVEMENTS, CHOICES, BRANCHES])
->>>>>>> side
+        table = rng.choice([LAYERS, MOVEMENTS, LAYERS, MOVEMENTS, SELECTING, BRANCHES])
         while True:
             name = rng.choice(list(table))
             stage = table[name](rng, c) if c > 1 else LAYERS["linear"](rng, c)
