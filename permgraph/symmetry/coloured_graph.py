@@ -221,3 +221,9 @@ def scatter_sum(target: Labels, values: Hash, size: int) -> Hash:
     total = np.zeros(size, dtype=np.uint64)
     np.add.at(total, target, values)
     return total
+
+
+def runs_of(key: Labels) -> list[Labels]:
+    """Where each value of `key` stands."""
+    order = np.argsort(key, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(key[order])) + 1) if key.size else []

@@ -9,21 +9,22 @@ from numpy.typing import NDArray
 
 from permgraph.axes.accumulation import accumulated
 from permgraph.axes.exchange import Exchange, Unequal, with_exchanges
-from permgraph.axes.points import Labels, Origin
+from permgraph.axes.points import Labels
 from permgraph.axes.propagation import Propagation, propagate
 from permgraph.axes.rules.suggest import suggest_row
 from permgraph.axes.side_by_side import Sides, side_by_side
 from permgraph.axes.slices import Slices
 from permgraph.errors import TraceError
 from permgraph.ir.check_trace import check_trace
-from permgraph.ir.spec import Group, PermSpec, Place, Positions, UnknownOp
+from permgraph.ir.spec import Group, PermSpec, Place, UnknownOp
 from permgraph.ir.trace import Trace
 from permgraph.symmetry.coloured_graph import Classes, classify, refine
-from permgraph.symmetry.flat_places import flat_layouts
 from permgraph.symmetry.joined_places import JoinedPlaces, NotPlaced, joined_places
+from permgraph.symmetry.kept import find_broken
 from permgraph.symmetry.layout import Addresses, Block, Unreadable
 from permgraph.symmetry.names import name_blocks
 from permgraph.symmetry.observed import as_traced, pins_of, probes_of
+from permgraph.symmetry.places import Found, RowsMixed, places_of
 from permgraph.symmetry.random_values import random_notes
 from permgraph.symmetry.values import followed_values
 from permgraph.symmetry.wreath import read
@@ -45,7 +46,7 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
     context = propagate(trace, free_output)
     try:
         plain = _infer(trace, context, free_output)
-    except _RowsMixed as mixed:
+    except RowsMixed as mixed:
         raise TraceError(
             f"{mixed}: its units lie in several blocks of a grouped convolution, in no common order, which no place of a "
             "plan can say. Please report this network."
@@ -90,7 +91,7 @@ def _exchanged(context: Propagation, sides: Sides, free_output: bool) -> tuple[P
             return replace(spec, frozen=spec.frozen + lost), lost
         except Unequal as found:
             sides = sides.without(found.sets)
-        except (NotPlaced, _RowsMixed) as problem:
+        except (NotPlaced, RowsMixed) as problem:
             nodes = problem.nodes if isinstance(problem, NotPlaced) else ()
             held = {number for node in nodes for number, _ in sides.owners[node]} or set(
                 range(len(sides.sets))
@@ -107,18 +108,10 @@ def _in_slices(trace: Trace, slices: Slices, free_output: bool) -> PermSpec | No
     while slices:
         try:
             return _infer(trace, propagate(trace, free_output, slices), free_output)
-        except _RowsMixed as mixed:
+        except RowsMixed as mixed:
             if slices.pop(nodes[mixed.tensor], None) is None:
                 return None
     return None
-
-
-class _RowsMixed(Exception):
-    """Units of an axis ordered in each slice lie in several slices, in no common order: no place says that."""
-
-    def __init__(self, tensor: str, axis: int) -> None:
-        super().__init__(f"{tensor}[{axis}]")
-        self.tensor = tensor
 
 
 def _infer(
@@ -136,7 +129,7 @@ def _infer(
     addresses, frozen = _read(classes, state)
     if exchange and sides:
         together = joined_places(context, exchange, sides, classes, addresses)
-    places = _places(trace, context, classes, addresses, together)
+    places = places_of(trace, context, classes, addresses, together)
     blocks = [b for b in addresses.blocks if any(b.key in layout for layout, *_ in places)]
     names = name_blocks(trace, context, classes, blocks, places)
     notes = (*trace.notes, *random_notes(trace, context, classes, addresses, names))
@@ -156,7 +149,7 @@ def _read(classes: Classes, state: NDArray[np.bool_]) -> tuple[Addresses, int]:
         reading = read(free, colour, edges)
         try:
             addresses = Addresses(classes.count, reading)
-            broken = addresses.broken(classes.colour, edges, state)
+            broken = find_broken(addresses, classes.colour, edges, state)
         except Unreadable as found:
             broken = found.vertices
         if not broken.size:
@@ -186,76 +179,6 @@ def _by_position(classes: Classes, chosen: Labels) -> Labels:
     first = np.full(classes.count, classes.of.size)
     np.minimum.at(first, classes.of, np.arange(classes.of.size))
     return chosen[np.argsort(first[chosen], kind="stable")]
-
-
-Found = tuple[tuple[int, ...], Place]  # layout as block keys, and the place with its layout still unnamed
-
-
-def _places(
-    trace: Trace, context: Propagation, classes: Classes, addresses: Addresses, together: JoinedPlaces
-) -> list[Found]:
-    """Every run of points on an axis of a state tensor or output that belongs to groups, in graph order."""
-    order = {node.name: i for i, node in enumerate(trace.nodes)}
-    reader = {name: readers[0].name for name, readers in trace.readers.items()}
-    found: list[tuple[int, int, Found]] = []
-    viewed: dict[tuple[str, int], list[Origin]] = {}
-    for node, axis, layout, place in together.found:
-        found.append((order[node], axis, (layout, replace(place, node=reader.get(node, node)))))
-    for run in context.points.origins:
-        if run.node in together.nodes:
-            continue
-        if run.tensor and run.view is not None:
-            viewed.setdefault((run.tensor, run.view.offset), []).append(run)
-            continue
-        use = context.usage.uses.get((run.tensor, run.axis)) if run.tensor else None
-        if not run.tensor:
-            continue
-        labels = np.arange(run.start, run.stop)
-        tensor = trace.state[run.tensor]
-        node = use.node if use else reader.get(run.node, run.node)
-        side = "un-permute" if use and use.consumed else "permute"
-        placed = 0
-        for layout, at in addresses.layouts(classes.of[labels]):
-            placed += at.size
-            for place in _placed(run, side, at, tensor.shape, node):
-                found.append((order[node], run.axis, (layout, place)))
-        if together.joined and placed < np.count_nonzero(addresses.chain_of[classes.of[labels]]):
-            raise NotPlaced  # only some members of what moves lie here
-    for runs in viewed.values():
-        use = context.usage.uses.get((runs[0].tensor, runs[0].axis))
-        node = use.node if use else reader.get(runs[0].node, runs[0].node)
-        side = "un-permute" if use and use.consumed else "permute"
-        for layout, at in flat_layouts(runs, classes, addresses):
-            place = Place(runs[0].tensor, runs[0].axis, side, (), Positions.of(at), node=node)
-            found.append((order[node], runs[0].axis, (layout, place)))
-    for name, value in context.outputs:
-        for array in value.arrays:
-            if len(array.dims) == 1 and not array.pinned:
-                for layout, at in addresses.layouts(classes.of[array.labels.ravel()]):
-                    place = Place(name, array.dims[0], "output", (), Positions.of(at), node="output")
-                    found.append((len(order), array.dims[0], (layout, place)))
-    return [f for _, _, f in sorted(found, key=lambda row: row[:2])]
-
-
-def _placed(run: Origin, side: str, at: Labels, shape: tuple[int, ...], node: str) -> list[Place]:
-    """A place per run; points of an axis with an order in each slice or block are split by where they hold."""
-    tensor, axis, count, size = run.tensor, run.axis, run.stop - run.start, shape[run.axis]
-    if count == size:
-        return [Place(tensor, axis, side, (), Positions.of(at), node=node)]
-    if (at < 0).any():
-        raise _RowsMixed(tensor, axis)
-    height = shape[run.rows] // (count // size)
-    block, column = at // size, at % size
-    first = block.reshape(-1, at.shape[-1])[0]  # members correspond, so the first unit speaks for all
-    places = []
-    for b in np.unique(first):
-        mine = first == b
-        rows = block[..., mine][..., :1] * height + np.arange(height)
-        if (block[..., mine] != block[..., mine][..., :1]).any():
-            raise _RowsMixed(tensor, axis)
-        positions = Positions.of(column[..., mine])
-        places.append(Place(tensor, axis, side, (), positions, Positions.of(rows), run.rows, node))
-    return places
 
 
 def _spec(

@@ -1,7 +1,7 @@
 """Addresses: which unit of which groups every vertex belongs to, and how an axis is laid out in units.
 
 A group element acts on coordinates, so it takes a vertex to the one of the same layout and column at the new
-coordinates. That this keeps every edge is checked here, whatever the reader did: `Addresses.broken`.
+coordinates. That this keeps every edge is checked in `symmetry/kept.py`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from permgraph.axes.points import Labels
-from permgraph.symmetry.coloured_graph import Edges, Hash, joined, mix, rank, unique_edges
+from permgraph.symmetry.coloured_graph import mix, rank, runs_of
 from permgraph.symmetry.reductions import Product, Twins
 from permgraph.symmetry.wreath import Family, Reading
 
@@ -128,7 +127,7 @@ class Addresses:
         self.column[vertex] = self._columns + rank(kind)
         self._columns += vertex.size
         layouts = rank(sum(mix(c.astype(np.uint64)) * np.uint64(2 * i + 1) for i, c in enumerate(chains.T)))
-        for rows in _runs(layouts):
+        for rows in runs_of(layouts):
             self._combine(vertex[rows], factors[rows])
             one_kind = (chains[rows[0]] == chains[rows[0], 0]).all()
             even = (self.column[factors[rows]] == self.column[factors[rows, :1]]).all(axis=1)
@@ -190,82 +189,6 @@ class Addresses:
             self.column[mine] = self._columns
             self._columns += 1
 
-    def broken(self, colour: Labels, edges: Edges, state: NDArray[np.bool_]) -> Labels:
-        """Vertices to hold, because a group as it was read would not keep a colour or an edge, or has no place.
-
-        Empty where all is right: among the edges of one kind between two sorts of vertices, those whose
-        coordinates coincide in the same way are as many as the groups make of any one of them.
-        """
-        sort = rank(mix(self.chain_of.astype(np.uint64)) + self.column.astype(np.uint64))
-        held = [self._misplaced(sort, colour, state)]
-        if self.pairs.size:  # an edge to a pair joins it in either order
-            ends = [(a, b) for a in (edges.a, self.lifted[edges.a]) for b in (edges.b, self.lifted[edges.b])]
-            edges = unique_edges(joined([Edges(a, b, edges.kind) for a, b in ends]))
-        edges = edges.select((self.chain_of[edges.a] > 0) | (self.chain_of[edges.b] > 0))
-        pair = self.chain_of[edges.a] * len(self.chains) + self.chain_of[edges.b]
-        key, orbit = np.zeros(len(edges), dtype=np.uint64), np.ones(len(edges))
-        for rows in _runs(pair):
-            key[rows], orbit[rows] = self._coincidences(edges.a[rows], edges.b[rows])
-        for part in (edges.kind, sort[edges.a], sort[edges.b]):
-            key = mix(key) + part.astype(np.uint64)
-        same = rank(key)
-        uneven = np.bincount(same, minlength=1)[same] != orbit
-        found = np.concatenate([*held, edges.a[uneven], edges.b[uneven]])
-        single = self.lifted.size
-        return np.unique(np.concatenate([found[found < single], self.pairs[found[found >= single] - single]]))
-
-    def _misplaced(self, sort: Labels, colour: Labels, state: NDArray[np.bool_]) -> Labels:
-        """Vertices of one sort that differ in colour, share an address, or (of the state) leave addresses empty."""
-        address = sort.astype(np.uint64)
-        for axis in range(max(map(len, self.chains))):
-            used = np.where([len(c) > axis for c in self.chains], 1, 0)[self.chain_of]
-            address = mix(address) + (self.coordinates[:, axis] * used).astype(np.uint64)
-        where = rank(address)
-        bad = np.bincount(where)[where] > 1
-        mine = slice(0, self.vertices)
-        _, first = np.unique(sort[mine], return_index=True)
-        model = np.zeros(int(sort.max(initial=0)) + 1, dtype=np.int64)
-        model[sort[mine][first]] = colour[first]
-        bad[mine] |= colour != model[sort[mine]]
-        bad[mine] |= ~self._filled(sort)[mine] & state
-        return np.flatnonzero(bad)
-
-    def _filled(self, sort: Labels) -> NDArray[np.bool_]:
-        """Whether there is a vertex of this sort at all coordinates; or, of pairs, at all of two different units."""
-        sizes = [[float(self.blocks[k].size) for k in keys] for keys in self.chains]
-        count = np.bincount(sort)[sort]
-        filled: NDArray[np.bool_] = count == np.array(list(map(np.prod, sizes)))[self.chain_of]
-        for chain, keys in enumerate(self.chains):
-            twice = [axis for axis, key in enumerate(keys) if keys.count(key) > 1]
-            if len(twice) == 2:
-                rows = np.flatnonzero(self.chain_of == chain)
-                a, b = (self.coordinates[rows, axis] for axis in twice)
-                apart = np.bincount(sort[rows], a == b)[sort[rows]] == 0
-                off = np.prod(sizes[chain]) - np.prod(sizes[chain]) / sizes[chain][twice[0]]
-                filled[rows] |= apart & (count[rows] == off)
-        return filled
-
-    def _coincidences(self, a: Labels, b: Labels) -> tuple[Hash, NDArray[np.float64]]:
-        """For edges between two layouts: which coordinates of the ends are one, and how many edges have the same."""
-        ends = [(v, axis, key) for v in (a, b) for axis, key in enumerate(self.chains[self.chain_of[v[0]]])]
-        pattern, orbit = np.zeros(a.size, dtype=np.uint64), np.ones(a.size)
-        seen: list[tuple[int, list[Labels], NDArray[np.bool_]]] = []
-        for v, axis, key in ends:
-            chain = self.chains[self.chain_of[v[0]]]
-            slot = [self.coordinates[v, chain.index(k)] for k in self.blocks[key].under]
-            unit = [*slot, self.coordinates[v, axis]]
-            taken, known = np.zeros(a.size), np.zeros(a.size, dtype=bool)
-            for other, theirs, new in seen:
-                pattern = mix(pattern)
-                if other == key:
-                    together = np.all([x == y for x, y in zip(slot, theirs, strict=False)], axis=0)
-                    same = together & (unit[-1] == theirs[-1])
-                    known, taken = known | same, taken + (together & new)
-                    pattern = pattern + same + np.uint64(2) * together
-            orbit *= np.where(known, 1, self.blocks[key].size - taken)
-            seen.append((key, unit, ~known))
-        return pattern, orbit
-
     @cached_property
     def _innermost(self) -> tuple[Labels, Labels]:
         """Vertices sorted by the innermost key of their layout, and where each key's run begins."""
@@ -316,9 +239,3 @@ class Addresses:
                 grid[tuple(self.coordinates[ids, axis] for axis in range(len(keys)))] = at[mine]
             if np.unique(grid[grid >= 0]).size == mine.sum():
                 yield grid[..., None]
-
-
-def _runs(key: Labels) -> list[Labels]:
-    """Where each value of `key` stands."""
-    order = np.argsort(key, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(key[order])) + 1) if key.size else []

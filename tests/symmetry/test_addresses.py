@@ -11,6 +11,7 @@ from oracles.law import law
 import permgraph as pg
 from permgraph.symmetry import wreath
 from permgraph.symmetry.coloured_graph import Edges
+from permgraph.symmetry.kept import find_broken
 from permgraph.symmetry.layout import Addresses
 from permgraph.symmetry.reductions import Twins
 from permgraph.symmetry.wreath import Family, Reading
@@ -23,7 +24,7 @@ SQUARE = Edges(
 def broken(units: list[list[int]], edges: Edges, colour: list[int] | None = None) -> list[int]:
     reading = Reading([Family(np.array(units))])
     addresses = Addresses(4, reading)
-    found = addresses.broken(np.array(colour or [0, 0, 0, 0]), edges, np.ones(4, dtype=bool))
+    found = find_broken(addresses, np.array(colour or [0, 0, 0, 0]), edges, np.ones(4, dtype=bool))
     return sorted(found.tolist())
 
 
