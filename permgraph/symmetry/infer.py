@@ -16,9 +16,10 @@ from permgraph.errors import TraceError
 from permgraph.ir.check_trace import check_trace
 from permgraph.ir.spec import Group, PermSpec, Pin, Place, Positions, Probe, UnknownOp
 from permgraph.ir.trace import Trace
+from permgraph.symmetry.block import Block, Unreadable
 from permgraph.symmetry.coloured_graph import Classes, classify, refine
 from permgraph.symmetry.flat_places import flat_layouts
-from permgraph.symmetry.layout import Addresses, Block, Unreadable
+from permgraph.symmetry.layout import Addresses
 from permgraph.symmetry.names import name_blocks
 from permgraph.symmetry.random_values import random_notes
 from permgraph.symmetry.values import followed_values
