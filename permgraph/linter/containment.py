@@ -225,11 +225,11 @@ class _Table:
         table = cls(none, none.copy(), none.copy(), rows_axis)
         for number, place in enumerate(places):
             positions, rows = _cells(place, height)
-            slots, m = positions.shape
-            at = (rows[:, :, None], positions[:, None, :])
+            held = np.flatnonzero((positions >= 0).all(axis=1))  # of pairs, none of a unit with itself
+            at = (rows[held][:, :, None], positions[held][:, None, :])
             table.place[at] = number
-            table.slot[at] = np.arange(slots)[:, None, None]
-            table.column[at] = np.arange(m)
+            table.slot[at] = held[:, None, None]
+            table.column[at] = np.arange(positions.shape[1])
         return table
 
     def stretched(self, height: int) -> _Table:

@@ -18,10 +18,11 @@ from permgraph.errors import TraceError
 from permgraph.ir.check_trace import check_trace
 from permgraph.ir.spec import Group, PermSpec, Place, UnknownOp
 from permgraph.ir.trace import Trace
+from permgraph.symmetry.block import Block, Unreadable
 from permgraph.symmetry.coloured_graph import Classes, classify, refine
 from permgraph.symmetry.joined_places import JoinedPlaces, NotPlaced, joined_places
 from permgraph.symmetry.kept import find_broken
-from permgraph.symmetry.layout import Addresses, Block, Unreadable
+from permgraph.symmetry.layout import Addresses
 from permgraph.symmetry.names import name_blocks
 from permgraph.symmetry.observed import as_traced, pins_of, probes_of
 from permgraph.symmetry.places import Found, RowsMixed, places_of

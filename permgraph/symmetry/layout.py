@@ -7,41 +7,17 @@ coordinates. That this keeps every edge is checked in `symmetry/kept.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from permgraph.axes.points import Labels
+from permgraph.symmetry.block import Block, Unreadable
 from permgraph.symmetry.coloured_graph import mix, rank, runs_of
 from permgraph.symmetry.reductions import Product, Twins
 from permgraph.symmetry.wreath import Family, Reading
 
 _DEPTH = 8  # groups on one layout at most; nets in the wild need three
-
-
-class Unreadable(Exception):
-    """Vertices whose place cannot be told by coordinates: they have to be held."""
-
-    def __init__(self, vertices: Labels) -> None:
-        super().__init__()
-        self.vertices = vertices
-
-
-@dataclass(frozen=True)
-class Block:
-    """A group before it has a name. `units` has shape (*sizes of ancestors, size, m): vertices."""
-
-    key: int
-    size: int
-    under: tuple[int, ...]  # ancestors, outermost first
-    copies: int
-    units: Labels = field(repr=False)
-    owner: Addresses = field(repr=False)
-
-    @property
-    def parent(self) -> int | None:
-        return self.under[-1] if self.under else None
 
 
 class Addresses:

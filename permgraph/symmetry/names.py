@@ -14,8 +14,8 @@ import numpy as np
 from permgraph.axes.propagation import Propagation
 from permgraph.ir.spec import Place
 from permgraph.ir.trace import Trace
+from permgraph.symmetry.block import Block
 from permgraph.symmetry.coloured_graph import Classes
-from permgraph.symmetry.layout import Block
 
 ROLES = ("cnn", "heads", "ffn", "residual", "embed", "qk", "v", "channels")  # of outermost groups
 Names = dict[int, tuple[str, str, str]]  # block key → (name, role, module)

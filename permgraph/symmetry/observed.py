@@ -15,8 +15,8 @@ from permgraph.axes.side_by_side import Sides
 from permgraph.axes.usage import Seen
 from permgraph.ir.spec import PermSpec, Pin, Positions, Probe
 from permgraph.ir.trace import Trace
+from permgraph.symmetry.block import Block
 from permgraph.symmetry.coloured_graph import Classes
-from permgraph.symmetry.layout import Block
 
 _BY_CONTENT = (
     "nonzero",

@@ -35,6 +35,7 @@ WITHOUT = {
     "_grouped_mm": "bfloat16 only, so the law cannot be measured in float64",
     "permgraph.read": "what Python code reads: tests/frontend/test_running.py",
     "permgraph.unreached": "what an example does not reach: tests/frontend/test_running.py",
+    "masked_select": "its examples are in tests/symmetry/test_pairs.py",
     "triu_indices": "no operand: tests/symmetry/test_pairs.py",
     "linspace": "no operand",
     "nonzero": "how much it finds depends on the data: tests/frontend/test_data_sizes.py",
