@@ -76,7 +76,9 @@ class Points:
         self.linked: list[tuple[Labels, Labels, Step]] = []
         self.pinned: list[tuple[Labels, Reason]] = []
         self.cuts: list[tuple[Labels, Step]] = []  # what was cut out of an axis, and where
-        self.alike: frozenset[int] = frozenset()  # links, then ties, that corresponding parts of the network recorded
+        self.alike: frozenset[int] = (
+            frozenset()
+        )  # links, then ties, that corresponding parts of the network recorded
         self._starts: Labels = np.zeros(0, dtype=np.int64)
 
     def fresh(
