@@ -113,12 +113,18 @@ class Sides:
 
 def side_by_side(trace: Trace) -> Sides:
     """The equal branches of a network."""
-    merges = list(merges_of(trace))
+    merges = [merge for merge in merges_of(trace) if _promising(trace, merge[1])]
     if not merges:
         return Sides(trace)
     comparison = Comparison(trace)
     sets = [found for merge in merges for found in _branches(comparison, *merge)]
     return _sides(trace, [s for s in sets if _matters(trace, s)])
+
+
+def _promising(trace: Trace, terms: list[str]) -> bool:
+    """Whether two of the operands are results of one op and shape: a quick look before all are compared."""
+    nodes = [trace.by_name[name] for name in dict.fromkeys(terms)]
+    return len({(n.op, n.shape) for n in nodes}) < len(nodes)
 
 
 def _matters(trace: Trace, branches: Branches) -> bool:

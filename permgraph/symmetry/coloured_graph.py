@@ -71,34 +71,23 @@ def classify(points: Points) -> Classes:
         kind = np.concatenate([kind, len(points.linked) + ties[loose]])
         count, of = components(points.count, a[~loose], b[~loose])
         pinned = _pinned(points, of, count)
-    ends = [_member(points, kind, end, of, held, run, look) for end in (x, y)]
+    own = 2 * int(look.max(initial=0)) + 2 + np.arange(points.count)
+    member = np.where(held, own, look)
+    ends = [_member(points, kind, end, member, of, run) for end in (x, y)]
     edges = unique_edges(Edges(of[x], of[y], _told(kind, *ends)))
     colour = refine(_initial(look, of, count, pinned), edges)
     return Classes(of, count, pinned, colour, edges.select(edges.a != edges.b))
 
 
-def _member(
-    points: Points,
-    kind: Labels,
-    end: Labels,
-    of: Labels,
-    held: NDArray[np.bool_],
-    run: Labels,
-    look: Labels,
-) -> Labels:
-    """Which member of its class the end of a link is: by its axis, or, for links of equal branches, by what it looks
-    like. Other links go by looks too, where no class holds two members that look alike."""
-    height = max(int(run.max(initial=0)), int(look.max(initial=0))) + 1
-    member = look
-    if points.alike:
-        order = np.lexsort([look, of])
-        same = np.flatnonzero((np.diff(of[order]) == 0) & (np.diff(look[order]) == 0))
-        twice = np.isin(of, of[order[same]])
-        member = np.where(twice, height + run, look)
-        alike = np.isin(kind, np.array(sorted(points.alike)))
-        member = np.where(held, 2 * height + np.arange(points.count), member)[end]
-        return np.where(alike & ~held[end], look[end], member)
-    return np.where(held, 2 * height + np.arange(points.count), member)[end]
+def _member(points: Points, kind: Labels, end: Labels, member: Labels, of: Labels, run: Labels) -> Labels:
+    """Which member of its class the end of a link is: by what it looks like; and by its axis, where a class holds two
+    members that look alike and the link is none that equal branches recorded."""
+    if not points.alike:
+        return member[end]
+    order = np.lexsort([member, of])
+    same = (np.diff(of[order]) == 0) & (np.diff(member[order]) == 0)
+    twice = np.isin(of, of[order[1:][same]])[end] & ~np.isin(kind, np.array(sorted(points.alike)))
+    return np.where(twice, int(member.max()) + 1 + run[end], member[end])
 
 
 def _told(kind: Labels, x: Labels, y: Labels) -> Labels:

@@ -196,6 +196,11 @@ def nested(s: Any, x: Tensor) -> Tensor:
     return s.o(sum(e(x).tanh() for e in s.e))
 
 
+def summed(s: Any, x: Tensor) -> Tensor:
+    x = s.i(x)
+    return s.o(sum(e(x) for e in s.e))
+
+
 def from_lists(s: Any, x: Tensor) -> Tensor:
     x, g = s.i(x), s.g(s.i(x)).softmax(-1)
     return s.o(sum(g[..., i : i + 1] * ((x @ s.up[i]).relu() @ s.down[i]) for i in range(len(s.up))))
@@ -268,6 +273,57 @@ def shared_weight(s: Any, x: Tensor) -> Tensor:
     return s.o(y @ s.e[0].weight)
 
 
+def mixtral(s: Any, x: Tensor) -> Tensor:
+    """Experts as transformers called them before it fused them: the tokens of each are looked up, and added back."""
+    x = s.i(x)
+    h = x.reshape(-1, x.shape[-1])
+    weights, chosen = s.g(h).softmax(-1).topk(2, -1)
+    weights = weights / weights.sum(-1, keepdim=True)
+    out = torch.zeros_like(h)
+    mask = F.one_hot(chosen, 3).permute(2, 1, 0)
+    for e in range(3):
+        which, token = torch.where(mask[e])
+        own = s.e[e](h[None, token].reshape(-1, h.shape[-1])) * weights[token, which, None]
+        out = out.index_add(0, token, own)
+    return s.o(out.reshape(x.shape))
+
+
+def by_where(s: Any, x: Tensor) -> Tensor:
+    x = s.i(x)
+    chosen, out = s.g(x).argmax(-1), torch.zeros_like(x)
+    for e in range(3):
+        out = torch.where((chosen == e)[..., None], s.e[e](x), out)
+    return s.o(out)
+
+
+def shared_keys(s: Any, x: Tensor) -> Tensor:
+    x = s.i(x)
+    heads = [(q(x) @ s.k[i // 2](x).mT).softmax(-1) @ s.v[i // 2](x) for i, q in enumerate(s.q)]
+    return s.o(torch.cat(heads, -1))
+
+
+def grouped() -> nn.Module:
+    return nn.Sequential(conv(6, 8, groups=2), nn.ReLU(), nn.Conv1d(8, 6, 1), nn.ReLU())
+
+
+def reordered(s: Any, x: Tensor) -> Tensor:
+    """The modules once in order, and once in another, with weights of a tensor."""
+    x = s.i(x)
+    again = (s.w[j] * s.e[i](x).sigmoid() for j, i in enumerate([1, 2, 0]))
+    return s.o(sum(e(x).tanh() for e in s.e) + sum(again))
+
+
+def some_again(s: Any, x: Tensor) -> Tensor:
+    x = s.i(x)
+    return s.o(sum(e(x).tanh() for e in s.e) + sum(e(x).sigmoid() for e in s.e[:2]))
+
+
+def biases(s: Any, x: Tensor) -> Tensor:
+    """Three biases in one vector, cut again at once (torch's multi-head attention): nothing of them may cross."""
+    q, k, v = (F.linear(x, w, b) for w, b in zip((s.q, s.k, s.v), torch.cat(list(s.b)).chunk(3), strict=True))
+    return s.o((q @ k.mT).softmax(-1) @ v)
+
+
 def learned_sum(y: Tensor, s: Any) -> Tensor:
     return torch.einsum("btec,e->btc", y, s.w.softmax(0))
 
@@ -295,10 +351,11 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Orders]] = {
         lambda: Net(towers, i=L(5, 6), j=L(5, 6), e=times(3, Gated), o=L(6, 2), p=L(6, 2)),
         [(2, 1), (3, 1), (6, 1), (7, 3)],
     ),
-    "one wide FFN": (
+    "streams summed": (
         lambda: Net(nested, i=L(5, 6), e=times(3, lambda: L(6, 6)), o=L(6, 2)),
         [(3, 1), (6, 1), (6, 1)],
     ),
+    "one wide FFN": (lambda: Net(summed, i=L(5, 6), e=times(3, ffn), o=L(6, 2)), [(6, 1), (6, 1), (21, 1)]),
     "heads as modules": (
         lambda: Net(lambda s, x: s.o(s.h(s.i(x))), i=L(5, 6), h=Heads(6, 4), o=L(6, 2)),
         [(3, 4), (3, 4), (4, 1), (6, 1), (6, 1)],
@@ -400,6 +457,33 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Orders]] = {
     "streams along time": (
         lambda: Net(along_time, i=L(5, 6), e=times(3, ffn), o=L(6, 2)),
         [(3, 1), (6, 1), (6, 1), (7, 3)],
+    ),
+    "early Mixtral": (
+        lambda: Net(mixtral, i=L(5, 6), g=L(6, 3, bias=False), e=times(3, SwiGLU), o=L(6, 2)),
+        MOE,
+    ),
+    "chosen expert by where": (lambda: Net(by_where, i=L(5, 6), g=L(6, 3), e=times(3, ffn), o=L(6, 2)), MOE),
+    "two query heads share a key": (
+        lambda: Net(
+            shared_keys, i=L(5, 6), q=times(4, L, 6, 3), k=times(2, L, 6, 3), v=times(2, L, 6, 3), o=L(12, 2)
+        ),
+        [(2, 1), (2, 2), (3, 2), (3, 2), (6, 1)],
+    ),
+    "grouped convolutions": (
+        lambda: Net(convolutions(sum), i=L(5, 6), c=times(3, grouped), o=L(6, 2)),
+        [(2, 1), (3, 1), (3, 2), (4, 6), (6, 1)],
+    ),
+    "the same list in another order": (
+        lambda: Net(reordered, i=L(5, 6), w=(3,), e=times(3, ffn), o=L(6, 2)),
+        MOE,
+    ),
+    "some of them again": (
+        lambda: Net(some_again, i=L(5, 6), e=times(4, ffn), o=L(6, 2)),
+        [(2, 1), (2, 1), (6, 1), (6, 1), (7, 2), (7, 2)],
+    ),
+    "biases put together and cut again": (
+        lambda: Net(biases, q=(6, 5), k=(6, 5), v=(6, 5), b=[(6,)] * 3, o=L(6, 2)),
+        [(6, 1), (6, 1)],
     ),
     "a weight read twice": (
         lambda: Net(shared_weight, i=L(5, 6), e=times(3, L, 6, 4), o=L(6, 2)),

@@ -21,6 +21,7 @@ from oracles.numbers import OnNumbers, State
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.spec import IntArray
 from permgraph.planning.gather import Gather, gathers
+from permgraph.planning.moves import moves_of
 
 AXES = 7  # of which all subsets are tried
 CLOSE = 1e-9
@@ -101,7 +102,10 @@ def _same(gradient: Tensor | None, axis: int, order: tuple[int, ...]) -> bool:
 
 
 def generators_of(spec: pg.PermSpec) -> list[list[Gather]]:
-    """What the exchange of two neighbours of one group does, in any slot of the groups around it."""
+    """What the exchange of two neighbours of one group does, in any slot of the groups around it.
+
+    An exchange of whole tensors is none of the moves that are tried, which re-order axes.
+    """
     if not spec.groups:
         return []
     plan, found = pg.plan(spec), []
@@ -111,7 +115,9 @@ def generators_of(spec: pg.PermSpec) -> list[list[Gather]]:
             for i in range(group.size - 1):
                 array = np.broadcast_to(np.arange(group.size), shape).copy()
                 array[slot][[i, i + 1]] = [i + 1, i]
-                found.append(gathers(plan, Permutations({group.name: array})))
+                moves = moves_of(spec, gathers(plan, Permutations({group.name: array})))
+                if all(move.sources == (tensor,) for tensor, move in moves.items()):
+                    found.append([step for move in moves.values() for step in move.steps])
     return found
 
 
