@@ -13,7 +13,7 @@ import soundfile
 import torch
 from encoders import main
 from pretraining.leaks import refuse_leaks
-from pretraining.network import small_config
+from pretraining.network import Predictor, small_config
 from pretraining.pitch import BINS, LOWEST, OCTAVE
 from pretraining.recipe import load_recipe
 from pretraining.targets import SIGNALS, receptive_field, stride
@@ -181,6 +181,20 @@ def test_first_weights_of_the_recipes_are_shared_by_one_pair_only(tmp_path):
     configs = [s.config.to_diff_dict() for s in runs.values()]
     assert all(config == configs[0] for config in configs), "encoders of one architecture can be merged"
     assert configs[0]["num_hidden_layers"] >= 4 and len(configs[0]["conv_dim"]) == 7
+
+
+def test_what_the_heads_read_is_what_the_encoder_computes():
+    torch.manual_seed(0)
+    model = Predictor(small_config(32, 2, convs=(8,) * 7), [4], [3]).eval()
+    audio, mask = torch.randn(2, 8000), torch.zeros(2, 24, dtype=torch.bool)
+    mask[:, 5:9] = True
+    with torch.no_grad():
+        front, last = model.hidden(audio, mask)
+        wanted = model.encoder.train()(audio, mask_time_indices=mask).last_hidden_state
+        again, _ = model.hidden(audio, ~mask)
+    torch.testing.assert_close(last, wanted, rtol=0, atol=1e-6)
+    assert torch.equal(front, again), "the convolutions' own output is not masked"
+    assert not torch.allclose(last, model.encoder.eval()(audio).last_hidden_state, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", SIGNALS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,16 @@ def small_config(
     )
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """logits of clusters, (batch, frames, clusters); vectors, (batch, frames, width), from the last layer, and early ones
+    from the convolutions."""
+
+    logits: list[Tensor]
+    vectors: list[Tensor]
+    early: list[Tensor]
+
+
 class Predictor(nn.Module):
     """The encoder, and a head for each thing that is predicted. The encoder's weights are drawn first, and so are a
     function of the random state alone, whatever is predicted.
@@ -73,13 +84,27 @@ class Predictor(nn.Module):
         self.encoder = HubertModel(config)
         self.codes = nn.ModuleList(Codes(config.hidden_size, count) for count in clusters)
         self.vectors = nn.ModuleList(nn.Linear(config.hidden_size, width) for width in widths)
+        self.early = nn.ModuleList(nn.Linear(config.hidden_size, width) for width in widths)
 
-    def forward(self, audio: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """(batch, samples), (batch, frames) bool → logits (batch, frames, clusters), vectors (batch, frames, width)."""
+    def forward(self, audio: Tensor, mask: Tensor) -> Predicted:
+        """(batch, samples), (batch, frames) bool → what each head says."""
         with torch.autocast(audio.device.type, torch.bfloat16, enabled=self.half_products):
-            hidden = self.encoder(audio, mask_time_indices=mask).last_hidden_state
-        hidden = hidden.float()
-        return [head(hidden) for head in self.codes], [head(hidden) for head in self.vectors]
+            front, last = self.hidden(audio, mask)
+        front, last = front.float(), last.float()
+        return Predicted(
+            [head(last) for head in self.codes],
+            [head(last) for head in self.vectors],
+            [head(front) for head in self.early],
+        )
+
+    def hidden(self, audio: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What the convolutions give, projected and not masked, and the last layer: (batch, frames, hidden) each.
+
+        As the encoder's own forward, which does not give the first.
+        """
+        front = self.encoder.feature_projection(self.encoder.feature_extractor(audio).transpose(1, 2))
+        masked = torch.where(mask[..., None], self.encoder.masked_spec_embed.to(front.dtype), front)
+        return front, self.encoder.encoder(masked).last_hidden_state
 
 
 class Codes(nn.Module):
