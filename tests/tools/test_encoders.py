@@ -199,7 +199,7 @@ def test_what_the_heads_read_is_what_the_encoder_computes():
 
 @pytest.mark.parametrize("name", SIGNALS)
 def test_a_frame_of_a_signal_is_a_frame_of_the_encoder(name):
-    """As many frames as the encoder gives; what changes in the middle of one changes it most."""
+    """As many frames as the encoder gives; what changes in the middle of one changes as many before as after it."""
     hop, field, t = stride(CONFIG), receptive_field(CONFIG), 30
     audio = tone(440.0, [1.0, 0.5])
     other = audio.copy()
@@ -207,7 +207,11 @@ def test_a_frame_of_a_signal_is_a_frame_of_the_encoder(name):
     other[centre - 60 : centre + 60] += 0.5 * np.random.default_rng(0).standard_normal(120).astype(np.float32)
     one, two = (SIGNALS[name][0](a, CONFIG) for a in (audio, other))
     assert len(one) == 1 + (RATE - field) // hop
-    assert int((one - two).square().sum(1).argmax()) == t
+    change = (one - two).square().sum(1)
+    changed = torch.nonzero(change > 1e-3 * change.max())
+    assert float(changed.min() + changed.max()) / 2 == t
+    if name != "texture":  # all of half a second weighs the same
+        assert int(change.argmax()) == t
 
 
 @pytest.mark.parametrize("note", [36, 47, 60, 69, 81])

@@ -40,7 +40,7 @@ class Settings:
     visible            weight of the loss on frames that are not masked, 1 - α in HuBERT, Eq. 4
     early              weight of the loss of the vectors predicted from the convolutions alone: they learn sooner
     convs              channels of each of seven convolutions, instead of five of `channels`
-    bfloat16           of the products: two thirds of the time where the processor has it
+    bfloat16           of the products of the transformer: less time where the processor has it
     """
 
     synthetic: tuple[str, ...] = ()
