@@ -209,7 +209,7 @@ def test_a_frame_of_a_signal_is_a_frame_of_the_encoder(name):
     assert len(one) == 1 + (RATE - field) // hop
     change = (one - two).square().sum(1)
     changed = torch.nonzero(change > 1e-3 * change.max())
-    assert float(changed.min() + changed.max()) / 2 == t
+    assert float(changed.min() + changed.max()) / 2 == pytest.approx(t, abs=1)
     if name != "texture":  # all of half a second weighs the same
         assert int(change.argmax()) == t
 
