@@ -26,7 +26,7 @@ from permgraph.errors import FileError, PermgraphError
 HELP = {
     "synthetic": "audio made on the spot: kind=minutes, for example speech=20 music=5",
     "audio": "folders, globs or manifests; MANIFEST@column=value keeps some rows",
-    "targets": "mfcc, logmel, harmonics, cqt, or FOLDER:LAYER of an earlier encoder: their clusters are predicted",
+    "targets": "mfcc, logmel, texture, harmonics, cqt, or FOLDER:LAYER of an earlier encoder: their clusters are predicted",
     "vectors": "the same names: predicted as they are",
     "init": "seed of the first weights, where they are to be those of another run",
     "bfloat16": "compute products in 16 bits: less time where the processor has them",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,24 @@ def small_config(
     )
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """logits of clusters, (batch, frames, clusters); vectors, (batch, frames, width), from the last layer, and early ones
+    from the convolutions."""
+
+    logits: list[Tensor]
+    vectors: list[Tensor]
+    early: list[Tensor]
+
+
 class Predictor(nn.Module):
     """The encoder, and a head for each thing that is predicted. The encoder's weights are drawn first, and so are a
     function of the random state alone, whatever is predicted.
 
     clusters   number of clusters of each target that is one (HuBERT, Eq. 3)
     widths     width of each target that is a vector
-    half       compute the encoder's products in bfloat16; weights, normalisations and heads stay in 32 bits
+    half       compute the transformer's products in bfloat16. Not the convolutions': eight bits of a sample drown what
+               is 50 dB below the loudest, and so the timbre of high partials
     """
 
     def __init__(
@@ -73,13 +85,27 @@ class Predictor(nn.Module):
         self.encoder = HubertModel(config)
         self.codes = nn.ModuleList(Codes(config.hidden_size, count) for count in clusters)
         self.vectors = nn.ModuleList(nn.Linear(config.hidden_size, width) for width in widths)
+        self.early = nn.ModuleList(nn.Linear(config.hidden_size, width) for width in widths)
 
-    def forward(self, audio: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """(batch, samples), (batch, frames) bool → logits (batch, frames, clusters), vectors (batch, frames, width)."""
+    def forward(self, audio: Tensor, mask: Tensor) -> Predicted:
+        """(batch, samples), (batch, frames) bool → what each head says."""
+        front, last = self.hidden(audio, mask)
+        return Predicted(
+            [head(last) for head in self.codes],
+            [head(last) for head in self.vectors],
+            [head(front) for head in self.early],
+        )
+
+    def hidden(self, audio: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What the convolutions give, projected and not masked, and the last layer: (batch, frames, hidden) each.
+
+        As the encoder's own forward, which does not give the first.
+        """
+        front = self.encoder.feature_projection(self.encoder.feature_extractor(audio).transpose(1, 2))
+        masked = torch.where(mask[..., None], self.encoder.masked_spec_embed, front)
         with torch.autocast(audio.device.type, torch.bfloat16, enabled=self.half_products):
-            hidden = self.encoder(audio, mask_time_indices=mask).last_hidden_state
-        hidden = hidden.float()
-        return [head(hidden) for head in self.codes], [head(hidden) for head in self.vectors]
+            last = self.encoder.encoder(masked).last_hidden_state
+        return front, last.float()
 
 
 class Codes(nn.Module):

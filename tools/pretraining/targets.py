@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool1d
 from transformers import AutoModel, HubertConfig, HubertModel
 
 from permgraph.errors import UsageError, nearest
@@ -17,6 +18,7 @@ from pretraining.corpus import normalised
 from pretraining.pitch import constant_q, salience
 
 WINDOW, MELS, CEPSTRA = 400, 40, 13  # samples; bands; coefficients kept, with first and second differences
+TEXTURE = 25  # frames, an odd number
 FITTED = 40_000  # frames that k-means sees
 ROUNDS = 30
 BLOCK = 500  # frames that an earlier encoder is given at a time
@@ -116,6 +118,18 @@ def mfcc(audio: Samples, config: HubertConfig) -> Tensor:
     return torch.cat([first, once, torch.gradient(once, dim=0)[0]], dim=1)
 
 
+def texture(audio: Samples, config: HubertConfig) -> Tensor:
+    """Mean and standard deviation of log-mel energies over the half second about each frame, (frames, 2 · MELS)."""
+    bands = logmel(audio, config).T[None]
+
+    def mean(values: Tensor) -> Tensor:
+        return avg_pool1d(values, TEXTURE, 1, TEXTURE // 2, count_include_pad=False)
+
+    middle = mean(bands)
+    spread = (mean(bands.square()) - middle.square()).clamp(min=0).sqrt()
+    return torch.cat([middle, spread], dim=1)[0].T
+
+
 def cqt(audio: Samples, config: HubertConfig) -> Tensor:
     """See pitch.constant_q, (frames, pitch.BINS)."""
     return constant_q(audio, frames_of(len(audio), config), stride(config), receptive_field(config))
@@ -130,6 +144,7 @@ def harmonics(audio: Samples, config: HubertConfig) -> Tensor:
 SIGNALS: dict[str, tuple[Callable[[Samples, HubertConfig], Tensor], bool]] = {
     "mfcc": (mfcc, True),
     "logmel": (logmel, False),
+    "texture": (texture, False),
     "cqt": (cqt, False),
     "harmonics": (harmonics, False),
 }

@@ -38,8 +38,9 @@ class Settings:
     front              rate of the convolutions, times `rate`
     span, starts       masked frames in a row; probability that a span starts at a frame
     visible            weight of the loss on frames that are not masked, 1 - α in HuBERT, Eq. 4
+    early              weight of the loss of the vectors predicted from the convolutions alone: they learn sooner
     convs              channels of each of seven convolutions, instead of five of `channels`
-    bfloat16           of the products: two thirds of the time where the processor has it
+    bfloat16           of the products of the transformer: less time where the processor has it
     """
 
     synthetic: tuple[str, ...] = ()
@@ -58,6 +59,7 @@ class Settings:
     span: int = 5
     starts: float = 0.1
     visible: float = 0.5
+    early: float = 0.0
     hidden: int = 128
     layers: int = 3
     channels: int = 64
@@ -158,8 +160,9 @@ def train(
 
 
 def _rates(model: Predictor, settings: Settings) -> list[dict[str, Any]]:
-    """Parameters with their full rates: of the convolutions, and of all others."""
-    front = list(model.encoder.feature_extractor.parameters())
+    """Parameters with their full rates: of the convolutions with their projection, and of all others."""
+    encoder = model.encoder
+    front = [*encoder.feature_extractor.parameters(), *encoder.feature_projection.parameters()]
     rest = [p for p in model.parameters() if all(p is not other for other in front)]
     rates = settings.rate * settings.front, settings.rate
     return [
@@ -199,23 +202,29 @@ def _step(
     mask = torch.from_numpy(
         spans(rng, (labels.shape[0], labels.shape[1]), settings.starts, settings.span)
     ).to(device)
-    logits, guesses = model(audio, mask)
+    found = model(audio, mask)
 
     def losses(chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Cross entropy and mean square error, means over the targets."""
-        entropy = [functional.cross_entropy(x[chosen], labels[..., k][chosen]) for k, x in enumerate(logits)]
-        square = [functional.mse_loss(x[chosen], v[chosen]) for x, v in zip(guesses, vectors, strict=True)]
+        entropy = [
+            functional.cross_entropy(x[chosen], labels[..., k][chosen]) for k, x in enumerate(found.logits)
+        ]
+        square = [
+            functional.mse_loss(x[chosen], v[chosen]) for x, v in zip(found.vectors, vectors, strict=True)
+        ]
         nothing = torch.zeros((), device=device)
         return sum(entropy, nothing) / len(entropy), sum(square, nothing) / max(len(square), 1)
 
     hidden, visible = losses(mask), losses(~mask)
     loss = (1 - settings.visible) * (hidden[0] + hidden[1]) + settings.visible * (visible[0] + visible[1])
+    for early, values in zip(found.early, vectors, strict=True):
+        loss = loss + settings.early * functional.mse_loss(early, values) / len(vectors)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     count = int(mask.sum())
-    right = [int((x[mask].argmax(-1) == labels[..., k][mask]).sum()) for k, x in enumerate(logits)]
+    right = [int((x[mask].argmax(-1) == labels[..., k][mask]).sum()) for k, x in enumerate(found.logits)]
     return (
         float(hidden[0].detach()) * count,
         sum(right) / len(right),
