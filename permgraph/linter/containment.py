@@ -75,7 +75,40 @@ def _action(spec: PermSpec, claim: Claim, copy: int, source: IntArray) -> dict[K
             pieces.append((rows, units, units[source]))
         index = index_of(shape[axis], None if rows_axis is None else shape[rows_axis], pieces)
         moves[(tensor, axis)] = Gather(tensor, axis, index, rows_axis)
-    return moves
+    return _on_joined(spec, moves)
+
+
+def _on_joined(spec: PermSpec, moves: dict[Key, Gather]) -> dict[Key, Gather]:
+    """The same, where our places are on several tensors at once."""
+    where = {member: (name, i) for name, j in spec.joined.items() for i, member in enumerate(j.members)}
+    found: dict[Key, Gather] = {}
+    for (tensor, axis), move in moves.items():
+        name, number = where.get(tensor, ("", 0))
+        joined = spec.joined.get(name)
+        if joined is None or move.rows_axis is not None:
+            found[(tensor, axis)] = move
+            continue
+        key, size, count = (name, joined.axis_of(axis)), move.index.size, len(joined.members)
+        stacked = np.tile(np.arange(size), (count, 1))
+        if joined.axis is None:
+            known = found.get(key, Gather(name, key[1], stacked, 0)).index.copy()
+            known[number] = move.index
+            found[key] = Gather(name, key[1], known, 0)
+        elif axis == joined.axis:
+            known = found.get(key, Gather(name, axis, np.arange(count * size))).index.copy()
+            known[number * size : (number + 1) * size] = number * size + move.index
+            found[key] = Gather(name, axis, known)
+        elif _all_alike(moves, joined.members, axis):
+            found[key] = Gather(name, axis, move.index)
+        else:  # one order for all members, which this claim does not have
+            found[(tensor, axis)] = move
+    return found
+
+
+def _all_alike(moves: dict[Key, Gather], members: tuple[str, ...], axis: int) -> bool:
+    """Whether an axis of all members is re-ordered alike."""
+    found = [moves[member, axis].index for member in members if (member, axis) in moves]
+    return len(found) == len(members) and all(np.array_equal(f, found[0]) for f in found)
 
 
 @dataclass
@@ -134,7 +167,7 @@ class _Ours:
         """What a move of one axis says about our groups."""
         table = self._table(key)
         rows_axis = table.rows_axis if table.rows_axis is not None else move.rows_axis
-        height = 1 if rows_axis is None else self.spec.tensors[key[0]][rows_axis]
+        height = 1 if rows_axis is None else self.spec.shapes[key[0]][rows_axis]
         index = np.broadcast_to(move.index, (height, move.index.shape[-1]))
         rows = np.arange(height)
         if rows_axis is not None and (key[0], rows_axis) in moves:
@@ -200,7 +233,7 @@ class _Ours:
 
     def _table(self, key: Key) -> _Table:
         if key not in self.tables:
-            self.tables[key] = _Table.of(self.spec.tensors[key[0]], key[1], self.places.get(key, []))
+            self.tables[key] = _Table.of(self.spec.shapes[key[0]], key[1], self.places.get(key, []))
         return self.tables[key]
 
     def _pin(self, key: Key) -> str:

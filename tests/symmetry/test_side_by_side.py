@@ -16,10 +16,13 @@ from permgraph.errors import PlanError
 from permgraph.ir.joined import Joined, joined_name
 from permgraph.ir.permutations import random_permutations
 from permgraph.ir.spec import PermSpec, Place, Positions
+from permgraph.linter.claims import Claim, ClaimPlace
+from permgraph.linter.containment import contain
 from permgraph.planning.gather import Gather, apply_gathers, gathers
 from permgraph.planning.moves import moves_of
 from permgraph.verification.function_check import left_out, verify
 from permgraph.weights.apply import apply_checkpoint
+from permgraph.weights.interpolate import merge_checkpoints
 
 
 def made(name: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
@@ -177,3 +180,35 @@ def test_gathers_on_a_joined_tensor_are_complete() -> None:
     for joined in spec.joined.values():
         sources = [s for m in joined.members for s in (moves[m].sources if m in moves else (m,))]
         assert sorted(sources) == sorted(joined.members)
+
+
+def claim(*places: tuple[str, int], size: int) -> Claim:
+    units = np.arange(size)[None, :, None]
+    return Claim("foreign", size, tuple(ClaimPlace(tensor, axis, units) for tensor, axis in places))
+
+
+def test_a_foreign_group_inside_one_module_is_held_against_the_joined_tensors() -> None:
+    _, _, spec = spec_of("experts, gate sliced")
+    inside = [("e.1.0.weight", 0), ("e.1.0.bias", 0), ("e.1.2.weight", 1)]
+    whole, part = contain(spec, [claim(*inside, size=7), claim(*inside[1:], size=7)])
+    assert whole.contained
+    assert not part.contained and part.missing == ("e.{0..2}.0.weight[1]",)
+
+
+def test_a_merge_with_experts_in_another_order_gives_the_model_back(tmp_path: Path) -> None:
+    net, _, spec = spec_of("experts, gate sliced")
+    plan = pg.plan(spec)
+    perms = random_permutations(plan, 4)
+    state = net.state_dict()
+    save_file(state, tmp_path / "a.safetensors")
+    save_file(pg.apply(plan, perms, state), tmp_path / "b.safetensors")
+    files = (tmp_path / f"{name}.safetensors" for name in ("a", "b", "out"))
+    merge_checkpoints(*files, weights=(0.5, 0.5), plan=plan, perms=perms.inverse(spec))
+    merged = load_file(tmp_path / "out.safetensors")
+    assert all(torch.equal(merged[key], tensor) for key, tensor in state.items())
+
+
+def test_axes_of_a_member_are_asked_by_its_own_name() -> None:
+    _, _, spec = spec_of("experts, gate sliced")
+    assert {g.size for g in spec.groups_of("e.1.0.weight[0]")} == {3, 7}
+    assert {g.size for g in spec.groups_of("e.1.0.weight[1]")} == {6}
