@@ -78,7 +78,7 @@ def _in_branches(trace: Trace, sides: Sides, free_output: bool) -> tuple[PermSpe
     if context.slices:
         sliced = propagate(sides.trace, free_output, context.slices, sides)
         other, more = _exchanged(sliced, sides, free_output)
-        found, lost = (_better(found, other), min(lost, more)) if found else (other, more)
+        found, lost = _better(found, other) if found else other, more
     return found and as_traced(found, trace), lost
 
 
@@ -124,7 +124,7 @@ def _infer(
 ) -> PermSpec:
     classes = classify(exchange.points if exchange else context.points)
     state = _state(context, classes)
-    together = JoinedPlaces()
+    together: JoinedPlaces | None = None
     if exchange and sides:
         state[[classes.of[w] for which in exchange.which.values() for w in which]] = True
     addresses, frozen = _read(classes, state)
@@ -135,7 +135,7 @@ def _infer(
     names = name_blocks(trace, context, classes, blocks, places)
     notes = (*trace.notes, *random_notes(trace, context, classes, addresses, names))
     spec = _spec(trace, context, classes, blocks, places, names, frozen, free_output, notes, sides)
-    return replace(spec, joined=together.joined)
+    return replace(spec, joined=together.joined) if together else spec
 
 
 def _read(classes: Classes, state: NDArray[np.bool_]) -> tuple[Addresses, int]:

@@ -27,17 +27,21 @@ class RowsMixed(Exception):
 
 
 def places_of(
-    trace: Trace, context: Propagation, classes: Classes, addresses: Addresses, together: JoinedPlaces
+    trace: Trace, context: Propagation, classes: Classes, addresses: Addresses, together: JoinedPlaces | None
 ) -> list[Found]:
-    """Every run of points on an axis of a state tensor or output that belongs to groups, in graph order."""
+    """Every run of points on an axis of a state tensor or output that belongs to groups, in graph order.
+
+    `together` is given for a network with branches that may change places. Raises RowsMixed, and NotPlaced for units of such
+    a branch that move, and lie in no place.
+    """
     order = {node.name: i for i, node in enumerate(trace.nodes)}
     reader = {name: readers[0].name for name, readers in trace.readers.items()}
     found: list[tuple[int, int, Found]] = []
     viewed: dict[tuple[str, int], list[Origin]] = {}
-    for node, axis, layout, place in together.found:
+    for node, axis, layout, place in together.found if together else ():
         found.append((order[node], axis, (layout, replace(place, node=reader.get(node, node)))))
     for run in context.points.origins:
-        if run.node in together.nodes:
+        if together and run.node in together.nodes:
             continue
         if run.tensor and run.view is not None:
             viewed.setdefault((run.tensor, run.view.offset), []).append(run)
@@ -51,11 +55,11 @@ def places_of(
         side = "un-permute" if use and use.consumed else "permute"
         placed = 0
         for layout, at in addresses.layouts(classes.of[labels]):
-            placed += at.size
+            placed += np.unique(at[at >= 0]).size
             for place in _placed(run, side, at, tensor.shape, node):
                 found.append((order[node], run.axis, (layout, place)))
-        if together.joined and placed < np.count_nonzero(addresses.chain_of[classes.of[labels]]):
-            raise NotPlaced  # only some members of what moves lie here
+        if together and placed < np.count_nonzero(addresses.chain_of[classes.of[labels]]):
+            raise NotPlaced([run.node])  # only some members of what moves lie here
     for runs in viewed.values():
         use = context.usage.uses.get((runs[0].tensor, runs[0].axis))
         node = use.node if use else reader.get(runs[0].node, runs[0].node)
