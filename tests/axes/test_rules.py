@@ -22,6 +22,7 @@ from permgraph.axes.rules.table import equation, op
 from permgraph.errors import RuleError
 from permgraph.frontend.decomposition import is_decomposed
 from permgraph.ir.spec import PermSpec
+from permgraph.planning.moves import moves_of
 from permgraph.symmetry.infer import infer
 from permgraph.verification.function_check import TOLERANCE, verify
 from tests.axes.calls import Call, drawn, operands, traced
@@ -185,13 +186,19 @@ def matters(call: Call, draws: list[list[Tensor]], axis: tuple[int, int], index:
 
 
 def inferred_exchanges(found: PermSpec) -> Iterator[frozenset[tuple[int, int, tuple[int, ...]]]]:
-    """What exchanging two units of one group does to the operands: (operand, axis, new order) where it moves them."""
-    for moves in exchanged_units(found):
+    """What exchanging two units of one group does to the operands: (operand, axis, new order) where it moves them.
+
+    An exchange of whole operands is none of those that are tried, which re-order axes.
+    """
+    for gathers in exchanged_units(found):
+        moves = moves_of(found, gathers)
+        if any(move.sources != (tensor,) for tensor, move in moves.items()):
+            continue
         yield frozenset(
-            (int(g.tensor.split(".")[1]), g.axis, tuple(g.index.ravel().tolist()))
-            for g in moves
-            if g.tensor.startswith("params.")
-            and not np.array_equal(np.broadcast_to(np.arange(g.index.shape[-1]), g.index.shape), g.index)
+            (int(tensor.split(".")[1]), g.axis, tuple(g.index.ravel().tolist()))
+            for tensor, move in moves.items()
+            for g in move.steps
+            if tensor.startswith("params.")
         )
 
 
