@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from permgraph.ir.spec import PermSpec
-from permgraph.reporting.drawing.graph import Box, Layout, Wire
+from permgraph.reporting.drawing.graph import WHOLE, Box, Layout, Wire
 from permgraph.reporting.text import clean, fold_names
 
 
@@ -16,7 +16,8 @@ def of_box(box: Box) -> str:
 def _lines(box: Box) -> Iterable[str]:
     yield f"{box.module or box.name}: {box.op}"
     for step in box.steps[:8]:
-        yield f"{step.side} {step.tensor}[{step.axis}]: {', '.join(step.layout)}"
+        axis = "" if step.axis == WHOLE else f"[{step.axis}]"
+        yield f"{step.side} {step.tensor}{axis}: {', '.join(step.layout)}"
     touched = {step.tensor for step in box.steps}
     yield from [t for t in box.tensors if t not in touched][:4]
     for pin in box.pins[:6]:

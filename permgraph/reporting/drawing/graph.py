@@ -9,7 +9,7 @@ the wire or, when worth a word, named in the box it follows. A *wire* is the dat
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -36,6 +36,9 @@ _JOINS = {
     "matmul": "matmul",
     "bmm": "matmul",
 }
+
+
+WHOLE = -1  # the axis of a place that says which of several equal tensors it is
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,9 @@ class Box:
     def on_output(self, item: Place | Pin) -> bool:
         """Whether an axis of one of its tensors lies on its output side."""
         if self.op in _RECURRENT:
-            return item.axis == 0
+            return item.axis in (0, WHOLE)
         if self.axes is not None:
-            return item.tensor != self.weight or item.axis == self.axes[1]
+            return item.tensor != self.weight or item.axis in (self.axes[1], WHOLE)
         return not isinstance(item, Place) or item.side == "permute"
 
 
@@ -116,9 +119,9 @@ class Wire:
 def build(trace: Trace, spec: PermSpec, plan: Plan | None = None) -> nx.DiGraph:
     """The graph: a `Box` in "box" of each node, a `Wire` in "wire" of each edge; boxes in execution order."""
     flow = Flow(trace, {op.node for op in spec.unknown_ops})
-    places = _by_box(flow, spec, spec.places)
-    pins = _by_box(flow, spec, spec.pinned)
-    steps = frozenset(plan.steps if plan else spec.places)
+    places = _by_box(flow, _by_member(spec, spec.places))
+    pins = _by_box(flow, spec.pinned)
+    steps = frozenset(_by_member(spec, plan.steps if plan else spec.places))
     graph = nx.DiGraph()
     for name in flow.boxes:
         here = places.get(name, [])
@@ -132,14 +135,22 @@ def build(trace: Trace, spec: PermSpec, plan: Plan | None = None) -> nx.DiGraph:
     return graph
 
 
-def _by_box(flow: Flow, spec: PermSpec, items: Iterable[Item]) -> dict[str, list[Item]]:
+def _by_member(spec: PermSpec, places: Iterable[Place]) -> Iterator[Place]:
+    """Places on joined tensors as places on each member, the order of the members as one on its output side."""
+    for place in places:
+        joined = spec.joined.get(place.tensor)
+        for member in spec.members(place.tensor):
+            outer = joined is not None and joined.axis is None
+            yield replace(place, tensor=member, axis=place.axis - outer) if joined else place
+
+
+def _by_box(flow: Flow, items: Iterable[Item]) -> dict[str, list[Item]]:
     """Places or pins by the boxes they lie at: all that read the tensor, or those their node is part of."""
     readers: dict[str, list[str]] = {}
     found: dict[str, list[Item]] = {}
     for item in items:
         if item.tensor not in readers:
-            boxes = (box for member in spec.members(item.tensor) for box in flow.readers(member))
-            readers[item.tensor] = list(dict.fromkeys(boxes))
+            readers[item.tensor] = flow.readers(item.tensor)
         for box in readers[item.tensor] or list(flow.owners.get(item.node, {})):
             found.setdefault(box, []).append(item)
     return found
