@@ -9,16 +9,18 @@ Killed, it goes on from the last checkpoint when the same command is given again
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
 
 import torch
-from pretrain import train_and_save
+from pretrain import told, train_and_save
 from pretraining.leaks import refuse_leaks
+from pretraining.network import RECIPE
 from pretraining.recipe import Recipe, Run, load_recipe
 
-from permgraph.errors import PermgraphError, UsageError, nearest
+from permgraph.errors import FileError, PermgraphError, UsageError, nearest
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     for run in runs:
         folder = given.out / run.name
         if folder.exists():
+            _refuse_other(run, folder)
             print(f"{run.name}: is there", flush=True)
         else:
             print(f"{run.name}: {run.settings.steps} steps", flush=True)
@@ -56,6 +59,22 @@ def chosen(runs: list[Run], names: list[str]) -> list[Run]:
         if name not in by_name:
             raise UsageError(f"--only {name}.{nearest(name, by_name)} There are: {', '.join(by_name)}.")
     return [by_name[name] for name in names] or runs
+
+
+def _refuse_other(run: Run, folder: Path) -> None:
+    """Refuse an encoder of other settings: it is not what the recipe says. Raises FileError."""
+    try:
+        found = json.loads((folder / RECIPE).read_text())["settings"]
+    except (OSError, ValueError, KeyError) as error:
+        raise FileError(
+            f"{folder}: not an encoder that was trained here ({error!r}). Give another -o."
+        ) from error
+    wanted = told(run.settings)
+    if found != wanted:
+        other = [key for key in sorted(found | wanted) if found.get(key) != wanted.get(key)]
+        raise FileError(
+            f"{folder}: was trained with other settings ({', '.join(other)}). Remove it, or give another -o."
+        )
 
 
 def _refuse_leaks(recipe: Recipe, data: Path) -> None:

@@ -9,6 +9,7 @@ Killed, it goes on from its last checkpoint (OUT.checkpoint) when the same comma
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -64,16 +65,22 @@ def train_and_save(
         )
 
     model, course = train(settings, checkpoint, report, save_every)
-    told = asdict(settings) | {k: [_public(t) for t in getattr(settings, k)] for k in ("audio", "targets")}
     recipe = {
         "tool": "python tools/pretrain.py",
-        "settings": told,
+        "settings": told(settings),
         "result": asdict(course[-1]) if course else {},
         "course": [asdict(progress) for progress in course],
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     save_encoder(model.encoder, out, recipe, half, force)
     checkpoint.unlink(missing_ok=True)
+
+
+def told(settings: Settings) -> dict[str, Any]:
+    """As recipe.json says them: paths without where somebody's data lie."""
+    values = asdict(settings) | {k: [_public(t) for t in getattr(settings, k)] for k in ("audio", "targets")}
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
 
 
 def parser() -> argparse.ArgumentParser:

@@ -114,6 +114,14 @@ def test_stopped_and_started_again_is_the_same_run(data, tmp_path, monkeypatch, 
     assert all(same(whole[name], again[name]) for name in whole)
 
 
+def test_an_encoder_of_other_settings_is_not_taken_for_the_recipes(data, tmp_path):
+    train_all(data, tmp_path / "out", "--only", "tiny-first")
+    text = (data / "tiny.toml").read_text()
+    (data / "tiny.toml").write_text(text.replace("steps = 4", "steps = 5"))
+    with pytest.raises(FileError, match=r"tiny-first: was trained with other settings \(steps\)\. Remove it"):
+        train_all(data, tmp_path / "out", "--only", "tiny-first")
+
+
 def test_only_what_is_named_is_trained_and_mistakes_are_explained(data, tmp_path):
     assert list(train_all(data, tmp_path / "out", "--only", "tiny-first")) == ["tiny-first"]
     with pytest.raises(UsageError, match="Did you mean tiny-first"):

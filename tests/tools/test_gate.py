@@ -70,6 +70,7 @@ def verdict(above: float, gain: float) -> Verdict:
         ([1, 1, 1, -1], [1, 1, 1, 1], (True, True)),
         ([1, 1, -1, -1], [1, 1, 1, -1], (False, True)),  # half is not most
         ([0, 0, 1, 1], [1, 1, 0, 0], (False, False)),  # as good is not above
+        ([0.001, 0.001, 0.001, 1], [1, 1, 1, 1], (False, True)),  # nor is what rounding gives
         ([1, 1, 1, 1], [-1, -1, -1, 1], (True, False)),
     ],
 )

@@ -3,7 +3,7 @@
 tasks = ["phil-pitch", …]         # that judge: none of their clips but train is read
 [settings]                        # of every run; see Settings in train.py, audio relative to the data folder
 [first]                           # what differs in the first iteration: seed, targets of the signal
-[second]                          # in the second: targets = ["first:3"], layer 3 of the first
+[second]                          # in the second: targets = ["first:2"], layer 2 of the first
 [encoders.music-0]                # the runs of the second iteration: seed, or seed and init
 """
 
@@ -77,6 +77,6 @@ def _settings(values: Mapping[str, Any], path: Path, data: Path, out: Path, stem
 
 
 def _target(text: str, out: Path, stem: str) -> str:
-    """ "first:3" as FOLDER:3."""
+    """ "first:2" as FOLDER:2."""
     name, colon, layer = text.partition(":")
     return f"{out / f'{stem}-{name}'}:{layer}" if colon and name == FIRST else text

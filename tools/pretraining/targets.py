@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d
 from transformers import AutoModel, HubertConfig, HubertModel
+from transformers.utils import logging
 
 from permgraph.errors import UsageError, nearest
 from permgraph.inputs.synthetic import RATE, Samples
@@ -152,6 +153,7 @@ SIGNALS: dict[str, tuple[Callable[[Samples, HubertConfig], Tensor], bool]] = {
 
 def features(folder: Path, layer: int, clips: Sequence[Samples], device: torch.device) -> Tensor:
     """Hidden states of one layer of an earlier encoder on every clip by itself, (frames of all clips, hidden)."""
+    logging.disable_progress_bar()
     model = AutoModel.from_pretrained(folder).float().eval().to(device)
     with torch.no_grad():
         return torch.cat([torch.cat(list(_layer(model, layer, clip, device))) for clip in clips])
