@@ -65,7 +65,7 @@ class CutChannels(Layers):
 
 # the size and the number of places of every group
 NETS: dict[type[nn.Module], list[tuple[int, int]]] = {
-    Experts: [(6, 6), (6, 7), (8, 3), (8, 3), (8, 3)],
+    Experts: [(3, 9), (6, 3), (6, 4), (8, 3)],  # experts change places with their rows of the gate
     Rows: [(6, 3)],
     Repeated: [(6, 3)],
     Cut: [(6, 3)],
