@@ -73,6 +73,8 @@ def test_every_block_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         if block.kind == "bash":
             said = _shell(block.code, where)
         elif block.kind == "python":
+            for file in tmp_path.glob("*.py"):  # another page or test may have imported one of that name
+                monkeypatch.delitem(sys.modules, file.stem, raising=False)
             source = tmp_path / f"block_{block.line}.py"  # torch reports the lines of a file
             source.write_text(block.code, encoding="utf-8")
             printed = io.StringIO()
