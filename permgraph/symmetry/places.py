@@ -55,7 +55,7 @@ def places_of(
         side = "un-permute" if use and use.consumed else "permute"
         placed = 0
         for layout, at in addresses.layouts(classes.of[labels]):
-            placed += np.unique(at[at >= 0]).size
+            placed += np.unique(at[at >= 0]).size if together else 0
             for place in _placed(run, side, at, tensor.shape, node):
                 found.append((order[node], run.axis, (layout, place)))
         if together and placed < np.count_nonzero(addresses.chain_of[classes.of[labels]]):
