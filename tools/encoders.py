@@ -11,16 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 import torch
 from pretrain import told, train_and_save
+from pretraining.command import run_tool
 from pretraining.leaks import refuse_leaks
 from pretraining.network import RECIPE
 from pretraining.recipe import Recipe, Run, load_recipe
 
-from permgraph.errors import FileError, PermgraphError, UsageError, nearest
+from permgraph.errors import FileError, UsageError, nearest
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -85,8 +85,4 @@ def _refuse_leaks(recipe: Recipe, data: Path) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else matrix products on a GPU vary
-    try:
-        sys.exit(main())
-    except PermgraphError as error:
-        print(f"encoders: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_tool("encoders", main)

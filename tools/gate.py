@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from pretraining.command import run_tool
 from pretraining.network import RECIPE
 from real_pairs import table
 
 import permgraph as pg
 from permgraph.data_files import read_toml, specs
-from permgraph.errors import FileError, PermgraphError, UsageError
+from permgraph.errors import FileError, UsageError
 from permgraph.evaluation.bootstrap import Interval, interval, right_of
 from permgraph.evaluation.dataset import Dataset, files_of, load_dataset
 from permgraph.evaluation.features import Features, FrozenEncoder, encoder_features
@@ -238,8 +238,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except PermgraphError as error:
-        print(f"gate: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_tool("gate", main)

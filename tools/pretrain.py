@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -19,10 +18,11 @@ from typing import Any
 
 import torch
 import transformers
+from pretraining.command import run_tool
 from pretraining.network import save_encoder
 from pretraining.train import Progress, Settings, train
 
-from permgraph.errors import FileError, PermgraphError
+from permgraph.errors import FileError
 
 HELP = {
     "synthetic": "audio made on the spot: kind=minutes, for example speech=20 music=5",
@@ -109,8 +109,4 @@ def _public(text: str) -> str:
 
 if __name__ == "__main__":
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else matrix products on a GPU vary
-    try:
-        sys.exit(main())
-    except PermgraphError as error:
-        print(f"pretrain: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_tool("pretrain", main)

@@ -9,18 +9,17 @@ the results.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from gate import GATE, Gate
+from pretraining.command import run_tool
 from real_pairs import table
 
 import permgraph as pg
 from permgraph.calibration import Calibration
-from permgraph.errors import PermgraphError
 from permgraph.evaluation.results import RESULTS, Evaluation, between
 from permgraph.evaluation.scoring import Scores
 from permgraph.pipeline import align, merge_all, plan_for
@@ -153,8 +152,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except PermgraphError as error:
-        print(f"reproduce: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run_tool("reproduce", main)

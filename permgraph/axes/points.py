@@ -143,16 +143,27 @@ class Points:
         """Whether the points of `a` move together with those of `b` (same shape), by what was tied so far."""
         if a.shape != b.shape or np.array_equal(a, b):
             return a.shape == b.shape
-        one, other = self.ties()
-        graph = coo_matrix((np.ones(one.size, dtype=np.int8), (one, other)), shape=(self.count, self.count))
-        of = connected_components(graph, directed=False)[1]
+        _, of = components(self.count, *self.ties())
         return bool((of[a] == of[b]).all())
+
+    def runs(self) -> Labels:
+        """For every point which call made it, from 0: one axis of a tensor, or one step inside the graph."""
+        starts = np.zeros(self.count + 1, dtype=np.int64)
+        starts[[o.start for o in self.origins if o.stop > o.start]] = 1
+        return np.cumsum(starts[:-1]) - 1
 
     def origin_of(self, labels: Labels) -> Origin:
         """Where the first of these points was created."""
         if len(self._starts) != len(self.origins):
             self._starts = np.array([o.start for o in self.origins])
         return self.origins[int(np.searchsorted(self._starts, labels.flat[0], side="right")) - 1]
+
+
+def components(size: int, a: Labels, b: Labels) -> tuple[int, Labels]:
+    """Number of connected components, and the component of every vertex."""
+    graph = coo_matrix((np.ones(a.size, dtype=np.int8), (a, b)), shape=(size, size))
+    count, of = connected_components(graph, directed=False)
+    return int(count), of.astype(np.int64)
 
 
 def _join(parts: list[Labels]) -> Labels:

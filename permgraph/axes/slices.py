@@ -11,13 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from permgraph.axes.contraction import Contraction
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor
-from permgraph.axes.points import Labels, Points
+from permgraph.axes.points import Labels, Points, components
 from permgraph.axes.workspace import UNREAD
 from permgraph.ir.trace import Node, Ref, Trace
 
@@ -38,13 +36,10 @@ class _Kinds:
 
     @classmethod
     def of_points(cls, points: Points) -> _Kinds:
-        starts = np.zeros(points.count + 1, dtype=np.int64)
-        starts[[o.start for o in points.origins if o.stop > o.start]] = 1
-        run = np.cumsum(starts[:-1]) - 1
+        run = points.runs()
         a, b = points.ties()
-        size = int(run.max(initial=-1)) + 1
-        graph = coo_matrix((np.ones(a.size, dtype=np.int8), (run[a], run[b])), shape=(size, size))
-        of = connected_components(graph, directed=False)[1].astype(np.int64)[run]
+        _, of_run = components(int(run.max(initial=-1)) + 1, run[a], run[b])
+        of = of_run[run]
         return cls(of, set(of[points.pins()[0]].tolist()))
 
     def of_array(self, array: LabelArray) -> set[int]:

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
-from permgraph.axes.points import Labels, Points
+from permgraph.axes.points import Labels, Points, components
 
 Hash = NDArray[np.uint64]
 
@@ -124,9 +122,7 @@ def _crossed(of: Labels, run: Labels, count: int) -> NDArray[np.bool_]:
 def _runs(points: Points) -> tuple[Labels, Labels, Labels]:
     """For every point, which call made it: one axis of a tensor, or one step inside the graph; the first call whose
     points look like it; and the first call of the axis of which it is a coordinate."""
-    starts = np.zeros(points.count + 1, dtype=np.int64)
-    starts[[o.start for o in points.origins if o.stop > o.start]] = 1
-    run = np.cumsum(starts[:-1])
+    run = points.runs()
     like = np.arange(int(run.max(initial=0)) + 1)
     axis = like.copy()
     for origin in points.origins:
@@ -134,13 +130,6 @@ def _runs(points: Points) -> tuple[Labels, Labels, Labels]:
             like[run[origin.start]] = run[points.origins[origin.kin].start]
             axis[run[origin.start]] = like[run[origin.start]] if origin.longer else run[origin.start]
     return run, like[run], axis[run]
-
-
-def components(size: int, a: Labels, b: Labels) -> tuple[int, Labels]:
-    """Number of connected components, and the component of every vertex."""
-    graph = coo_matrix((np.ones(a.size, dtype=np.int8), (a, b)), shape=(size, size))
-    count, of = connected_components(graph, directed=False)
-    return int(count), of.astype(np.int64)
 
 
 def joined(parts: list[Edges]) -> Edges:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from permgraph.axes.points import Labels
-from permgraph.symmetry.coloured_graph import Edges, components, joined
+from permgraph.axes.points import Labels, components
+from permgraph.symmetry.coloured_graph import Edges, joined
 from permgraph.symmetry.reductions import Product, distinct_ends
 
 Maps = dict[tuple[int, int], Labels]  # (kind of edge, which end is z's) → the one neighbour of every z

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from permgraph.axes.points import Labels
+from permgraph.axes.points import Labels, components
 from permgraph.symmetry.coloured_graph import (
     Edges,
-    components,
     joined,
     mix,
     rank,

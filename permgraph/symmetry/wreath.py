@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from permgraph.axes.points import Labels
-from permgraph.symmetry.coloured_graph import Edges, components, mix, rank, refine, scatter_sum
+from permgraph.axes.points import Labels, components
+from permgraph.symmetry.coloured_graph import Edges, mix, rank, refine, scatter_sum
 from permgraph.symmetry.orbits import Undecided, exchange, hold, isomorphism, split_cells
 from permgraph.symmetry.pair_vertices import find_pairs
 from permgraph.symmetry.product_vertices import find_matched, find_products
