@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from permgraph.evaluation.results import Evaluation
     from permgraph.evaluation.scoring import Scores
+    from permgraph.ir.spec import IntArray
     from permgraph.linter.report import LintReport
     from permgraph.reporting.explain import Reason
     from permgraph.reporting.sections import MatchingReport
@@ -197,6 +198,23 @@ def match(plan: Plan, moments: Moments | None, matcher: str = "correlation", see
     from permgraph.matching.matchers import match as run
 
     return run(plan, moments, matcher, seed)
+
+
+def assign(score: Any) -> IntArray:
+    """The one-to-one matching of rows and columns with the largest total score, exact: `perm[i]` is the column of row i.
+
+    Large tables are solved several times faster than by scipy's `linear_sum_assignment`, and the optimum is proved by
+    its duals. Among equally good matchings rows keep the column of their own number where they can.
+
+    Args:
+        score: (n, n), finite, larger is better; numpy or anything that it converts. Computed in float64.
+
+    Raises:
+        MatchError: the score is not square, or not finite.
+    """
+    from permgraph.matching.assignment import assign as run
+
+    return run(score)
 
 
 def apply(plan: Plan, perms: Permutations, state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -524,6 +542,7 @@ __all__ = [
     "Probe",
     "Trace",
     "apply",
+    "assign",
     "calibrate",
     "draw",
     "evaluate",

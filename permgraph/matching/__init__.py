@@ -1,9 +1,9 @@
 """Matching: from two models and samples to the permutations that align them.
 
-clips, audio     files → batches of audio, as each model receives them
-builder, moments activations → sums that give every correlation, and add up
-assignment       a score → the best one-to-one matching
-hierarchy        nested groups: heads, and channels inside heads
-matchers         the menu, and `match`
-measure          what a matching is worth
+calibration       runs both models over the samples; `observation` sees activations at the `probes`
+accumulation      activations → sums that give every correlation, and add up
+assignment        a score → the best one-to-one matching; large ones are `certified`, `ties` keep units in place
+nested_assignment nested groups: heads, and channels inside heads
+matchers          the menu, and `match`
+scores            what a matching is worth
 """

@@ -1,7 +1,7 @@
 """Linear assignment: the one-to-one matching of two sets of units with the largest total score.
 
-Exact (scipy's Jonker–Volgenant), and the same answer every time: among equally good matchings the one that
-keeps more units in place, and constant units only after all others.
+Exact (Jonker–Volgenant for small tables, a certified solution for large ones), and the same answer every time: among
+equally good matchings the one that keeps more units in place, and constant units only after all others.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ import numpy as np
 from permgraph.errors import MatchError
 from permgraph.ir.moments import BoolArray, FloatArray
 from permgraph.ir.spec import IntArray
+from permgraph.matching.certified import certified
+from permgraph.matching.ties import dense, in_place, settled
+
+LARGE = 640  # units from which the certified solution is the faster one
 
 
 def assign(
@@ -25,7 +29,7 @@ def assign(
 
     score    (n, n), finite; row = unit of A, column = unit of B
     dead_*   (n,), units that never vary: matched only with what the others leave over
-    stable   among equally good matchings prefer units that stay; twice the time
+    stable   among equally good matchings prefer units that stay; up to twice the time for small tables
 
     Raises MatchError when the score is not square or not finite.
     """
@@ -34,13 +38,16 @@ def assign(
     n = len(score)
     live_a = np.arange(n) if dead_a is None else np.flatnonzero(~dead_a)
     live_b = np.arange(n) if dead_b is None else np.flatnonzero(~dead_b)
+    if len(live_a) == len(live_b) == n:
+        return _best(score, np.arange(n), stable)
     padded = max(len(live_a), len(live_b))
-    table, same = np.zeros((padded, padded)), np.zeros((padded, padded), dtype=bool)
+    table = np.zeros((padded, padded))
     table[: len(live_a), : len(live_b)] = score[np.ix_(live_a, live_b)]
-    same[: len(live_a), : len(live_b)] = live_a[:, None] == live_b
-    best = solve(table)
-    if stable:
-        best = _keep_in_place(table, same, best)
+    at = np.full(n, -1)
+    at[live_b] = np.arange(len(live_b))
+    home = np.full(padded, -1)
+    home[: len(live_a)] = at[live_a]
+    best = _best(table, home, stable)
     perm = np.full(n, -1, dtype=np.int64)
     rows = np.flatnonzero(best[: len(live_a)] < len(live_b))
     perm[live_a[rows]] = live_b[best[rows]]
@@ -48,36 +55,16 @@ def assign(
 
 
 def solve(score: FloatArray) -> IntArray:
-    """The optimal columns of a finite square table, with ties as scipy leaves them."""
-    from scipy.optimize import linear_sum_assignment
-
-    return np.asarray(linear_sum_assignment(score, maximize=True)[1], dtype=np.int64)
+    """An optimal assignment of a finite square table, whichever: where its value alone is asked for."""
+    return _best(score, np.full(len(score), -1), False)
 
 
-def _keep_in_place(table: FloatArray, same: BoolArray, best: IntArray) -> IntArray:
-    """An assignment as good as `best` with as many units in place (`same`) as ties allow.
-
-    A second solution, of the table with a small bonus on units that stay, differs from `best` by disjoint
-    cycles. A cycle is taken over only if it loses nothing of the true score, summed without rounding; so the
-    bonus can never change the optimum, whatever its size.
-    """
-    bonus = 2.0**-36 * float(np.abs(table).max(initial=0)) or 1.0
-    other = solve(table + bonus * same)
-    back = np.argsort(best)  # row that `best` gives each column
-    result: IntArray = best.copy()
-    seen = other == best
-    for start in np.flatnonzero(~seen):
-        cycle = []
-        row = int(start)
-        while not seen[row]:
-            seen[row] = True
-            cycle.append(row)
-            row = int(back[other[row]])
-        old, new = table[cycle, best[cycle]], table[cycle, other[cycle]]
-        gained = int(same[cycle, other[cycle]].sum()) - int(same[cycle, best[cycle]].sum())
-        if cycle and gained > 0 and math.fsum([*new, *-old]) >= 0:
-            result[cycle] = other[cycle]
-    return result
+def _best(table: FloatArray, home: IntArray, stable: bool) -> IntArray:
+    """The optimum. home: (n,), the column at which each row stays, or -1."""
+    solution = certified(table) if len(table) >= LARGE else None
+    if solution is not None:
+        return settled(table, home, solution, stable)
+    return in_place(table, home) if stable else dense(table)
 
 
 def _fill(perm: IntArray) -> IntArray:
@@ -95,9 +82,10 @@ def _check(score: FloatArray) -> None:
             f"a score of shape {score.shape} cannot be assigned one to one: it must be square. "
             "Do both models have the same widths?"
         )
+    if math.isfinite(float(score.max(initial=0)) - float(score.min(initial=0))) or np.isfinite(score).all():
+        return
     bad = np.argwhere(~np.isfinite(score))
-    if len(bad):
-        raise MatchError(
-            f"score[{bad[0][0]}, {bad[0][1]}] is {score[tuple(bad[0])]} ({len(bad)} of {score.size} are not "
-            "finite): the assignment would be meaningless. Calibrate again; constant channels score 0."
-        )
+    raise MatchError(
+        f"score[{bad[0][0]}, {bad[0][1]}] is {score[tuple(bad[0])]} ({len(bad)} of {score.size} are not "
+        "finite): the assignment would be meaningless. Calibrate again; constant channels score 0."
+    )
