@@ -227,7 +227,7 @@ def refuse_twice(checkpoint: Checkpoint, step: Applied) -> None:
 def refuse_nonfinite(key: str, tensor: Any, whose: str) -> None:
     """Refuse NaN and infinity in a torch tensor or an array. Raises FileError."""
     if isinstance(tensor, torch.Tensor):
-        if tensor.is_meta or not (tensor.is_floating_point() or tensor.is_complex()):
+        if tensor.is_meta or not (tensor.is_floating_point() or tensor.is_complex()) or _sum_is_finite(tensor):
             return
         wide = tensor.float() if tensor.element_size() == 1 else tensor  # float8 has no test of its own
         count = tensor.numel() - int(torch.isfinite(wide).sum())
@@ -235,6 +235,14 @@ def refuse_nonfinite(key: str, tensor: Any, whose: str) -> None:
         count = 0 if _is_integer(tensor.dtype) else int((~np.isfinite(tensor)).sum())
     if count:
         raise FileError(f"{key}: {count:,} of {math.prod(tensor.shape):,} values are NaN or inf in {whose}.")
+
+
+def _sum_is_finite(tensor: torch.Tensor) -> bool:
+    """Then all of its values are: NaN and infinity stay in every sum. Ten times as fast as a test of each."""
+    if tensor.element_size() == 1:  # float8 has no sum
+        return False
+    wide = torch.float32 if tensor.element_size() == 2 else tensor.dtype
+    return bool(torch.isfinite(tensor.sum(dtype=wide)))
 
 
 def _storage(tensor: Any) -> tuple[Any, ...]:
