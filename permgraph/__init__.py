@@ -143,6 +143,7 @@ def calibrate(
     save_every: float = 60.0,
     progress: Callable[[int], None] | None = None,
     inputs: Callable[[Any], Any] | str | int | None = None,
+    stride: int = 1,
 ) -> Moments:
     """Moments of both models' activations over the batches: sums, squares and products of the units of every
     group of the plan. Batch and time positions are samples. Activations are not stored.
@@ -157,6 +158,8 @@ def calibrate(
         save_every: seconds between checkpoints.
         progress: called with the number of batches done.
         inputs: picks the inputs of a batch that holds more: a function of the batch, a key or an index.
+        stride: of the frames of front-end convolutions, hundreds to a thousand a second and much alike, count every
+            so many-th only. 1 counts all.
 
     Raises:
         MatchError: what of a batch is input cannot be told, a model takes another path at an input's length, A and B give different frames, or the
@@ -175,6 +178,7 @@ def calibrate(
         save_every=save_every,
         progress=progress,
         inputs=inputs,
+        stride=stride,
     )
 
 

@@ -14,8 +14,11 @@ from permgraph.ir.sums import Sums
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHUNK = 512  # samples per float32 product: its rounding grows with √CHUNK, the float64 sums cost 1/CHUNK
+CHUNK = 512  # samples that are centred and multiplied together, in float32: rounding grows with their number
+FOLD = 4096  # samples whose chunks are added in float32 before the sum goes to float64, which costs 1/FOLD
+NARROW = 64  # units of a probe whose products are float64 throughout: small ones cost nothing, and are summed one by one
 ROWS = 256  # rows of a product widened to float64 at a time: more would leave the cache, six times slower
+SMALL, LARGE = 1e-24, 1e30  # squares of float32 numbers beyond these leave its range
 
 
 class MomentsBuilder:
@@ -80,7 +83,7 @@ class MomentsBuilder:
 
 
 class _Running:
-    """The running sums of one probe, torch float64."""
+    """The running sums of one probe, torch float64; products of the last samples wait in float32."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -88,40 +91,71 @@ class _Running:
         self.a: Sums | None = None
         self.b: Sums | None = None
         self.product: Tensor | None = None
+        self.waiting: Tensor | None = None  # Σ of products in float32, of `count` samples
+        self.count = 0
+        self.steps: list[tuple[Tensor, Tensor]] = []  # what moves these to the common shift: left · right
 
     def add(self, a: Tensor, b: Tensor, slots: int) -> bool:
         a, b = _by_slot(a, slots), _by_slot(b, slots)
         samples = a.shape[1]
         if samples == 0:
             return True
-        if not all(float(x.abs().amax()) < math.inf for x in (a, b)):
+        chunks = [slice(start, start + CHUNK) for start in range(0, samples, CHUNK)]
+        centres = [[x[:, at].mean(dim=1) for at in chunks] for x in (a, b)]
+        if not all(_is_finite(x, means) for x, means in zip((a, b), centres, strict=True)):
             self.excluded += samples
             return False
-        for start in range(0, samples, CHUNK):
-            self._chunk(a[:, start : start + CHUNK], b[:, start : start + CHUNK])
+        for at, of_a, of_b in zip(chunks, *centres, strict=True):
+            self._chunk(_centred(a[:, at], of_a), _centred(b[:, at], of_b))
         return True
 
-    def _chunk(self, a: Tensor, b: Tensor) -> None:
-        """Sums about the chunk's own mean, in float32, moved to the common shift in float64."""
+    def _chunk(self, one: tuple[Tensor, Sums], other: tuple[Tensor, Sums]) -> None:
+        """Sums about the chunk's own mean, moved to the common shift in float64."""
         import torch
 
-        a, of_a = _centred(a)
-        b, of_b = _centred(b)
-        dtype = torch.promote_types(a.dtype, b.dtype)
-        product = torch.bmm(a.to(dtype).transpose(1, 2), b.to(dtype))
-        if self.a is None or self.b is None or self.product is None:
-            self.a, self.b, self.product = of_a, of_b, product.double()
-            return
-        for start in range(0, product.shape[1], ROWS):
-            self.product[:, start : start + ROWS] += product[:, start : start + ROWS]
-        moved = of_a.about(self.a.shift)
-        left = torch.stack([of_a.shift - self.a.shift, moved.sum], dim=2)
-        right = torch.stack([of_b.sum, of_b.shift - self.b.shift], dim=1)
-        self.product.baddbmm_(left, right)
-        self.a, self.b = self.a + moved, self.b + of_b
+        (a, of_a), (b, of_b) = one, other
+        if self.a is None or self.b is None:
+            empty = of_a.sum.new_zeros(a.shape[0], a.shape[2], b.shape[2])
+            self.a, self.b, self.product = of_a, of_b, empty
+        else:
+            moved = of_a.about(self.a.shift)
+            left = torch.stack([of_a.shift - self.a.shift, moved.sum], 2)
+            self.steps.append((left, torch.stack([of_b.sum, of_b.shift - self.b.shift], 1)))
+            self.a, self.b = self.a + moved, self.b + of_b
+        self._multiply(a, b)
+
+    def _multiply(self, a: Tensor, b: Tensor) -> None:
+        """Add the products of centred samples."""
+        import torch
+
+        assert self.product is not None
+        if torch.float64 in (a.dtype, b.dtype) or min(a.shape[2], b.shape[2]) < NARROW:
+            self.product.baddbmm_(a.double().transpose(1, 2), b.double())
+        elif self.waiting is None:
+            self.waiting = torch.bmm(a.transpose(1, 2), b)
+        else:
+            self.waiting.baddbmm_(a.transpose(1, 2), b)
+        self.count += a.shape[1]
+        if self.count >= FOLD:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Everything that waits goes into the float64 product."""
+        import torch
+
+        assert self.product is not None
+        if self.waiting is not None:
+            for start in range(0, self.product.shape[1], ROWS):
+                self.product[:, start : start + ROWS] += self.waiting[:, start : start + ROWS]
+            self.waiting.zero_()
+        if self.steps:
+            left, right = zip(*self.steps, strict=True)
+            self.product.baddbmm_(torch.cat(left, dim=2), torch.cat(right, dim=1))
+        self.steps, self.count = [], 0
 
     def freeze(self) -> ProbeMoments:
         assert self.a is not None and self.b is not None and self.product is not None
+        self._fold()
         return ProbeMoments(self.layout, _numpy(self.a), _numpy(self.b), _array(self.product), self.excluded)
 
 
@@ -149,20 +183,38 @@ def _by_slot(x: Tensor, slots: int) -> Tensor:
     return x.reshape(len(x), -1, slots).permute(2, 0, 1)
 
 
-def _centred(x: Tensor) -> tuple[Tensor, Sums]:
-    """x (m, samples, U) less its mean (rounded to x's dtype), and the sums of x about that mean.
+def _is_finite(x: Tensor, means: list[Tensor]) -> bool:
+    """Whether no value is NaN or infinite: those stay in a mean, which may also leave the range by itself."""
+    return all(math.isfinite(float(mean.sum())) for mean in means) or float(x.abs().amax()) < math.inf
+
+
+def _centred(x: Tensor, centre: Tensor) -> tuple[Tensor, Sums]:
+    """x (m, samples, U) less about its mean, and the sums of x about that.
 
     The result is float64 where its products would leave the range of float32.
     """
+    if not math.isfinite(float(centre.sum())):
+        x, centre = x.double(), x.mean(dim=1, dtype=centre.double().dtype)
+    x = x - centre[:, None, :]
+    total, square = x.sum(dim=1).double(), (x * x).sum(dim=1).double()
+    large = float(square.amax()) / x.shape[1]
+    if x.element_size() == 4 and large and not SMALL < large < LARGE:
+        x = x.double()
+        total, square = x.sum(dim=1), (x * x).sum(dim=1)
+    elif x.element_size() == 4:
+        square = _small_too(x, square)
+    return x, Sums(x.shape[1], centre.double(), total, square)
+
+
+def _small_too(x: Tensor, square: Tensor) -> Tensor:
+    """The sums of squares, anew in float64 of channels whose squares float32 does not hold."""
     import torch
 
-    centre = x.mean(dim=1, dtype=torch.float64).to(x.dtype)
-    x = x - centre[:, None, :]
-    spread = float(x.abs().amax())
-    if x.dtype == torch.float32 and spread and not 1e-12 < spread < 1e15:
-        x = x.double()
-    total, square = (y.sum(dim=1, dtype=torch.float64) for y in (x, x * x))
-    return x, Sums(x.shape[1], centre.double(), total, square)
+    few = square < SMALL
+    if bool(few.any()):
+        for slot, unit in torch.nonzero(few & (x != 0).any(dim=1)).tolist():
+            square[slot, unit] = (x[slot, :, unit].double() ** 2).sum()
+    return square
 
 
 def _numpy(sums: Sums) -> Sums:

@@ -11,7 +11,9 @@ from typing import Any
 
 from permgraph.errors import MatchError
 from permgraph.ir.plan import Plan
+from permgraph.ir.spec import Probe
 from permgraph.ir.trace import Node, Trace
+from permgraph.matching.accumulation import NARROW
 from permgraph.matching.probes import choose_probes, layout_of
 
 WIDE, SINGLE = 8, 4  # bytes of a float64, of a float32
@@ -30,6 +32,7 @@ class Memory:
     moments      sums, squares and products of the units of all probes
     activations  of a batch, where its shape is known before the start; else None
     largest      the probe whose moments are largest
+    waiting      products of the last samples, in float32 before they go to the moments
     available    bytes that this process may still take; None where the system does not say
     """
 
@@ -38,10 +41,11 @@ class Memory:
     activations: int | None
     largest: str
     available: int | None
+    waiting: int = 0
 
     @property
     def total(self) -> int:
-        return self.models + self.moments + (self.activations or 0)
+        return self.models + self.moments + self.waiting + (self.activations or 0)
 
     @property
     def scarce(self) -> bool:
@@ -56,12 +60,12 @@ class Memory:
             else f"activations of a batch {size(self.activations)}"
         )
         held = "" if self.available is None else f"; {size(self.available)} are available"
-        parts = f"both models {size(self.models)}, moments {size(self.moments)}, {batch}"
+        parts = f"both models {size(self.models)}, moments {size(self.moments + self.waiting)}, {batch}"
         return f"Calibration needs about {size(self.total)} of memory ({parts}){held}."
 
     def refuse(self) -> None:
         """Raises MatchError where models and moments alone, which are known exactly, do not fit."""
-        if self.available is not None and self.models + self.moments > self.available:
+        if self.available is not None and self.models + self.moments + self.waiting > self.available:
             raise MatchError(
                 f"{self.text()} Give fewer groups at a time (-g, -x): the largest moments are those of {self.largest}."
             )
@@ -80,11 +84,13 @@ def needed(
     inputs      numbers in the first argument of a batch; None when that is not known
     checkpoint  whether moments are saved on the way
     """
-    moments = {key: _moments(plan, key) for key in choose_probes(plan)}
+    probes = choose_probes(plan)
+    moments = {key: _moments(plan, key) for key in probes}
+    waiting = sum(_waiting(plan, probe) for probe in probes.values())
     total = sum(moments.values()) * (SAVING if checkpoint else 1)
     largest = max(moments, key=lambda key: moments[key], default="")
     batch = None if inputs is None else _activations(plan, trace, inputs)
-    return Memory(SINGLE * weights, total, batch, largest.partition(" ")[0], available())
+    return Memory(SINGLE * weights, total, batch, largest.partition(" ")[0], available(), waiting)
 
 
 def _moments(plan: Plan, key: str) -> int:
@@ -93,6 +99,12 @@ def _moments(plan: Plan, key: str) -> int:
     units = layout_of(plan.spec, probe).units
     slots = max(1, math.prod(probe.positions.shape) // units)
     return WIDE * slots * (units * units + 6 * units)
+
+
+def _waiting(plan: Plan, probe: Probe) -> int:
+    """float32: the products of all pairs of units, where they are not so few that they are float64 throughout."""
+    units = layout_of(plan.spec, probe).units
+    return 0 if units < NARROW else SINGLE * units * math.prod(probe.positions.shape)
 
 
 def _activations(plan: Plan, trace: Trace, inputs: int) -> int:

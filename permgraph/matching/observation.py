@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from copy import copy
 from typing import Any
 
 import torch
@@ -30,10 +31,13 @@ class Runner:
         self.program, self.trace, self.names = found.program, found.trace, found.names
         if self.program is None:
             return
-        state = dict(model.named_parameters(remove_duplicate=False)) | dict(
-            model.named_buffers(remove_duplicate=False)
-        )
-        self.state = {**self.program.state_dict, **self.program.constants, **state}
+        self.state = {**self.program.state_dict, **self.program.constants, **_state_of(model)}
+
+    def of(self, model: nn.Module) -> Runner:
+        """The same export with another model's weights; the caller knows that it is built alike."""
+        other = copy(self)
+        other.model, other.state = model, {**self.state, **_state_of(model)}
+        return other
 
     def __call__(
         self, args: tuple[Any, ...], wanted: Iterable[str], kwargs: dict[str, Any] | None = None
@@ -54,6 +58,12 @@ class Runner:
         with torch.no_grad(), suppress(_Done):
             observer.run(*inputs, enable_io_processing=False)
         return observer.watch.seen
+
+
+def _state_of(model: nn.Module) -> dict[str, Tensor]:
+    return dict(model.named_parameters(remove_duplicate=False)) | dict(
+        model.named_buffers(remove_duplicate=False)
+    )
 
 
 class _Done(Exception):

@@ -33,6 +33,11 @@ def layout_of(spec: PermSpec, probe: Probe) -> Layout:
     return Layout(probe.layout, tuple(spec.by_name[name].size for name in probe.layout))
 
 
+def in_front_end(spec: PermSpec, probe: Probe) -> bool:
+    """Whether a probe sees channels of convolutions alone."""
+    return all(spec.by_name[name].role.partition("/")[0] == "cnn" for name in probe.layout)
+
+
 def unobserved(spec: PermSpec) -> list[str]:
     """Groups whose units no activation holds: they cannot be matched from activations."""
     held = {name for group in spec.groups for probe in group.probes for name in probe.layout}

@@ -227,7 +227,11 @@ def refuse_twice(checkpoint: Checkpoint, step: Applied) -> None:
 def refuse_nonfinite(key: str, tensor: Any, whose: str) -> None:
     """Refuse NaN and infinity in a torch tensor or an array. Raises FileError."""
     if isinstance(tensor, torch.Tensor):
-        if tensor.is_meta or not (tensor.is_floating_point() or tensor.is_complex()) or _sum_is_finite(tensor):
+        if (
+            tensor.is_meta
+            or not (tensor.is_floating_point() or tensor.is_complex())
+            or _sum_is_finite(tensor)
+        ):
             return
         wide = tensor.float() if tensor.element_size() == 1 else tensor  # float8 has no test of its own
         count = tensor.numel() - int(torch.isfinite(wide).sum())

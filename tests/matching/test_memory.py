@@ -102,7 +102,7 @@ def test_the_command_tells_before_it_starts(
     said = run(*command, "-o", tmp_path / "p.safetensors", "--json")
     assert said.code == 0, said.err
     told: dict[str, Any] = json.loads(said.out)["memory"]
-    assert told["total"] == told["models"] + told["moments"] + told["activations"]
+    assert told["total"] == told["models"] + told["moments"] + told["waiting"] + told["activations"]
     assert said.err.startswith("Calibration needs about ")
 
     def observed(*args: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 from permgraph.errors import FileError, MatchError
 from permgraph.ir.moments import Layout, Moments, ProbeMoments
 from permgraph.ir.plan import Origin
+from permgraph.matching import accumulation
 from permgraph.matching.accumulation import MomentsBuilder
 
 KEY = "ffn.0"
@@ -50,6 +51,34 @@ def pair(n=3000, units=7, other=7, offset=0.0, drift=0.0, seed=0):
 def test_correlation_is_exact_far_from_zero(offset, drift, cuts):
     a, b = pair(n=9000, offset=offset, drift=drift)
     assert np.abs(build(a, b, cuts).correlation() - exact(a, b)).max() < 1e-6
+
+
+KINDS = {
+    "normal": lambda x: x,
+    "ReLU, mostly 0": lambda x: np.maximum(x - 0.8, 0),
+    "few values": lambda x: np.round(x * 8) / 8 + 30,
+    "spikes": lambda x: (x > 1.6) * 1.0,
+    "far from 0": lambda x: x + 1e4,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("units", [7, 80])
+def test_equal_addends_do_not_round_in_one_direction(kind, units):
+    """Sums in float32 drift where the same product comes again and again: short ones, and float64 for few units."""
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((9000, units))
+    b = 0.6 * a + 0.8 * rng.standard_normal(a.shape)
+    a, b = (KINDS[kind](x).astype(np.float32) for x in (a, b))
+    for one, other in ((a, b), (a, a)):
+        assert np.abs(build(one, other, (5000,)).correlation() - exact(one, other)).max() < 1e-6
+
+
+def test_such_a_drift_would_be_caught(monkeypatch):
+    monkeypatch.setattr(accumulation, "NARROW", 0)
+    monkeypatch.setattr(accumulation, "CHUNK", 4096)
+    a = (np.random.default_rng(0).standard_normal((9000, 7)) > 1.6).astype(np.float32)
+    assert np.abs(build(a, a).correlation() - exact(a, a)).max() > 1e-6
 
 
 def test_naive_sums_fail_where_the_moments_hold():

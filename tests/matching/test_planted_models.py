@@ -93,7 +93,7 @@ def test_every_group_of_every_other_network(name: str) -> None:
     plan = pg.plan(pg.infer(pg.trace(model, inputs)))
     assert not unobserved(plan.spec)
     other, answer = planted(model, plan)
-    found = match(plan, calibrate(plan, model, other, [(x, x) for x in more(inputs, 4)]))
+    found = match(plan, calibrate(plan, model, other, [pg.Pair(x, x) for x in more(inputs, 4)]))
     for group, row in found.report["groups"].items():
         assert (found[group] != answer[group]).sum() <= row["dead_a"], group
 

@@ -1,0 +1,191 @@
+"""Observers: both models on one batch, and the activations of every probe, row by row the same sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
+
+from permgraph.errors import MatchError
+from permgraph.frontend.batches import Call, Inputs, call_for, sides
+from permgraph.ir.plan import Plan
+from permgraph.ir.spec import PermSpec, Probe
+from permgraph.matching.built_alike import alike
+from permgraph.matching.observation import Runner
+from permgraph.matching.probes import choose_probes, in_front_end
+from permgraph.planning.modes import with_mode
+from permgraph.symmetry.infer import infer
+
+RUNNERS = 4  # exports kept per model: inputs come sorted by length, so an old shape does not come again
+
+Prepared = tuple[Runner, dict[str, Probe]]
+
+
+class Observers:
+    """Both models, exported anew for every input shape, and the probes of the plan in each export."""
+
+    def __init__(
+        self, plan: Plan, model_a: nn.Module, model_b: nn.Module, inputs: Inputs = None, stride: int = 1
+    ) -> None:
+        """stride: of the samples of front-end convolutions, every how many-th is seen."""
+        self.plan, self.models, self.inputs = plan, (model_a, model_b), inputs
+        self.wanted = choose_probes(plan)
+        self.strides = {key: stride if in_front_end(plan.spec, p) else 1 for key, p in self.wanted.items()}
+        self._alike = alike(model_a, model_b)
+        self._prepared: tuple[dict[Any, Prepared | None], ...] = ({}, {})
+
+    def observe(self, batch: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """(key, activations of A, of B), each (samples, units · slots), row by row the same sample.
+
+        Some networks flatten clips and heads into one axis; then units are no longer told from clips, and the
+        batch is run clip by clip.
+        """
+        yield from self._observe(*map(self._call, range(2), sides(batch, self.inputs)))
+
+    def _observe(self, *calls: Call) -> Iterator[tuple[str, Tensor, Tensor]]:
+        prepared = [self._prepare(side, call) for side, call in enumerate(calls)]
+        if any(one is None for one in prepared):
+            for pair in zip(*map(_clips, calls), strict=True):
+                yield from self._observe(*pair)
+            return
+        found = self._side_by_side([one for one in prepared if one is not None], calls)
+        for key in self.wanted:
+            # turn by turn, as far as both models go; none where one took a branch and the other did not
+            step = self.strides[key]
+            turns = [
+                _aligned(key, a, b, step) for a, b in zip(found[0].pop(key), found[1].pop(key), strict=False)
+            ]
+            if len(turns) == 1:
+                yield key, *turns[0]
+            elif turns:
+                yield key, torch.cat([a for a, _ in turns]), torch.cat([b for _, b in turns])
+
+    def _side_by_side(
+        self, prepared: Sequence[Prepared], calls: Sequence[Call]
+    ) -> list[dict[str, list[Tensor]]]:
+        """What each model computes; on CPUs both at a time, each with half of the threads that torch may use."""
+        threads = torch.get_num_threads()
+        on_cpu = all(t.device.type == "cpu" for t in tree_leaves(calls) if isinstance(t, Tensor))
+        exported = all(runner.program is not None for runner, _ in prepared)
+        if (
+            threads < 2 or not on_cpu or not exported or torch.is_autocast_enabled("cpu")
+        ):  # of this thread alone
+            return [_results(one, call) for one, call in zip(prepared, calls, strict=True)]
+        with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(threads // 2,)) as pool:
+            try:
+                return list(pool.map(_results, prepared, calls))
+            finally:
+                torch.set_num_threads(threads)
+
+    def _call(self, side: int, value: Any) -> Call:
+        """The arguments of one model's forward, on its device."""
+        device = next((p.device for p in self.models[side].parameters()), torch.device("cpu"))
+        call: Call = tree_map_only(Tensor, lambda t: t.to(device), call_for(self.models[side], value))
+        return call
+
+    def _prepare(self, side: int, call: Call) -> Prepared | None:
+        """The model as exported for inputs like these; None when they must be run one at a time."""
+        values, layout = tree_flatten(call)
+        shapes = str(layout), tuple(tuple(a.shape) if isinstance(a, Tensor) else a for a in values)
+        known = self._prepared[side]
+        if shapes not in known:
+            while len(known) >= RUNNERS:
+                del known[next(iter(known))]
+            known[shapes] = self._shared(side, shapes) or self._export(self.models[side], call)
+        return known[shapes]
+
+    def _shared(self, side: int, shapes: Any) -> Prepared | None:
+        """The other model's export with this one's weights, where both are built alike."""
+        other = self._prepared[1 - side].get(shapes) if self._alike else None
+        if other is None or other[0].program is None:
+            return None
+        return other[0].of(self.models[side]), other[1]
+
+    def _export(self, model: nn.Module, call: Call) -> Prepared | None:
+        runner = Runner(model, *call)
+        plan = _same_selection(self.plan, infer(runner.trace, self.plan.spec.free_output))
+        # keys name nodes, and nodes may be numbered differently at another length: pair them up in order
+        here = list(choose_probes(plan).values())
+        if _groups(plan.spec) == _groups(self.plan.spec) and _alike(here, list(self.wanted.values())):
+            return runner, dict(zip(self.wanted, here, strict=True))
+        if len(_clips(call)) > 1:
+            return None
+        shape = ", ".join(str(tuple(t.shape)) for t in tree_leaves(call) if isinstance(t, Tensor))
+        raise MatchError(
+            f"with inputs of shape {shape} the network has other groups than in the plan. The plan is for another "
+            "architecture, or the network takes another path at this length: trace it with an input like this."
+        )
+
+
+def _results(prepared: Prepared, call: Call) -> dict[str, list[Tensor]]:
+    """Key → activations with units last, (*sample dims, units · slots), for each time that they were computed."""
+    runner, probes = prepared
+    args, kwargs = call
+    results = runner(args, {n for p in probes.values() for n in p.nodes}, kwargs)
+    return {
+        key: [_columns(turn, p) for turn in zip(*(results.get(n, ()) for n in p.nodes), strict=False)]
+        for key, p in probes.items()
+    }
+
+
+def _clips(call: Call) -> list[Call]:
+    """The inputs one at a time: slices of every tensor along its first dim, where they all have that many."""
+    sizes = {t.shape[0] for t in tree_leaves(call) if isinstance(t, Tensor) and t.dim()}
+    count = sizes.pop() if len(sizes) == 1 else 1
+    return [_clip(call, i) for i in range(count)]
+
+
+def _clip(call: Call, at: int) -> Call:
+    one: Call = tree_map_only(Tensor, lambda t: t[at : at + 1] if t.dim() else t, call)
+    return one
+
+
+def _alike(here: list[Probe], wanted: list[Probe]) -> bool:
+    """Whether two lists of probes see the same units in as many columns."""
+    return [(p.layout, p.when, p.positions.shape) for p in here] == [
+        (p.layout, p.when, p.positions.shape) for p in wanted
+    ]
+
+
+def _same_selection(plan: Plan, spec: PermSpec) -> Plan:
+    base = tuple(dict.fromkeys(name.partition("@")[0] for name in plan.selected))
+    same = Plan(spec, tuple(n for n in base if n in spec.by_name), selection=plan.selection, taps=plan.taps)
+    return with_mode(same, plan.mode)
+
+
+def _groups(spec: PermSpec) -> list[tuple[str, int, tuple[str, ...]]]:
+    return [(g.name, g.size, g.ancestors) for g in spec.groups]
+
+
+def _columns(results: Sequence[Tensor], probe: Probe) -> Tensor:
+    """Units last: (*sample dims, units · slots), in the layout's order; a view where they lie so already."""
+    rest = [d for d in range(results[0].dim()) if d not in probe.dims]
+    flat = [r.permute(*rest, *probe.dims).flatten(len(rest)) for r in results]
+    whole = flat[0] if len(flat) == 1 else torch.cat(flat, -1)
+    positions = probe.positions.array().reshape(-1)
+    start = int(positions[0]) if len(positions) else 0
+    if np.array_equal(positions, np.arange(start, start + len(positions))):
+        return whole[..., start : start + len(positions)]
+    return whole.index_select(-1, torch.from_numpy(positions).to(whole.device))
+
+
+def _aligned(key: str, a: Tensor, b: Tensor, stride: int = 1) -> tuple[Tensor, Tensor]:
+    """Sample dims of B brought to A's: where A and B have different frame rates, the nearest frame in time."""
+    if a.dim() != b.dim():
+        raise MatchError(
+            f"{key}: A gives {tuple(a.shape)}, B {tuple(b.shape)}: not the same kind of activation."
+        )
+    for dim, (n, m) in enumerate(zip(a.shape[:-1], b.shape[:-1], strict=True)):
+        if n != m:
+            if dim == 0 and a.dim() > 2:
+                raise MatchError(f"{key}: {n} clips for A and {m} for B in one batch.")
+            nearest = ((torch.arange(n, device=b.device) + 0.5) * m / n).long().clamp(max=m - 1)
+            b = b.index_select(dim, nearest)
+    if stride > 1 and a.dim() > 2:  # the last sample dim is time
+        a, b = a[..., ::stride, :], b[..., ::stride, :]
+    return a.flatten(0, -2), b.flatten(0, -2)
