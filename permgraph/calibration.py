@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from permgraph.inputs.audio import AudioPairs, Receiver
     from permgraph.ir.moments import Moments
     from permgraph.matching.memory import Memory
+    from permgraph.matching.shards import Shard
     from permgraph.weights.encoder import Encoder
 
 USUAL = 5.0  # seconds of a clip
@@ -35,6 +36,9 @@ class Calibration:
     allow_empty  let a source of audio give no clip
     text      instead of audio: text files, one sample a line, read with A's tokenizer; clips: at most so many lines
     images    instead of audio: folders, globs, files, prepared by the image processor of each model; clips: at most so many
+    stride    of the frames of front-end convolutions, every how many-th counts
+    device    where models run and sums are taken: cpu, auto, cuda:0, or one for A and one for B
+    shard     the part of the data that is used; None for all
     """
 
     audio: tuple[str, ...] = ()
@@ -47,6 +51,9 @@ class Calibration:
     text: tuple[str, ...] = ()
     allow_empty: bool = False
     images: tuple[str, ...] = ()
+    stride: int = 1
+    device: str = "cpu"
+    shard: Shard | None = None
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -114,7 +121,9 @@ def calibrate_on(
     Raises MatchError where that is more than there is.
     """
     from permgraph.matching.calibration import calibrate
+    from permgraph.matching.devices import devices
 
+    places = devices(calibration.device)
     with (bar or silent)("reading headers") as step:
         pairs = batches_for(a, b, calibration, step)
     memory = memory_for(a, b, plan, None if calibration.data else pairs, checkpoint is not None)
@@ -124,20 +133,41 @@ def calibrate_on(
         say(
             "Warning: that is more than is available. A smaller --batch, or fewer groups at a time, need less."
         )
-    if isinstance(pairs, Batches):
-        told: Any = pairs.identity
-    else:
-        told = [repr(pairs.a), repr(pairs.b), [[str(c.source), c.start, c.frames] for c in pairs.clips]]
-    data = hashlib.sha256(json.dumps([told, str(a.path), str(b.path)]).encode()).hexdigest()[:16]
+    data = _identity(a, b, pairs)
+    shard, batches = calibration.shard, pairs
+    if shard is not None and isinstance(pairs, Batches):
+        batches = Batches(
+            lambda: shard.each(pairs), pairs.identity, pairs.notes, -(-pairs.total // shard.count)
+        )
+    elif shard is not None and not isinstance(pairs, Batches):
+        pairs.clips = shard.of(pairs.clips)
     with (bar or silent)("calibrating") as step:
-        pairs.progress = step
-        step(0, pairs.total)
-        moments = calibrate(plan, a.module(), b.module(), pairs, checkpoint=checkpoint, data=data)
+        batches.progress = step
+        step(0, batches.total)
+        moments = calibrate(
+            plan,
+            a.module().to(places[0]),
+            b.module().to(places[1]),
+            batches,
+            checkpoint=checkpoint,
+            data=data,
+            stride=calibration.stride,
+            shard=shard,
+        )
     if isinstance(pairs, Batches):
         named = list(pairs.notes) or [Path(p).name for p in calibration.named]
         return Calibrated(moments, pairs.notes, {"data": named}, memory)
     used = {"seconds": pairs.seconds, "sources": pairs.report.to_json()["sources"]}
     return Calibrated(moments, (*_notes(a, b, pairs), *pairs.report.notes()), used, memory)
+
+
+def _identity(a: Encoder, b: Encoder, pairs: AudioPairs | Batches) -> str:
+    """What tells these data from others: all of them, whatever the shard."""
+    if isinstance(pairs, Batches):
+        told: Any = pairs.identity
+    else:
+        told = [repr(pairs.a), repr(pairs.b), [[str(c.source), c.start, c.frames] for c in pairs.clips]]
+    return hashlib.sha256(json.dumps([told, str(a.path), str(b.path)]).encode()).hexdigest()[:16]
 
 
 def memory_for(

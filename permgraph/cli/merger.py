@@ -1,17 +1,16 @@
-"""Verbs of the merger: match, merge, report, demo."""
+"""Verbs of the merger: merge, report, demo."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from permgraph.cli.app import app
-from permgraph.cli.early import planned_before, refuse_checkpoint, refuse_foreign, refuse_merged
+from permgraph.cli.early import planned_before, refuse_checkpoint, refuse_merged
 from permgraph.cli.options import (
     AllowEmpty,
     AudioArg,
@@ -20,6 +19,7 @@ from permgraph.cli.options import (
     Class,
     Clips,
     Data,
+    Device,
     Exclude,
     Images,
     IntegersOfA,
@@ -32,81 +32,15 @@ from permgraph.cli.options import (
     Parametrized,
     Seconds,
     State,
+    Stride,
     Text,
     Where,
 )
-from permgraph.cli.shared import calibration_of, next_step, pair_of, print_json, say
+from permgraph.cli.shared import calibration_of, next_step, pair_of, print_json, print_written, say
 from permgraph.errors import UsageError
 
 if TYPE_CHECKING:
-    from permgraph.pipeline import Aligned
-
-
-@app.command()
-def match(
-    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file.")],
-    a: Annotated[Path, typer.Option("--a", help="Model A, the reference.")],
-    b: Annotated[Path, typer.Option("--b", help="Model B, to be aligned to A.")],
-    audio: AudioArg = [],  # noqa: B006
-    data: Data = "",
-    text: Text = [],  # noqa: B006
-    images: Images = [],  # noqa: B006
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the permutations.")] = Path(
-        "perms.safetensors"
-    ),
-    matcher: Matcher = "correlation",
-    seconds: Seconds = None,
-    clips: Clips = 200,
-    batch: Batch = 4,
-    max_bad: MaxBad = 0.01,
-    where: Where = [],  # noqa: B006
-    seed: Annotated[int, typer.Option(help="Of the random matcher and the shuffled baseline.")] = 0,
-    checkpoint: Checkpoint = None,
-    per_model_rate: Annotated[
-        bool, typer.Option("--per-model-rate", help="Let A and B have different sampling rates.")
-    ] = False,
-    state: State = "",
-    allow_empty: AllowEmpty = False,
-    model_class: Class = "",
-    json_: Json = False,
-) -> None:
-    """Match B's units to A's on calibration data."""
-    from permgraph.cli.progress import progress_bar
-    from permgraph.ir.plan import Plan
-    from permgraph.pipeline import align, refuse_unmatchable
-    from permgraph.reporting.card import matching_text
-
-    plan = Plan.load(plan_file)
-    calibration = calibration_of(
-        audio, seconds, clips, batch, max_bad, where, data, text, images, allow_empty
-    )
-    refuse_foreign(out, plan_file, a, b)
-    refuse_unmatchable(plan, calibration, matcher)
-    refuse_checkpoint(checkpoint, plan, a, b, plan_file, out)
-    one, other = pair_of(a, b, per_model_rate, state, model_class, plan)
-    done = align(
-        one,
-        other,
-        plan,
-        calibration,
-        matcher=matcher,
-        seed=seed,
-        checkpoint=checkpoint,
-        bar=progress_bar,
-        keep=out,
-        say=say,
-    )
-    done.perms.save(out)
-    if json_:
-        _print_json([out], done, done.notes)
-    else:
-        print(matching_text(done.perms.report))
-    for note in done.notes:
-        say(note)
-    typed = {"--state": state, "--class": model_class}
-    options = ["--per-model-rate"] * per_model_rate + [x for pair in typed.items() if pair[1] for x in pair]
-    following = next_step("merge", a, b, "--plan", plan_file, "--perms", out, *options, "-o", "MERGED")
-    say(f"Permutations written to {out}. {following}")
+    pass
 
 
 @app.command()
@@ -159,6 +93,8 @@ def merge(
     parametrized: Parametrized = "direction",
     allow_empty: AllowEmpty = False,
     model_class: Class = "",
+    stride: Stride = 1,
+    device: Device = "cpu",
     json_: Json = False,
 ) -> None:
     """Align B to A and average: the whole pipeline in one command."""
@@ -173,7 +109,7 @@ def merge(
     pairs = parse_weights(weights)
     parse_group_weights(group_weights)
     calibration = calibration_of(
-        audio, seconds, clips, batch, max_bad, where, data, text, images, allow_empty
+        audio, seconds, clips, batch, max_bad, where, data, text, images, allow_empty, stride, device
     )
     if repair and not calibration.given:
         raise UsageError(
@@ -237,18 +173,13 @@ def merge(
         )
     notes = [*done.notes, *notes]
     if json_:
-        _print_json(written, done, notes)
+        print_written(written, done.perms.report, notes, done.memory)
     for note in notes:
         say(note)
     for path in written:
         say(f"Merged model written to {path}.")
     if written[0].is_dir():
         say(next_step("report", *written))
-
-
-def _print_json(written: Sequence[Path], done: Aligned, notes: Sequence[str]) -> None:
-    fields = {"written": list(map(str, written)), "report": done.perms.report, "notes": list(notes)}
-    print_json({**fields, **({"memory": done.memory.to_json()} if done.memory else {})})
 
 
 @app.command()

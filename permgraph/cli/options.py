@@ -115,3 +115,17 @@ Images = Annotated[
         help="Instead of audio: a folder of images, a glob or a file; each model's folder has the image processor."
     ),
 ]
+ModelA = Annotated[Path | None, typer.Option("--a", help="Model A, the reference.")]
+ModelB = Annotated[Path | None, typer.Option("--b", help="Model B, to be aligned to A.")]
+Stride = Annotated[
+    int,
+    typer.Option(
+        "--frame-stride",
+        min=1,
+        help="Of the frames of front-end convolutions, many and alike, count every so many-th: faster, nearly as good.",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(help="Where the models run: cpu, auto, cuda:0; or one for A and one for B: cuda:0,cuda:1."),
+]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from permgraph.ir.plan import Plan
     from permgraph.ir.spec import PermSpec
     from permgraph.ir.trace import Trace
+    from permgraph.matching.memory import Memory
+    from permgraph.matching.shards import Shard
     from permgraph.weights.encoder import Encoder
 
 
@@ -166,13 +168,16 @@ def calibration_of(
     text: Sequence[str] = (),
     images: Sequence[str] = (),
     allow_empty: bool = False,
+    stride: int = 1,
+    device: str = "cpu",
+    shard: Shard | None = None,
 ) -> Calibration:
     from permgraph.calibration import Calibration
 
     rows = dict(_column(text) for text in where)
-    return Calibration(
-        tuple(audio), seconds, clips, batch, max_bad, rows, data, tuple(text), allow_empty, tuple(images)
-    )
+    named = {"text": tuple(text), "images": tuple(images), "allow_empty": allow_empty}
+    how = {"stride": stride, "device": device, "shard": shard}
+    return Calibration(tuple(audio), seconds, clips, batch, max_bad, rows, data, **named, **how)  # type: ignore[arg-type]
 
 
 def _column(text: str) -> tuple[str, str]:
@@ -197,6 +202,14 @@ def kind_of(path: Path) -> str:
 def next_step(*words: object) -> str:
     """A command to type, quoted for the shell."""
     return f"Next: {shlex.join(['permgraph', *map(str, words)])}"
+
+
+def print_written(
+    written: Sequence[Path], report: dict[str, Any], notes: Sequence[str], memory: Memory | None = None
+) -> None:
+    """What match and merge say with --json."""
+    fields = {"written": list(map(str, written)), "report": report, "notes": list(notes)}
+    print_json({**fields, **({"memory": memory.to_json()} if memory else {})})
 
 
 def print_json(data: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from permgraph.ir.values import refuse_other_values
 from permgraph.matching.accumulation import MomentsBuilder
 from permgraph.matching.observers import Observers
 from permgraph.matching.probes import choose_probes, layout_of, refuse_unobserved, refuse_unvisited
+from permgraph.matching.shards import Shard
 
 SAVE_EVERY = 60.0  # seconds between checkpoints
 
@@ -38,6 +39,7 @@ def calibrate(
     progress: Callable[[int], None] | None = None,
     inputs: Inputs = None,
     stride: int = 1,
+    shard: Shard | None = None,
 ) -> Moments:
     """Moments of all probes of the plan's groups, over all batches; batch and time positions are samples.
 
@@ -53,6 +55,7 @@ def calibrate(
         progress: called with the number of batches done.
         stride: of the frames of front-end convolutions, hundreds to a thousand a second and much alike, count every
             so many-th only. 1 counts all.
+        shard: which part of the data the batches are; others may have seen what these do not.
 
     Raises:
         PlanError: a model holds other integers than the plan follows.
@@ -70,6 +73,7 @@ def calibrate(
     layouts = {key: layout_of(plan.spec, probe) for key, probe in choose_probes(plan).items()}
     meta = {"data": data} if data else {}
     meta |= {"stride": str(stride)} if stride > 1 else {}
+    meta |= {"shard": str(shard)} if shard else {}
     builder = MomentsBuilder(layouts, origin, meta)
     total, done = _resume(checkpoint, origin, meta)
     last, seen = time.monotonic(), 0
@@ -96,7 +100,7 @@ def calibrate(
         total = (
             _joined(total, builder, done) if checkpoint is None else _save(checkpoint, total, builder, done)
         )
-    if seen:
+    if seen and shard is None:
         refuse_unvisited(plan, total.probes if total else ())
     if total is None:
         raise MatchError("no batch to calibrate on: the list of inputs is empty.")
@@ -140,7 +144,7 @@ def _resume(
         return None, 0
     total = Moments.load(checkpoint)
     batches = total.meta.get("batches", "")
-    same = all(total.meta.get(key, "") == meta.get(key, "") for key in ("data", "stride"))
+    same = all(total.meta.get(key, "") == meta.get(key, "") for key in ("data", "stride", "shard"))
     if total.origin != origin or not same or not batches.isdecimal():
         raise MatchError(
             f"{checkpoint}: a calibration with another plan, other models, data or settings. "
