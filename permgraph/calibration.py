@@ -135,12 +135,13 @@ def calibrate_on(
         )
     data = _identity(a, b, pairs)
     shard, batches = calibration.shard, pairs
-    if shard is not None and isinstance(pairs, Batches):
-        batches = Batches(
-            lambda: shard.each(pairs), pairs.identity, pairs.notes, -(-pairs.total // shard.count)
-        )
-    elif shard is not None and not isinstance(pairs, Batches):
-        pairs.clips = shard.of(pairs.clips)
+    if shard is not None:
+        if isinstance(pairs, Batches):
+            batches = Batches(
+                lambda: shard.each(pairs), pairs.identity, pairs.notes, -(-pairs.total // shard.count)
+            )
+        else:
+            pairs.clips = shard.of(pairs.clips)
     with (bar or silent)("calibrating") as step:
         batches.progress = step
         step(0, batches.total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,9 @@ from permgraph.cli.options import (
     MaxBad,
     ModelA,
     ModelB,
+    PerModelRate,
     Seconds,
+    Seed,
     State,
     Stride,
     Text,
@@ -36,7 +39,9 @@ from permgraph.errors import UsageError
 if TYPE_CHECKING:
     from permgraph.calibration import Calibration
     from permgraph.ir.moments import Moments
+    from permgraph.ir.permutations import Permutations
     from permgraph.ir.plan import Plan
+    from permgraph.matching.memory import Memory
 
 moments = typer.Typer(help="Moments of calibrations: add them up.", no_args_is_help=True)
 app.add_typer(moments, name="moments")
@@ -64,11 +69,9 @@ def match(
     batch: Batch = 4,
     max_bad: MaxBad = 0.01,
     where: Where = [],  # noqa: B006
-    seed: Annotated[int, typer.Option(help="Of the random matcher and the shuffled baseline.")] = 0,
+    seed: Seed = 0,
     checkpoint: Checkpoint = None,
-    per_model_rate: Annotated[
-        bool, typer.Option("--per-model-rate", help="Let A and B have different sampling rates.")
-    ] = False,
+    per_model_rate: PerModelRate = False,
     state: State = "",
     allow_empty: AllowEmpty = False,
     model_class: Class = "",
@@ -79,7 +82,6 @@ def match(
     """Match B's units to A's on calibration data, or on moments that were calibrated before."""
     from permgraph.cli.progress import progress_bar
     from permgraph.ir.plan import Plan
-    from permgraph.reporting.card import matching_text
 
     plan = Plan.load(plan_file)
     calibration = calibration_of(
@@ -110,16 +112,29 @@ def match(
         keep=out,
         say=say,
     )
-    done.perms.save(out)
-    if json_:
-        print_written([out], done.perms.report, done.notes, done.memory)
-    else:
-        print(matching_text(done.perms.report))
-    for note in done.notes:
-        say(note)
     typed = {"--state": state, "--class": model_class}
     options = ["--per-model-rate"] * per_model_rate + [x for pair in typed.items() if pair[1] for x in pair]
     following = next_step("merge", a, b, "--plan", plan_file, "--perms", out, *options, "-o", "MERGED")
+    _write_matched(done.perms, out, following, json_, done.notes, done.memory)
+
+
+def _write_matched(
+    perms: Permutations,
+    out: Path,
+    following: str,
+    json_: bool,
+    notes: Sequence[str] = (),
+    memory: Memory | None = None,
+) -> None:
+    from permgraph.reporting.card import matching_text
+
+    perms.save(out)
+    if json_:
+        print_written([out], perms.report, notes, memory)
+    else:
+        print(matching_text(perms.report))
+    for note in notes:
+        say(note)
     say(f"Permutations written to {out}. {following}")
 
 
@@ -138,7 +153,6 @@ def _match_before(
 
     from permgraph.ir.moments import Moments
     from permgraph.matching.matchers import match as run
-    from permgraph.reporting.card import matching_text
 
     if calibration.given:
         raise UsageError("--moments were calibrated before: give them or data, not both.")
@@ -151,12 +165,7 @@ def _match_before(
         )
     perms = run(plan, statistics, matcher, seed)
     perms = replace(perms, report={**perms.report, "selection": plan.selection})
-    perms.save(out)
-    if json_:
-        print_written([out], perms.report, ())
-    else:
-        print(matching_text(perms.report))
-    say(f"Permutations written to {out}. {next_step('apply', plan_file, out, 'B', '-o', 'ALIGNED')}")
+    _write_matched(perms, out, next_step("apply", plan_file, out, "B", "-o", "ALIGNED"), json_)
 
 
 @app.command()
@@ -183,9 +192,7 @@ def calibrate(
     max_bad: MaxBad = 0.01,
     where: Where = [],  # noqa: B006
     checkpoint: Checkpoint = None,
-    per_model_rate: Annotated[
-        bool, typer.Option("--per-model-rate", help="Let A and B have different sampling rates.")
-    ] = False,
+    per_model_rate: PerModelRate = False,
     wait: Annotated[
         float, typer.Option(min=1, help="Under torchrun: seconds that ranks wait for one another at most.")
     ] = 1800.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -30,7 +30,9 @@ from permgraph.cli.options import (
     NoCheck,
     OtherWeights,
     Parametrized,
+    PerModelRate,
     Seconds,
+    Seed,
     State,
     Stride,
     Text,
@@ -38,9 +40,6 @@ from permgraph.cli.options import (
 )
 from permgraph.cli.shared import calibration_of, next_step, pair_of, print_json, print_written, say
 from permgraph.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -77,16 +76,14 @@ def merge(
     batch: Batch = 4,
     max_bad: MaxBad = 0.01,
     where: Where = [],  # noqa: B006
-    seed: Annotated[int, typer.Option(help="Of the random matcher and the shuffled baseline.")] = 0,
+    seed: Seed = 0,
     checkpoint: Checkpoint = None,
     no_check: NoCheck = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="Correct activation statistics after the merge (REPAIR).")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
-    per_model_rate: Annotated[
-        bool, typer.Option("--per-model-rate", help="Let A and B have different sampling rates.")
-    ] = False,
+    per_model_rate: PerModelRate = False,
     state: State = "",
     other_weights: OtherWeights = False,
     integers_of_a: IntegersOfA = False,

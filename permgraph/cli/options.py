@@ -117,6 +117,10 @@ Images = Annotated[
 ]
 ModelA = Annotated[Path | None, typer.Option("--a", help="Model A, the reference.")]
 ModelB = Annotated[Path | None, typer.Option("--b", help="Model B, to be aligned to A.")]
+PerModelRate = Annotated[
+    bool, typer.Option("--per-model-rate", help="Let A and B have different sampling rates.")
+]
+Seed = Annotated[int, typer.Option(help="Of the random matcher and the shuffled baseline.")]
 Stride = Annotated[
     int,
     typer.Option(

@@ -35,9 +35,12 @@ def state_of(module: nn.Module, names: dict[str, str]) -> dict[str, StateTensor]
 
 def _named(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     persistent = set(module.state_dict(keep_vars=True))
-    for name, tensor in (
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    ):
+    for name, tensor in named_tensors(module):
         if name in persistent:
             yield name, tensor
+
+
+def named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters, then buffers, under every name that they have."""
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)

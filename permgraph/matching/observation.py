@@ -19,6 +19,7 @@ from permgraph.frontend.arguments import call_of, leaves
 from permgraph.frontend.capture import captured, rerun
 from permgraph.frontend.flatten import Path, inlined
 from permgraph.frontend.recurrent import states_of
+from permgraph.frontend.state import named_tensors
 
 Seen = dict[str, list[Tensor]]
 
@@ -31,12 +32,12 @@ class Runner:
         self.program, self.trace, self.names = found.program, found.trace, found.names
         if self.program is None:
             return
-        self.state = {**self.program.state_dict, **self.program.constants, **_state_of(model)}
+        self.state = {**self.program.state_dict, **self.program.constants, **dict(named_tensors(model))}
 
     def of(self, model: nn.Module) -> Runner:
         """The same export with another model's weights; the caller knows that it is built alike."""
         other = copy(self)
-        other.model, other.state = model, {**self.state, **_state_of(model)}
+        other.model, other.state = model, {**self.state, **dict(named_tensors(model))}
         return other
 
     def __call__(
@@ -58,12 +59,6 @@ class Runner:
         with torch.no_grad(), suppress(_Done):
             observer.run(*inputs, enable_io_processing=False)
         return observer.watch.seen
-
-
-def _state_of(model: nn.Module) -> dict[str, Tensor]:
-    return dict(model.named_parameters(remove_duplicate=False)) | dict(
-        model.named_buffers(remove_duplicate=False)
-    )
 
 
 class _Done(Exception):

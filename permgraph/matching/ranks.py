@@ -19,8 +19,6 @@ from permgraph.ir.moments import FloatArray, Layout, Moments, ProbeMoments
 from permgraph.ir.sums import Sums
 from permgraph.matching.shards import Shard
 
-WAIT = 1800.0  # seconds
-
 
 @dataclass(frozen=True)
 class Ranks:
@@ -44,7 +42,7 @@ class Ranks:
         return Shard(self.rank, self.world)
 
     def all_of(
-        self, run: Callable[[], tuple[Moments, tuple[str, ...]]], wait: float = WAIT
+        self, run: Callable[[], tuple[Moments, tuple[str, ...]]], wait: float
     ) -> tuple[Moments, tuple[str, ...]]:
         """Run each rank's share; the moments of all, the same on each rank, and what this one notes.
 
@@ -66,7 +64,7 @@ class Ranks:
             return self.all_reduced(moments, wait), notes
 
     @contextmanager
-    def joined(self, wait: float = WAIT) -> Iterator[None]:
+    def joined(self, wait: float) -> Iterator[None]:
         """The ranks know each other; they wait for one another at most so many seconds. Raises MatchError."""
         import torch.distributed as dist
 
@@ -82,7 +80,7 @@ class Ranks:
         with _lost_rank(wait):
             return [str(text) for text in _gathered(said)]
 
-    def all_reduced(self, moments: Moments, wait: float = WAIT) -> Moments:
+    def all_reduced(self, moments: Moments, wait: float) -> Moments:
         """The sum over all ranks, the same on each. Raises MatchError when they calibrated different things."""
         with _lost_rank(wait):
             headers: list[_Header] = _gathered(_Header.of(moments))

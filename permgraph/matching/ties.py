@@ -41,6 +41,8 @@ def settled(table: FloatArray, home: IntArray, solution: Solution, stable: bool)
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import connected_components
 
+    from permgraph.symmetry.coloured_graph import runs_of
+
     perm: IntArray = solution.perm.copy()
     rows, columns = solution.tight.T
     ends = np.argsort(perm)[columns]
@@ -48,8 +50,8 @@ def settled(table: FloatArray, home: IntArray, solution: Solution, stable: bool)
     part = connected_components(graph, connection="strong")[1]
     sizes = np.bincount(part)
     several = np.flatnonzero(sizes[part] > 1)
-    order = several[np.argsort(part[several], kind="stable")]
-    for members in np.split(order, np.flatnonzero(np.diff(part[order])) + 1) if len(order) else ():
+    for together in runs_of(part[several]):
+        members = several[together]
         taken = perm[members]
         within = {int(column): i for i, column in enumerate(taken)}
         own = np.array([within.get(int(h), -1) for h in home[members]])

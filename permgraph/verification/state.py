@@ -18,6 +18,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from permgraph.errors import PlanError
+from permgraph.frontend.state import named_tensors
 from permgraph.planning.gather import Gather, apply_gathers
 from permgraph.planning.moves import Move
 
@@ -47,11 +48,7 @@ class Weights:
         self.names: dict[str, str] = {}  # every name → the first name of that tensor
         self.by_id: dict[int, str] = {}
         self.buffers: set[str] = set()
-        named = (
-            *module.named_parameters(remove_duplicate=False),
-            *module.named_buffers(remove_duplicate=False),
-        )
-        for name, tensor in named:
+        for name, tensor in named_tensors(module):
             first = self.names[name] = self.by_id.setdefault(id(tensor), name)
             self.tensors.setdefault(first, tensor)
         if any(t.is_meta for t in self.tensors.values()):
