@@ -48,6 +48,23 @@ def blocks(text: str) -> list[Block]:
     ]
 
 
+def unresolved(text: str) -> list[int]:
+    """Numbers of the lines that a merge left for someone to resolve."""
+    marks = ("<" * 7 + " ", ">" * 7 + " ")
+    return [i for i, line in enumerate(text.splitlines(), 1) if line.startswith(marks)]
+
+
+def test_no_merge_was_left_half_done() -> None:
+    folders = ("permgraph", "specs", "tools", "tests", "docs")
+    texts = [
+        p for folder in folders for p in (ROOT / folder).rglob("*") if p.suffix in (".md", ".py", ".toml")
+    ]
+    texts += [p for p in ROOT.iterdir() if p.suffix in (".md", ".toml")]
+    assert len(texts) > 100
+    assert not {str(p): found for p in texts if (found := unresolved(p.read_text(encoding="utf-8")))}
+    assert unresolved("one\n" + "<" * 7 + " HEAD\ntwo\n" + ">" * 7 + " other\n") == [2, 4]
+
+
 @pytest.fixture(autouse=True)
 def _tables_put_back() -> Any:
     """CONTRIBUTING adds rows to the tables of rules and matchers."""
