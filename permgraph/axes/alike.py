@@ -41,6 +41,7 @@ class Comparison:
         self.trace = trace
         self.random = frozenset(trace.random)
         self.elementwise = elementwise_integers(trace)
+        self.order = {node.name: i for i, node in enumerate(trace.nodes)}
         self._looks: dict[str, bytes] = {}
         self.weight: dict[str, bool] = {}  # whether a node is computed from the state alone
         for node in trace.nodes:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
+from math import prod
 
 from permgraph.axes.binding import Axes, bind_term
 from permgraph.axes.equation import Equation, in_family, parse
@@ -169,8 +168,10 @@ def _pooled(
 
 def _resized(space: Workspace, array: LabelArray, axes: Axes, sizes: dict[str, int]) -> LabelArray:
     """Positions along a data-dependent size: two counts that are one may be counted differently here."""
-    wanted = tuple(int(np.prod([sizes[x] for x in axes[d]])) for d in array.dims)
-    if array.pinned and len(wanted) == 1 and 1 < array.labels.size != wanted[0]:
+    if not array.pinned or len(array.dims) != 1 or array.labels.size <= 1:
+        return array
+    wanted = (prod(sizes[x] for x in axes[array.dims[0]]),)
+    if array.labels.size != wanted[0]:
         return replace(array, labels=space.fresh_pinned(wanted, ORDERED))
     return array
 
@@ -184,12 +185,14 @@ def _named(array: LabelArray, axes: Axes, sizes: dict[str, int], owner: int) -> 
             if len(names) > 1 and bool((labels == first).all()):
                 labels = first.squeeze(axis)
                 names.pop(axis)
-    spare = [i for i, x in enumerate(names) if sizes[x] == 1]
-    labels = labels.squeeze(tuple(spare)) if len(spare) < len(names) else labels.reshape(-1)
-    names = [x for i, x in enumerate(names) if i not in spare] or names[:1]
-    order = np.argsort(names, kind="stable")
+    spare = tuple(i for i, x in enumerate(names) if sizes[x] == 1)
+    if spare:
+        labels = labels.squeeze(spare) if len(spare) < len(names) else labels.reshape(-1)
+        names = [x for i, x in enumerate(names) if i not in spare] or names[:1]
     repeats = array.repeats and len(names) > 1
-    return NamedArray(tuple(names[i] for i in order), labels.transpose(order), array.pinned, repeats, {owner})
+    order = sorted(range(len(names)), key=names.__getitem__)
+    labels = labels.transpose(order) if len(order) > 1 else labels
+    return NamedArray(tuple(names[i] for i in order), labels, array.pinned, repeats, {owner})
 
 
 def _recorded(

@@ -148,9 +148,8 @@ class Points:
 
     def runs(self) -> Labels:
         """For every point which call made it, from 0: one axis of a tensor, or one step inside the graph."""
-        starts = np.zeros(self.count + 1, dtype=np.int64)
-        starts[[o.start for o in self.origins if o.stop > o.start]] = 1
-        return np.cumsum(starts[:-1]) - 1
+        sizes = [o.stop - o.start for o in self.origins if o.stop > o.start]
+        return np.repeat(np.arange(len(sizes)), sizes)
 
     def origin_of(self, labels: Labels) -> Origin:
         """Where the first of these points was created."""
@@ -161,7 +160,7 @@ class Points:
 
 def components(size: int, a: Labels, b: Labels) -> tuple[int, Labels]:
     """Number of connected components, and the component of every vertex."""
-    graph = coo_matrix((np.ones(a.size, dtype=np.int8), (a, b)), shape=(size, size))
+    graph = coo_matrix((np.ones(a.size), (a, b)), shape=(size, size))  # float64, or scipy copies it
     count, of = connected_components(graph, directed=False)
     return int(count), of.astype(np.int64)
 

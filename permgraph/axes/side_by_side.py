@@ -145,12 +145,11 @@ def _branches(
         )  # a sum of weights is a matter of their values
         if times[name] == 1 and not added:
             looks.setdefault(comparison.looks(name), []).append(i)
-    order = {n.name: i for i, n in enumerate(comparison.trace.nodes)} if looks else {}
     for numbers in looks.values():
         if len(numbers) < 2:
             continue
         if node.short_op in CHAINS:
-            numbers = sorted(numbers, key=lambda i: order[terms[i]])
+            numbers = sorted(numbers, key=lambda i: comparison.order[terms[i]])
         ends: Copies = tuple(terms[i] for i in numbers)
         alike = comparison.alike(ends)
         if alike is not None:

@@ -37,8 +37,11 @@ class _Kinds:
     @classmethod
     def of_points(cls, points: Points) -> _Kinds:
         run = points.runs()
-        a, b = points.ties()
-        _, of_run = components(int(run.max(initial=-1)) + 1, run[a], run[b])
+        a, b = (run[end] for end in points.ties())
+        other = (np.diff(a, prepend=-1) != 0) | (
+            np.diff(b, prepend=-1) != 0
+        )  # next to each other, most are equal
+        _, of_run = components(int(run.max(initial=-1)) + 1, a[other], b[other])
         of = of_run[run]
         return cls(of, set(of[points.pins()[0]].tolist()))
 

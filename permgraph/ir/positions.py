@@ -42,7 +42,7 @@ class Positions:
         affine = cls(shape, offset, tuple(steps))
         if np.array_equal(affine.array(), array):
             return affine
-        return cls(shape, flat=tuple(int(v) for v in array.ravel()))
+        return cls(shape, flat=tuple(array.ravel().tolist()))
 
     def array(self) -> IntArray:
         """The positions, shape `shape`."""

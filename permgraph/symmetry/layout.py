@@ -107,10 +107,11 @@ class Addresses:
             self._combine(vertex[rows], factors[rows])
             one_kind = (chains[rows[0]] == chains[rows[0], 0]).all()
             even = (self.column[factors[rows]] == self.column[factors[rows, :1]]).all(axis=1)
+            turned = self.turned[factors[rows]].any(axis=1)
             if unordered and one_kind and even.any():
                 self._turn(vertex[rows[even]], factors[rows[even], ::-1])
-            elif self.turned[factors[rows]].any():
-                self._turn(vertex[rows], factors[rows])
+            elif turned.any():
+                self._turn(vertex[rows[turned]], factors[rows[turned]])
 
     def _turn(self, vertex: Labels, factors: Labels) -> None:
         """Vertices that stand for a pair in either order: the coordinates in the other order, of these factors."""
@@ -173,10 +174,10 @@ class Addresses:
         return order, np.searchsorted(last[order], np.arange(len(self.blocks) + 1))
 
     def members(self, block: Block) -> Labels:
-        """Vertices of the block's units, and what follows them alone."""
+        """Vertices of the block's units, and what follows them alone; some twice."""
         order, starts = self._innermost
         own = block.units.ravel()
-        return np.union1d(own[own < self.vertices], order[starts[block.key] : starts[block.key + 1]])
+        return np.concatenate([own[own < self.vertices], order[starts[block.key] : starts[block.key + 1]]])
 
     def layouts(self, vertices: Labels) -> Iterator[tuple[tuple[int, ...], Labels]]:
         """Split an axis (the vertex of every coordinate) by layout.
@@ -185,7 +186,7 @@ class Addresses:
         stands twice, units are pairs: in either order, if both have one position; -1 where there is no such pair.
         """
         chains = self.chain_of[vertices]
-        for chain in np.unique(chains).tolist():
+        for chain in np.flatnonzero(np.bincount(chains, minlength=1)).tolist():
             keys = self.chains[chain]
             if not keys:
                 continue

@@ -23,7 +23,7 @@ from permgraph.symmetry.reductions import Product, distinct_ends
 Maps = dict[tuple[int, int], Labels]  # (kind of edge, which end is z's) → the one neighbour of every z
 
 
-def find_matched(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[list[Product], Edges]:
+def find_matched(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[Product | None, Edges]:
     """Cells that are joined one to one, all at once: what hung on them hangs on the one that they follow then.
 
     Query channels that a rotary embedding tells apart, for example: in each, the heads. A kind of edge belongs to one pair of
@@ -44,17 +44,14 @@ def find_matched(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[
     )
     joins = np.isin(edges.kind, tree.data.astype(np.int64) - 1)
     if not joins.any():
-        return [], edges
+        return None, edges
     _, of = components(cell.size, edges.a[joins], edges.b[joins])  # one vertex of every cell of a tree
     order = np.lexsort([cell, of])
     root = order[np.flatnonzero(np.diff(of[order], prepend=-1))][of]
     moved = np.flatnonzero(alive & (root != np.arange(cell.size)))
     moved = moved[np.argsort(cell[moved], kind="stable")]
-    parts = np.split(moved, np.flatnonzero(np.diff(cell[moved])) + 1)
     rest = edges.select(~joins)
-    return [Product(z, root[z][:, None], cell[z]) for z in parts], Edges(
-        root[rest.a], root[rest.b], rest.kind
-    )
+    return Product(moved, root[moved][:, None], cell[moved]), Edges(root[rest.a], root[rest.b], rest.kind)
 
 
 def find_products(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[list[Product], Edges]:

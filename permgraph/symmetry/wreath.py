@@ -172,7 +172,8 @@ def _open(colour: Labels, edges: Edges, depth: int = 0) -> Reading:
         left = np.flatnonzero(alive)
         if not len(edges):
             break
-        products, edges = find_matched(cell, alive, edges)
+        matched, edges = find_matched(cell, alive, edges)
+        products = [matched] if matched else []
         if not products:
             products, edges = find_products(cell, alive, edges)
         for product in products:

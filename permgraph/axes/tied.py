@@ -1,0 +1,48 @@
+"""Tied: the classes of points that move together.
+
+Most ties join a whole run of points (an axis) with a run made before it, coordinate by coordinate. Such a run is the
+earlier one under another number, which leaves few points whose components have to be searched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from permgraph.axes.points import Labels, Points, components
+
+
+def tied_classes(points: Points, ties: Iterable[tuple[Labels, Labels]]) -> tuple[int, Labels]:
+    """Number of classes, and the class of every point, in order of first appearance."""
+    spans = [(o.start, o.stop) for o in points.origins if o.stop > o.start]
+    starts = np.array([start for start, _ in spans], dtype=np.int64)
+    run = points.runs()
+    moved: dict[int, int] = {}  # run → where the points that its points are tied to begin, in an earlier run
+    rest: list[tuple[Labels, Labels]] = []
+    for a, b in ties:
+        later, earlier = (a, b) if a.size and a[0] > b[0] else (b, a)
+        number = int(run[later[0]]) if later.size else -1
+        whole = number >= 0 and spans[number] == (later[0], later[-1] + 1) and run[earlier[0]] != number
+        if whole and number not in moved and _ascends(later) and _ascends(earlier):
+            moved[number] = int(earlier[0])
+        else:
+            rest.append((a, b))
+    shift, left = (
+        np.zeros(len(spans), dtype=np.int64),
+        0,
+    )  # to be added to a point for its number among those left
+    for number, (start, stop) in enumerate(spans):
+        if number in moved:
+            shift[number] = moved[number] + shift[run[moved[number]]] - start
+        else:
+            shift[number], left = left - start, left + stop - start
+    number_of = np.arange(points.count) + np.repeat(shift, np.diff(starts, append=points.count))
+    joins = [np.concatenate([number_of[pair[side]] for pair in rest] or [starts[:0]]) for side in (0, 1)]
+    count, of = components(left, *joins)
+    return count, of[number_of]
+
+
+def _ascends(labels: Labels) -> bool:
+    """Whether labels are consecutive numbers."""
+    return bool(labels[-1] - labels[0] == labels.size - 1 and (np.diff(labels) == 1).all())
