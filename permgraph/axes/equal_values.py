@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from permgraph.axes.against_itself import meets_itself, softmax_of
 from permgraph.ir.trace import Node, Ref, Trace
 
 DISTINCT, ZEROS, EQUAL = 0, 1, 2  # in general different; equal only where they are zero; equal anywhere
@@ -192,7 +193,9 @@ def _level(node: Node, trace: Trace, levels: dict[str, int]) -> int:
     if name in _RANDOM:
         return DISTINCT
     given = [levels[ref] for ref in node.refs() if ref in levels and _varies(trace.by_name[ref])]
-    if not node.is_float or not given:
+    if (softened := softmax_of(node, trace)) is not None:
+        return DISTINCT if levels.get(softened) == DISTINCT else EQUAL
+    if not node.is_float or not given or meets_itself(node, trace):
         return EQUAL
     if name in _PRODUCTS or (name in _NORMS and node.operands.get("weight") is not None):
         return min(given)

@@ -163,7 +163,8 @@ def _branches(
 
 
 def _sides(trace: Trace, sets: list[Branches]) -> Sides:
-    """Who belongs to whom. Sets of branches that are one wide branch are that only where they stand alone."""
+    """Who belongs to whom. Sets of branches that are one wide branch are that only where they stand alone, and where
+    nothing else reads them."""
     sets = _narrowed(sets)
     root = _roots(trace, sets)
     all_owners: dict[str, set[Owner]] = {}
@@ -176,6 +177,8 @@ def _sides(trace: Trace, sets: list[Branches]) -> Sides:
     owners = {name: _innermost(mine, within) for name, mine in all_owners.items()}
     parts = dict(_parts(trace, sets, owners))
     held = frozenset(_held(trace, sets, all_owners, owners))
+    if any(sets[number].wide is not None for number, _ in held):
+        return _sides(trace, [left for n, s in enumerate(sets) if (left := _unheld(n, s, held))])
     return Sides(trace, tuple(sets), root, owners, parts, held, within)
 
 
@@ -190,6 +193,20 @@ def _narrowed(sets: list[Branches]) -> list[Branches]:
         else Branches(s.merge, s.terms, s.nodes, s.alike)
         for s in sets
     ]
+
+
+def _unheld(number: int, branches: Branches, held: frozenset[Owner]) -> Branches | None:
+    """One wide branch of those that nothing else reads; None where fewer than two are left."""
+    read = {i for n, users in held if n == number for i in users}
+    left = [i for i in range(branches.size) if i not in read]
+    if branches.wide is None or not read:
+        return branches
+    copies = {c: tuple(c[i] for i in left) for c in branches.alike.copies}
+    kept = {n for c in copies.values() for n in c}
+    wide = {name: axis for name, axis in branches.wide.items() if name in kept}
+    terms = tuple(branches.terms[i] for i in left)
+    found = Branches(branches.merge, terms, branches.nodes, Alike(list(copies.values())), wide)
+    return found if len(left) > 1 else None
 
 
 def _roots(trace: Trace, sets: list[Branches]) -> dict[str, str]:

@@ -78,7 +78,11 @@ def _in_branches(trace: Trace, sides: Sides, free_output: bool) -> tuple[PermSpe
     if context.slices:
         sliced = propagate(sides.trace, free_output, context.slices, sides)
         other, more = _exchanged(sliced, sides, free_output)
-        found, lost = _better(found, other) if found else other, more
+        if found is None:
+            found, lost = other, max(lost, more)
+        else:
+            better = _better(found, other)
+            found, lost = better, more if better is other else lost
     return found and as_traced(found, trace), lost
 
 

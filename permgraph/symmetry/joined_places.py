@@ -175,8 +175,11 @@ class _Members:
 
     def _shared(self, axis: int, to: int, vertices: Labels, at: Labels) -> Iterator[tuple[Layout, Place]]:
         """Coordinates that are the same unit in every member."""
-        for layout, found in self._layouts(vertices[0, at]):
-            yield layout, Place("", to, self._side(axis), (), Positions.of(at[found]))
+        for layout, found in self._layouts(vertices[0, at], pairs=True):
+            yield (
+                layout,
+                Place("", to, self._side(axis), (), Positions.of(np.where(found < 0, -1, at[found]))),
+            )
 
     def _own(self, axis: int, vertices: Labels, at: Labels) -> Iterator[tuple[Layout, Place]]:
         """Coordinates that are other units in other members: they hold in some slices of the stack."""
@@ -197,11 +200,18 @@ class _Members:
         use = self.uses.get((self.trace.by_name[self.nodes[0]].options["tensor"], axis))
         return "un-permute" if use and use.consumed else "permute"
 
-    def _layouts(self, vertices: Labels) -> list[tuple[Layout, Labels]]:
-        """Layouts of all that moves. Raises NotPlaced where a vertex stands twice, or some of it was left out."""
+    def _layouts(self, vertices: Labels, pairs: bool = False) -> list[tuple[Layout, Labels]]:
+        """Layouts of all that moves. Raises NotPlaced where a vertex stands twice, or some of it was left out; and for
+        pairs of units, which stand at both coordinates, where they are not asked for."""
         found = list(self.addresses.layouts(vertices))
         moving = np.flatnonzero(self.addresses.chain_of[vertices])
-        placed = sum(at.size for _, at in found)
+        in_pairs = [len(set(layout)) < len(layout) for layout, _ in found]
+        placed = sum(
+            np.unique(at[at >= 0]).size if two else at.size
+            for (_, at), two in zip(found, in_pairs, strict=True)
+        )
+        if any(in_pairs) and not pairs:
+            raise NotPlaced
         if placed != moving.size or np.unique(vertices[moving]).size != moving.size:
             raise NotPlaced
         return found

@@ -52,6 +52,10 @@ FREE: dict[str, Callable[[Chooses, Tensor], Tensor]] = {
     "other values at the same units": lambda s, x: s.up(x).tanh().gather(-1, s.up(-x).topk(2).indices),
     "expert of a token": lambda s, x: expert(s, x, 0),
     "experts of two tokens": lambda s, x: expert(s, x, 1),
+    "a softmax written out": lambda s, x: (lambda h: s.rows((h / h.sum(-1, keepdim=True)).argmax(-1)))(
+        (lambda h: (h - h.amax(-1, keepdim=True)).exp())(s.up(x))
+    ),
+    "a norm over all units": lambda s, x: s.rows(F.layer_norm(s.up(x), (UNITS,)).argmax(-1)),
     "quantile": lambda s, x: s.down(s.up(x) - torch.quantile(s.up(x), 0.6, dim=-1, keepdim=True)),
 }
 HELD: dict[str, Callable[[Chooses, Tensor], Tensor]] = {
@@ -60,6 +64,19 @@ HELD: dict[str, Callable[[Chooses, Tensor], Tensor]] = {
     "rectified, into ones": lambda s, x: (lambda h: put(s, h, torch.ones_like(h)))(s.up(x).relu()),
     "an index that is added to": lambda s, x: s.rows((s.up(x).argmax(-1) + 1) % UNITS),
     "an index that is returned": lambda s, x: s.up(x).argmax(-1),
+    "norms of one unit each": lambda s, x: s.rows(
+        F.layer_norm(s.up(x).unsqueeze(-1), (1,), s.down.bias[:1], s.down.bias[1:2]).squeeze(-1).argmax(-1)
+    ),
+    "a softmax of one unit each": lambda s, x: s.rows(
+        s.up(x).unsqueeze(-1).softmax(-1).squeeze(-1).argmax(-1)
+    ),
+    "divided by its own size": lambda s, x: s.rows(
+        F.normalize(s.up(x).unsqueeze(-1), dim=-1).squeeze(-1).argmax(-1)
+    ),
+    "less the largest over time": lambda s, x: s.rows(
+        (lambda h: h - h.amax(1, keepdim=True))(s.up(x)).argmax(-1)
+    ),
+    "less itself": lambda s, x: s.rows((lambda h: h - h.clone())(s.up(x)).argmax(-1)),
     "running maximum": lambda s, x: s.down(s.up(x).cummax(-1).values),
 }
 

@@ -201,6 +201,13 @@ def summed(s: Any, x: Tensor) -> Tensor:
     return s.o(sum(e(x) for e in s.e))
 
 
+def one_read_twice(s: Any, x: Tensor) -> Tensor:
+    """The first branch is told apart by what else reads it; the others are one wide branch."""
+    x = s.i(x)
+    first, *others = (e(x) for e in s.e)
+    return s.o(first + sum(others) + first.tanh())
+
+
 def from_lists(s: Any, x: Tensor) -> Tensor:
     x, g = s.i(x), s.g(s.i(x)).softmax(-1)
     return s.o(sum(g[..., i : i + 1] * ((x @ s.up[i]).relu() @ s.down[i]) for i in range(len(s.up))))
@@ -356,6 +363,10 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Orders]] = {
         [(3, 1), (6, 1), (6, 1)],
     ),
     "one wide FFN": (lambda: Net(summed, i=L(5, 6), e=times(3, ffn), o=L(6, 2)), [(6, 1), (6, 1), (21, 1)]),
+    "one wide FFN beside one that is read twice": (
+        lambda: Net(one_read_twice, i=L(5, 6), e=times(3, ffn), o=L(6, 2)),
+        [(6, 1), (6, 1), (7, 1), (14, 1)],
+    ),
     "heads as modules": (
         lambda: Net(lambda s, x: s.o(s.h(s.i(x))), i=L(5, 6), h=Heads(6, 4), o=L(6, 2)),
         [(3, 4), (3, 4), (4, 1), (6, 1), (6, 1)],

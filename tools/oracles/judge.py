@@ -46,9 +46,17 @@ class Verdict:
             "unplanned": bool(self.error),
             "unsound": not self.change <= TOLERANCE,
             "order": apart > 1e-6 or (apart < -1e-6 and not self.frozen),
-            "above": self.above > 0 and not self.frozen and not LIMITS.intersection(self.families),
+            "above": self.above > 0
+            and not self.frozen
+            and not self.dead
+            and not LIMITS.intersection(self.families),
         }
         return tuple(name for name, true in wrong.items() if true)
+
+    @property
+    def dead(self) -> bool:
+        """Whether nothing notices what moves: the function does not depend on it (the softmax of a single number)."""
+        return self.log10_ours > 0 and not self.moves
 
     @property
     def moves(self) -> bool:
