@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from permgraph.axes.contraction import contract
+from permgraph.axes.equal_values import MOVEMENTS
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.merges import JOINS
 from permgraph.axes.movement import moved, span
 from permgraph.axes.rules.builders import one_dim, pointwise
 from permgraph.axes.rules.rule import Call, Results
@@ -18,7 +20,6 @@ from permgraph.axes.workspace import Workspace
 from permgraph.ir.trace import Ref
 
 _COPIES = tuple(f"aten.{name}." for name in ("alias", "clone", "contiguous", "detach", "lift_fresh_copy"))
-_IN_PLACE = ("roll", "flip", "alias", "clone", "contiguous", "detach")  # every dim stays itself
 _COMMUTATIVE = ("add", "mul", "maximum", "minimum", "fmax", "fmin")
 
 register("isin", "...?, t*? -> ...", "elements", "test_elements")
@@ -35,47 +36,57 @@ def elementwise(call: Call) -> LabelledTensor:
 
 
 def in_any_order(a: LabelledTensor, b: LabelledTensor) -> tuple[LabelledTensor, LabelledTensor]:
-    """Operands of an op that commutes, one the other one rolled: its results are units of their own, each linked to two.
+    """Operands of an op that commutes, both one tensor in two orders: its results are units of their own, linked to two each.
 
-    x + roll(x) on a circle of channels: seen from the other side of the circle the terms are exchanged, and the result
-    is the same. Where the same two meet twice (x + flip(x)) a tie says all that there is to say.
+    x + x.flip: each result stands there twice, and what reads it may exchange the two. x + x.roll(1): seen from the
+    other side of the circle the terms are exchanged, and the result is the same.
     """
-    if a.shape != b.shape or [x.dims for x in a.arrays] != [x.dims for x in b.arrays]:
+    if a.shape != b.shape or [x.dims for x in a.arrays] != [x.dims for x in b.arrays] or _shared(a):
         return a, b
     pairs = list(zip(a.arrays, b.arrays, strict=True))
-    rolled = [not np.array_equal(x.labels, y.labels) for x, y in pairs]
-    if not any(rolled) or not all(_on_circles(x, y) for (x, y), r in zip(pairs, rolled, strict=True) if r):
+    moved = [not np.array_equal(x.labels, y.labels) for x, y in pairs]
+    if not any(moved) or not all(_reordered(x, y) for (x, y), m in zip(pairs, moved, strict=True) if m):
         return a, b
     a.space.use(a)
     b.space.use(b)
-    sums = [_sums(a.space, x, y) if r else (x, y) for (x, y), r in zip(pairs, rolled, strict=True)]
+    sums = [_sums(a.space, x, y) if m else (x, y) for (x, y), m in zip(pairs, moved, strict=True)]
     return replace(a, arrays=tuple(x for x, _ in sums)), replace(b, arrays=tuple(y for _, y in sums))
 
 
+def _shared(tensor: LabelledTensor) -> bool:
+    """Whether two dims have labels in common: these do not say then which element it is."""
+    labels = [np.unique(array.labels) for array in tensor.arrays]
+    return bool(labels) and np.unique(np.concatenate(labels)).size < sum(x.size for x in labels)
+
+
 def _same_values(call: Call) -> bool:
-    """Whether both operands are one tensor, of which coordinates were moved along their dims."""
-    roots = set()
-    for value in call.node.operands.values():
-        node = call.nodes[value.node] if isinstance(value, Ref) else None
-        while node is not None and node.short_op in _IN_PLACE and isinstance(node.operands.get("self"), Ref):
-            node = call.nodes[node.operands["self"].node]
-        roots.add(node and node.name)
-    return len(roots) == 1 and None not in roots and call.node.options.get("alpha", 1) == 1
+    """Whether both operands are one tensor, in two orders."""
+    refs = [value for value in call.node.operands.values() if isinstance(value, Ref)]
+    roots = {_root(call, ref.node) for ref in refs}
+    return len(refs) == 2 and len(roots) == 1 and call.node.options.get("alpha", 1) == 1
 
 
-def _on_circles(a: LabelArray, b: LabelArray) -> bool:
-    """Whether the coordinates of `a` stand in `b` in another order, which has no two of them changed."""
-    one, two = a.labels.ravel(), b.labels.ravel()
-    order = np.argsort(one)
+def _root(call: Call, name: str) -> str:
+    """The node whose coordinates these are, moved."""
+    node = call.nodes[name]
+    refs = list(node.refs())
+    tables = [ref for ref in refs[1:] if call.nodes[ref].op == "constant"]
     if (
-        a.pinned
-        or b.pinned
-        or (np.diff(one[order]) == 0).any()
-        or not np.array_equal(one[order], np.sort(two))
+        node.short_op in MOVEMENTS
+        or node.op == "getitem"
+        or (node.short_op == "index" and refs[1:] == tables)
     ):
-        return False
-    to = order[np.searchsorted(one[order], two)]  # two[i] is one[to[i]]
-    return not (to[to] == np.arange(to.size)).any()
+        return _root(call, refs[0])
+    if node.short_op in JOINS:
+        roots = {_root(call, ref) for ref in refs}
+        return roots.pop() if len(roots) == 1 else name
+    return name
+
+
+def _reordered(a: LabelArray, b: LabelArray) -> bool:
+    """Whether the coordinates of `a` stand in `b` in another order."""
+    one, two = np.sort(a.labels.ravel()), np.sort(b.labels.ravel())
+    return not (a.pinned or b.pinned or (np.diff(one) == 0).any()) and np.array_equal(one, two)
 
 
 def _sums(space: Workspace, a: LabelArray, b: LabelArray) -> tuple[LabelArray, LabelArray]:
