@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from permgraph.ir.trace import Node, Ref, Trace
 
 CHAINS = ("add", "mul", "maximum", "minimum")
-CUTTING = ("slice", "select", "split", "split_with_sizes", "chunk", "unbind", "narrow")
 JOINS = ("cat", "stack", "concat", "concatenate")
 
 Merge = tuple[Node, list[str], frozenset[str]]  # the node, its operands, the nodes of the chain
@@ -16,18 +15,12 @@ Merge = tuple[Node, list[str], frozenset[str]]  # the node, its operands, the no
 def merges_of(trace: Trace) -> Iterator[Merge]:
     """Nodes with operands that might be alike."""
     for node in trace.nodes:
-        if node.short_op in JOINS and not _cut_again(trace, node):
+        if node.short_op in JOINS:
             yield node, [ref.node for ref in node.operands["tensors"]], frozenset([node.name])
         elif _links(node) and not _is_inside(trace, node):
             terms, chain = _chain(trace, node)
             if len(terms) > 1:
                 yield node, terms, chain
-
-
-def _cut_again(trace: Trace, node: Node) -> bool:
-    """Whether what is put together is only read part by part, as the biases of queries, keys and values are."""
-    readers = trace.readers.get(node.name, ())
-    return bool(readers) and all(r.short_op in CUTTING for r in readers)
 
 
 def _links(node: Node) -> bool:

@@ -147,6 +147,10 @@ class _Pass:
                 array = replace(array, pinned=False)
             elif array.pinned:
                 array = replace(array, labels=self.space.fresh_pinned(array.labels.shape, ORDERED))
+            elif dim in array.dims:  # an axis of its own: what of it is one unit further on is two here
+                labels = self.space.points.fresh(array.labels.shape)
+                self.space.points.tie(labels, array.labels)
+                array = replace(array, labels=labels)
             arrays.append(array)
         return replace(result, arrays=tuple(arrays))
 

@@ -21,6 +21,7 @@ FOUND = {  # by the long run: seed → what was wrong
     553: "pairs of units in equal experts: reported as nothing",
     720: "x + x rolled, which a reflection keeps",
     830: "one wide branch, read elsewhere, in a larger network",
+    2556: "branches put together, cut across and read by one layer",
     1820: "x + x in another order, whose results are equal in pairs",
     1633: "the largest of values that a norm over one element makes equal",
 }

@@ -208,6 +208,17 @@ def one_read_twice(s: Any, x: Tensor) -> Tensor:
     return s.o(first + sum(others) + first.tanh())
 
 
+def cut_again(at: int, act: Callable[[Tensor], Tensor] = lambda x: x) -> Callable[[Any, Tensor], Tensor]:
+    """What branches made is put together, cut in two, and read by one layer."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        x = s.i(x)
+        y = torch.cat([e(x) for e in s.e], -1)
+        return s.o(torch.cat([s.f(y[..., :at]), act(s.f(y[..., at:]))], -1).tanh())
+
+    return forward
+
+
 def from_lists(s: Any, x: Tensor) -> Tensor:
     x, g = s.i(x), s.g(s.i(x)).softmax(-1)
     return s.o(sum(g[..., i : i + 1] * ((x @ s.up[i]).relu() @ s.down[i]) for i in range(len(s.up))))
@@ -366,6 +377,18 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Orders]] = {
     "one wide FFN beside one that is read twice": (
         lambda: Net(one_read_twice, i=L(5, 6), e=times(3, ffn), o=L(6, 2)),
         [(6, 1), (6, 1), (7, 1), (14, 1)],
+    ),
+    "cut again where the branches end": (
+        lambda: Net(cut_again(2), i=L(5, 6), e=times(2, lambda: L(6, 2)), f=L(2, 4), o=L(8, 2)),
+        [(2, 1), (2, 1), (4, 1), (6, 1)],
+    ),
+    "cut across the branches": (
+        lambda: Net(cut_again(3), i=L(5, 6), e=times(3, lambda: L(6, 2)), f=L(3, 4), o=L(8, 2)),
+        [(2, 1), (3, 1), (4, 1), (6, 1)],
+    ),
+    "cut again, and told apart": (
+        lambda: Net(cut_again(2, torch.tanh), i=L(5, 6), e=times(2, lambda: L(6, 2)), f=L(2, 4), o=L(8, 2)),
+        [(2, 1), (4, 1), (6, 1)],
     ),
     "heads as modules": (
         lambda: Net(lambda s, x: s.o(s.h(s.i(x))), i=L(5, 6), h=Heads(6, 4), o=L(6, 2)),
