@@ -38,7 +38,7 @@ def summary(verdicts: list[Verdict]) -> str:
         f"judged {len(verdicts):,}: {counts['unsound']} unsound, {counts['order']} with another order than nauty's, "
         f"{counts['unplanned']} that cannot be planned",
         f"above the bound: {counts['above']} of {sum(v.above >= 0 for v in verdicts):,} tried, "
-        f"and {known} for a known limit (oracles/judge.py) or frozen",
+        f"and {known} that are frozen, or whose function depends on nothing that moves",
         f"frozen: {len(frozen):,} (reported; smaller than nauty's order, and sound)",
         f"a tensor put back is noticed: {sum(v.moves for v in moving):,} of {len(moving):,} with groups",
     ]

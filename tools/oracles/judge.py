@@ -11,9 +11,6 @@ from oracles.automorphisms import log10_order
 from oracles.bound import above
 from oracles.law import law
 
-# Copies whose values are equal in two places of a table, and parts that are joined again after the same was done to each
-# (tests/properties/known_failures.py): what the bound finds there is counted apart, and is no fault of the reader.
-LIMITS = frozenset({"repeat", "shared_module"})
 TOLERANCE = 1e-9  # relative, in float64
 _SEEN = 1e-6  # a tensor out of step changes the function by more
 
@@ -46,10 +43,7 @@ class Verdict:
             "unplanned": bool(self.error),
             "unsound": not self.change <= TOLERANCE,
             "order": apart > 1e-6 or (apart < -1e-6 and not self.frozen),
-            "above": self.above > 0
-            and not self.frozen
-            and not self.dead
-            and not LIMITS.intersection(self.families),
+            "above": self.above > 0 and not self.frozen and not self.dead,
         }
         return tuple(name for name, true in wrong.items() if true)
 

@@ -30,8 +30,9 @@ def _best_expert(s: Any, x: Tensor) -> Tensor:
 
 
 def per_head_scale(rng: Random, c: int) -> Stage:
-    """A scale for every channel of every block, after a norm inside the block."""
+    """A scale for every channel of every block, after a norm inside the block: of more than one, or it is always 1."""
     g = divisor(rng, c)
+    g = 1 if g == c else g
     return Stage(
         lambda s, x: (torch.tanh(x.unflatten(2, (g, c // g)).softmax(3)) * s.scale).flatten(2),
         c,

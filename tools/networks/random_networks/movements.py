@@ -117,6 +117,7 @@ def reduction(rng: Random, c: int) -> Stage:
 
 def softmax(rng: Random, c: int) -> Stage:
     g, axis = divisor(rng, c), rng.choice([2, 3])
+    axis = {1: 3, c: 2}.get(g, axis)  # over more than one, or it is always 1
     return Stage(lambda _, x: _blocks(x, g, lambda h: h.softmax(axis)), c)
 
 
