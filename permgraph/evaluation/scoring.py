@@ -19,6 +19,7 @@ from permgraph.evaluation.bootstrap import Interval, interval, right_of
 from permgraph.evaluation.results import Prediction, aligned, between
 from permgraph.evaluation.significance import McNemar, combine_seeds, holm, mcnemar_over_folds
 from permgraph.evaluation.subjects import listed
+from permgraph.evaluation.summary import is_above
 from permgraph.evaluation.tables import Table, load_table
 
 BASELINES = ("log-mel", "logmel", "fbank")
@@ -158,8 +159,11 @@ def _scales(
             refused[task] = f"the table lacks it for {', '.join(missing)}"
             continue
         floor, best = max(low, key=lambda v: sign * v), max(high, key=lambda v: sign * v)
-        if sign * (best - floor) <= 0:
-            refused[task] = f"the best {word} ({best:g}) is not above the log-mel baseline ({floor:g})"
+        if not is_above(sign * (best - floor)):
+            beyond = " by more than rounding" if sign * (best - floor) > 0 else ""
+            refused[task] = (
+                f"the best {word} ({best:g}) is not above the log-mel baseline ({floor:g}){beyond}"
+            )
             continue
         scale[task] = floor, best
     return scale, refused

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ import pytest
 import permgraph as pg
 from permgraph.demo import demo_models
 from permgraph.errors import FileError, UsageError
+from permgraph.evaluation.dataset import load_dataset
+from permgraph.evaluation.results import Prediction
+from permgraph.evaluation.summary import is_above, results_of
 from permgraph.evaluation.task import load_task
 from tests.command import run
 from tests.evaluation import miniature as m
@@ -111,6 +115,38 @@ def test_a_baseline_of_tasks_csv_is_quoted_and_counts(data: Path, tmp_path: Path
     (where / "tasks.csv").write_text(header + "tones,note,split,97\n")
     with pytest.raises(FileError, match="not between 0 and 1"):
         pg.evaluate([data / "a"], [task], where)
+
+
+def test_what_rounding_took_from_the_baseline_is_no_gain(data: Path, tmp_path: Path) -> None:
+    """As many right as the baseline is never above it, one more always is, and the verdicts of all tools are one."""
+    for clips in range(1, 400):
+        for right in range(clips):
+            quoted = float(f"{right / clips:.3f}")
+            assert not is_above(right / clips - quoted) and is_above((right + 1) / clips - quoted)
+    assert not is_above(0.1, 0.1) and is_above(0.11, 0.1)
+
+    where = tmp_path / "data"
+    m.tones(where / "tones", COUNTS)
+    dataset = load_dataset(load_task(m.task(where, manifest="tones/tones.csv", head="ridge")), where)
+    rest = ("ridge", "", "0", "c", "x", "y")
+    right = [
+        Prediction("tones", "music", "a", "0", "0", *rest[:2], str(i), *rest[3:], int(i < 9))
+        for i in range(16)
+    ]
+    floor = [replace(p, encoder="log-mel (ridge)", correct=0) for p in right]
+    header = "dataset,label_column,split_column,logmel_lr_test_acc\n"
+    for quoted, expected in (
+        ("0.562", "below"),
+        ("0.563", "below"),
+        ("0.561", "above"),
+    ):  # 9 of 16 are 0.5625
+        (where / "tasks.csv").write_text(f"{header}tones,note,split,{quoted}\n")
+        choices = {("tones", name): "" for name in ("a", "log-mel (ridge)")}
+        found = {r.encoder: r.gate for r in results_of(dataset, where, [*floor, *right], choices)}
+        assert found["a"] == expected, quoted
+        table = tmp_path / "results.csv"
+        table.write_text(f"task,encoder,value\ntones,log-mel (tasks.csv),{quoted}\ntones,a,0.5625\n")
+        assert bool(pg.score(table).refused) == (expected == "below")
 
 
 def test_one_recording_in_two_splits_under_two_names_is_refused(data: Path, tmp_path: Path) -> None:
