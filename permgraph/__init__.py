@@ -423,7 +423,12 @@ def report(perms: Permutations | str | Path, by_section: bool = True) -> Matchin
 
 
 def lint(
-    specification: str | Path, target: Trace | str, *, free_output: bool = False, measure: bool = True
+    specification: str | Path,
+    target: Trace | str,
+    *,
+    free_output: bool = False,
+    measure: bool = True,
+    model_class: str = "",
 ) -> LintReport:
     """Check a hand-written permutation specification (Git Re-Basin's or mergekit's style, or ours) on a network.
 
@@ -431,13 +436,14 @@ def lint(
         target: a trace, or what the command line takes as TRACE or MODEL.
         free_output: hold it against the groups that permute the output too.
         measure: let unsound groups move at random and measure the change; needs a MODEL.
+        model_class: of a MODEL, as in `trace`.
 
     Raises:
         FileError, UsageError, TraceError: as reading, building or tracing do.
     """
     from permgraph.linter.report import lint_files
 
-    return lint_files(specification, target, free_output, measure)
+    return lint_files(specification, target, free_output, measure, model_class)
 
 
 def evaluate(
@@ -451,6 +457,7 @@ def evaluate(
     cache: str | Path | None = None,
     device: str = "cpu",
     bar: Callable[[str], AbstractContextManager[Callable[[int, int], None]]] | None = None,
+    model_class: str = "",
 ) -> Evaluation:
     """Judge frozen encoders by probes on labelled audio, as SUPERB (https://arxiv.org/abs/2105.01051) and MARBLE
     (https://arxiv.org/abs/2306.10548) do, beside a log-mel baseline.
@@ -472,6 +479,7 @@ def evaluate(
         cache: folder to keep features in, memory-mapped; a temporary one when not given.
         device: of the encoders: "cpu", "cuda".
         bar: makes a progress bar of a title, as a context manager that gives a function of (done, total).
+        model_class: of folders, the class that is read, as in `trace`. Layers are those of its base model.
 
     Returns:
         `.results` (accuracy, 0 to 1, with 95 % intervals), `.predictions` (per clip), `.retained`, `.notes`; `.text()`,
@@ -493,6 +501,7 @@ def evaluate(
         cache=cache,
         device=device,
         bar=bar,
+        model_class=model_class,
     )
 
 

@@ -62,12 +62,13 @@ def align(
     keep: Path | None = None,
     keep_plan: bool = False,
     say: Callable[[str], None] = lambda text: None,
+    repair: bool = False,
 ) -> Aligned:
     """Match B's units to A's on calibration data, and check that the permuted B computes what B computes.
 
     keep   where a later step fails, the moments and permutations so far are saved under names that begin so,
            and with keep_plan the plan
-    say    is told the memory that the calibration will need
+    say    is told the memory that the calibration will need, the function check, and with repair the repair that follows
 
     Raises MatchError when the matcher needs data and there is none, VerificationError when the function of B
     would change.
@@ -79,7 +80,7 @@ def align(
         return Aligned(plan, Permutations({}, {"matcher": matcher, "seed": seed, "groups": {}}, plan.origin))
     done: Calibrated | None = None
     if calibration is not None and calibration.given:
-        done = calibrate_on(a, b, plan, calibration, checkpoint, bar, say)
+        done = calibrate_on(a, b, plan, calibration, checkpoint, bar, say, verify, repair)
     moments = done.moments if done else None
     so_far: dict[Path, Savable] = {}
     with kept_on_failure(so_far):

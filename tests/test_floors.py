@@ -28,6 +28,7 @@ FLOORS = [  # a module imports from its own package and from floors above it in 
     {"reporting", "evaluation"},
     {"linter"},
     {"matchers", "rules"},  # for users to import; nothing here does
+    {"memory"},
     {"calibration", "doctor"},
     {"pipeline"},
     {"demo"},

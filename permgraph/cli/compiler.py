@@ -233,12 +233,13 @@ def lint(
         bool, typer.Option(help="Let unsound groups move at random and measure the change.")
     ] = True,
     free_output: Free = False,
+    model_class: Class = "",
     json_: Json = False,
 ) -> None:
     """Check a hand-written specification against a network."""
     from permgraph.linter.report import lint_files
 
-    found = lint_files(foreign, model, free_output=free_output, measure=measure)
+    found = lint_files(foreign, model, free_output=free_output, measure=measure, model_class=model_class)
     if json_:
         print_json(encode(found.summary))
     else:

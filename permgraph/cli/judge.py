@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from permgraph.cli.app import app
-from permgraph.cli.options import Json
+from permgraph.cli.options import Class, Json
 from permgraph.cli.shared import print_json, say, visible
 
 Parents = Annotated[str, typer.Option(help="Encoders the others were merged from, separated by commas.")]
@@ -42,6 +42,7 @@ def evaluate(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     force: Annotated[bool, typer.Option("--force", help="Replace the tables in OUT.")] = False,
+    model_class: Class = "",
     json_: Json = False,
 ) -> None:
     """Judge frozen encoders by probes on labelled audio, beside a log-mel baseline."""
@@ -60,6 +61,7 @@ def evaluate(
         cache=cache or out / "features",
         device=device,
         bar=progress_bar,
+        model_class=model_class,
     )
     folder = made.save(out, force)
     if json_:

@@ -96,9 +96,11 @@ def merge(
 ) -> None:
     """Align B to A and average: the whole pipeline in one command."""
     from permgraph import pipeline
+    from permgraph.calibration import batches_for
     from permgraph.cli.progress import progress_bar
     from permgraph.ir.kept import Savable, kept_on_failure
     from permgraph.ir.permutations import Permutations
+    from permgraph.memory import memory_for
     from permgraph.reporting.card import matching_text
     from permgraph.weights.ratios import group_weights as ratios_of
     from permgraph.weights.ratios import parse_group_weights, parse_weights
@@ -129,6 +131,9 @@ def merge(
     plan = plan or pipeline.plan_for(one, groups, exclude, mode)
     tensor_weights = ratios_of(plan, group_weights)
     if perms is not None:
+        if repair:
+            batches = None if calibration.data else batches_for(one, other, calibration)
+            memory_for(one, other, None, batches, check=not no_check, repair=True).tell(say)
         done = pipeline.aligned(other, plan, perms, bar=progress_bar, check=not no_check)
     else:
         done = pipeline.align(
@@ -144,6 +149,7 @@ def merge(
             keep=out,
             keep_plan=plan_file is None,
             say=say,
+            repair=repair,
         )
     if done.perms.report.get("groups") and not json_:
         print(matching_text(done.perms.report))

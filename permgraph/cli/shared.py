@@ -24,18 +24,13 @@ if TYPE_CHECKING:
 
 def trace_of(target: str | None, model_class: str = "") -> Trace:
     """The trace in a file, or of a MODEL traced now."""
+    from permgraph.frontend.model_classes import refuse_class
     from permgraph.ir.trace import Trace
 
     if target is None or is_trace_file(target):
         refuse_class(model_class, target or DEFAULT_TRACE)
         return Trace.load(target or DEFAULT_TRACE)
     return capture_model(target, model_class)
-
-
-def refuse_class(model_class: str, file: str | Path) -> None:
-    """--class beside a trace file, whose class was chosen when it was traced."""
-    if model_class:
-        raise UsageError(f"--class {model_class}: {file} is traced already. Give MODEL in its place.")
 
 
 def is_trace_file(target: str) -> bool:

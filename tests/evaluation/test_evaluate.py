@@ -117,6 +117,25 @@ def test_a_baseline_of_tasks_csv_is_quoted_and_counts(data: Path, tmp_path: Path
         pg.evaluate([data / "a"], [task], where)
 
 
+def test_mistakes_in_encoders_are_told_before_any_audio_is_read(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*args: object) -> None:
+        raise AssertionError("audio is read")
+
+    monkeypatch.setattr("permgraph.evaluation.probing.logmel_features", read)
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text((data / "a" / "config.json").read_text())
+    for given, told in (
+        (dict(encoders=[data / "a", data / "none"]), "none"),
+        (dict(encoders=[data / "a", tmp_path / "bare"]), "bare"),
+        (dict(encoders=[data / "a"], device="abacus"), "--device abacus"),
+        (dict(encoders=[data / "a"], model_class="HubertForCTC"), "lm_head"),
+    ):
+        with pytest.raises((FileError, UsageError), match=told):
+            pg.evaluate(**{"tasks": [data / "easy.toml"], "data": data} | given)  # type: ignore[arg-type]
+
+
 def test_what_rounding_took_from_the_baseline_is_no_gain(data: Path, tmp_path: Path) -> None:
     """As many right as the baseline is never above it, one more always is, and the verdicts of all tools are one."""
     for clips in range(1, 400):
@@ -129,23 +148,23 @@ def test_what_rounding_took_from_the_baseline_is_no_gain(data: Path, tmp_path: P
     m.tones(where / "tones", COUNTS)
     dataset = load_dataset(load_task(m.task(where, manifest="tones/tones.csv", head="ridge")), where)
     rest = ("ridge", "", "0", "c", "x", "y")
-    right = [
+    mine = [
         Prediction("tones", "music", "a", "0", "0", *rest[:2], str(i), *rest[3:], int(i < 9))
         for i in range(16)
     ]
-    floor = [replace(p, encoder="log-mel (ridge)", correct=0) for p in right]
+    floor = [replace(p, encoder="log-mel (ridge)", correct=0) for p in mine]
     header = "dataset,label_column,split_column,logmel_lr_test_acc\n"
-    for quoted, expected in (
+    for text, expected in (
         ("0.562", "below"),
         ("0.563", "below"),
         ("0.561", "above"),
     ):  # 9 of 16 are 0.5625
-        (where / "tasks.csv").write_text(f"{header}tones,note,split,{quoted}\n")
+        (where / "tasks.csv").write_text(f"{header}tones,note,split,{text}\n")
         choices = {("tones", name): "" for name in ("a", "log-mel (ridge)")}
-        found = {r.encoder: r.gate for r in results_of(dataset, where, [*floor, *right], choices)}
-        assert found["a"] == expected, quoted
+        found = {r.encoder: r.gate for r in results_of(dataset, where, [*floor, *mine], choices)}
+        assert found["a"] == expected, text
         table = tmp_path / "results.csv"
-        table.write_text(f"task,encoder,value\ntones,log-mel (tasks.csv),{quoted}\ntones,a,0.5625\n")
+        table.write_text(f"task,encoder,value\ntones,log-mel (tasks.csv),{text}\ntones,a,0.5625\n")
         assert bool(pg.score(table).refused) == (expected == "below")
 
 
