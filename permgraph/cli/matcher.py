@@ -35,6 +35,7 @@ from permgraph.cli.options import (
 )
 from permgraph.cli.shared import calibration_of, next_step, pair_of, print_json, print_written, say
 from permgraph.errors import UsageError
+from permgraph.ir.names import in_order
 
 if TYPE_CHECKING:
     from permgraph.calibration import Calibration
@@ -248,7 +249,7 @@ def calibrate(
 
 
 def _say_written(found: Moments, out: Path, notes: tuple[str, ...], plan_file: Path, json_: bool) -> None:
-    samples = {key: probe.n for key, probe in found.probes.items()}
+    samples = in_order({key: probe.n for key, probe in found.probes.items()})
     if json_:
         print_json({"written": [str(out)], "samples": samples, "notes": list(notes), **found.meta})
     else:
