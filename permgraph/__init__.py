@@ -12,7 +12,7 @@ The verbs, in the order in which data walks:
     state = pg.apply(plan, perms, state_b)           # pg.unapply undoes it bit for bit
     merged = pg.merge(state_a, state, weights=(0.9, 0.1))
 
-and to judge encoders that were merged so: `pg.evaluate`, `pg.score`.
+and to judge encoders that were merged so: `pg.evaluate`, `pg.score`, `pg.export`.
 
 The packages below are nouns, and the verbs are here alone. Heavy libraries (torch, transformers, scipy) are
 imported by the verb that needs them.
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from permgraph.evaluation.benchmarks import Exported
     from permgraph.evaluation.results import Evaluation
     from permgraph.evaluation.scoring import Scores
     from permgraph.ir.spec import IntArray
@@ -543,6 +544,31 @@ def score(
     return run(table, parents, baseline, lower, resamples=resamples, seed=seed)
 
 
+def export(
+    model: str | Path, format: str, out: str | Path, *, model_class: str = "", force: bool = False
+) -> Exported:
+    """Write an encoder of raw audio as a benchmark loads it: a folder with its weights, and the small class that runs it.
+
+    Args:
+        model: a Hugging Face folder or a checkpoint file.
+        format: "xares" (X-ARES, https://arxiv.org/abs/2505.16369), "mteb" (its audio benchmark MAEB), "s3prl" (SUPERB) or
+            "marble" (MARBLE v2).
+        out: the folder to write.
+        model_class: of a folder, the class that is read, as in `trace`. What is written is its base model.
+        force: replace the folder, if an earlier export wrote it.
+
+    Returns:
+        `.folder`, `.file` (what the benchmark loads), `.usage` (how to run it).
+
+    Raises:
+        UsageError: no such benchmark, or the model does not take raw audio.
+        FileError: the weights do not fit, or the folder cannot be written.
+    """
+    from permgraph.evaluation.benchmarks import export as run
+
+    return run(model, format, out, model_class=model_class, force=force)
+
+
 __all__ = [
     "Group",
     "Moments",
@@ -559,6 +585,7 @@ __all__ = [
     "calibrate",
     "draw",
     "evaluate",
+    "export",
     "infer",
     "lint",
     "match",

@@ -1,4 +1,4 @@
-"""Verbs that judge encoders: evaluate, score."""
+"""Verbs that judge encoders: evaluate, score, export."""
 
 from __future__ import annotations
 
@@ -104,6 +104,28 @@ def score(
             "notes": list(made.notes),
         }
     )
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder or file.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="The benchmark: xares, mteb (MAEB), s3prl (SUPERB) or marble.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT if export wrote it.")] = False,
+    model_class: Class = "",
+    json_: Json = False,
+) -> None:
+    """Write an encoder as the benchmarks that people use load it."""
+    from permgraph.evaluation.benchmarks import export as run
+
+    made = run(model, format_, out, model_class=model_class, force=force)
+    if json_:
+        print_json({"written": [str(made.folder)], "file": str(made.file), "usage": made.usage})
+    else:
+        print(visible(made.usage))
+    say(f"Encoder written to {made.file}, its weights beside it.")
 
 
 def _listed(text: str) -> list[str]:
