@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from permgraph.cli.app import app
 from permgraph.cli.options import Class, Json
 from permgraph.cli.shared import print_json, say, visible
+
+if TYPE_CHECKING:
+    from permgraph.reporting.figures.weights import Panel
 
 Parents = Annotated[str, typer.Option(help="Encoders the others were merged from, separated by commas.")]
 
@@ -83,12 +86,24 @@ def score(
     lower: Annotated[str, typer.Option(help="Tasks where less is better, beside WER and the like.")] = "",
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write curves over the weight of A, of rows named NAME-0.9, to this folder (SVG, PDF)."
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Score a table of results (Eq. 6), and say which differences are more than chance."""
     from permgraph.evaluation.scoring import score as run
 
+    drawn = [] if figures is None else _panels(table, _listed(parents))
     made = run(table, _listed(parents), _listed(baseline), _listed(lower), resamples=resamples, seed=seed)
+    if figures is not None:
+        from permgraph.reporting.figures.weights import draw
+
+        for written in draw(drawn, figures):
+            say(f"Written to {written}.")
     if not json_:
         print(visible(made.text()))
         return
@@ -104,6 +119,16 @@ def score(
             "notes": list(made.notes),
         }
     )
+
+
+def _panels(table: Path, parents: list[str]) -> list[Panel]:
+    """Curves of the table, a panel for each domain."""
+    from permgraph.evaluation.curves import curves
+    from permgraph.evaluation.tables import load_table
+    from permgraph.reporting.figures.weights import Panel
+
+    found = curves(load_table(table), parents)
+    return [Panel(c.domain, f"mean over {len(c.tasks)} tasks", c.families, c.baseline) for c in found]
 
 
 @app.command()

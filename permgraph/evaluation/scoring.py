@@ -104,7 +104,7 @@ def score(
 ) -> Scores:
     """Score a table of results. See `permgraph.score`."""
     known = table if isinstance(table, Table) else load_table(table)
-    floors = _named(baseline, known.encoders, "--baseline") or [n for n in known.encoders if _is_baseline(n)]
+    floors = _named(baseline, known.encoders, "--baseline") or [n for n in known.encoders if is_baseline(n)]
     chosen = _named(parents, known.encoders, "--parents")
     errors = {*_named(lower, known.tasks, "--lower"), *known.lower}
     if both := set(floors) & set(chosen):
@@ -123,7 +123,8 @@ def score(
     return Scores(scores, counted, refused, tuple(comparisons), (*notes, *lacking))
 
 
-def _is_baseline(name: str) -> bool:
+def is_baseline(name: str) -> bool:
+    """Whether a row is a log-mel baseline, by its name."""
     return name.lower().startswith(BASELINES)
 
 
