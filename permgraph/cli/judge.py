@@ -128,7 +128,11 @@ def _panels(table: Path, parents: list[str]) -> list[Panel]:
     from permgraph.reporting.figures.weights import Panel
 
     found = curves(load_table(table), parents)
-    return [Panel(c.domain, f"mean over {len(c.tasks)} tasks", c.families, c.baseline) for c in found]
+    return [Panel(c.domain, _over(c.tasks), c.families, c.baseline) for c in found]
+
+
+def _over(tasks: tuple[str, ...]) -> str:
+    return f"mean over {len(tasks)} tasks" if len(tasks) > 1 else tasks[0]
 
 
 @app.command()
