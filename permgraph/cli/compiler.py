@@ -134,7 +134,7 @@ def why(
     model_class: Class = "",
     json_: Json = False,
 ) -> None:
-    """Explain why an axis is in its group, pinned, or tied to another."""
+    """Explain why an axis may move, is pinned, or is tied to another."""
     from permgraph.reporting.explain import explain_json, explain_text
 
     found = trace_of(model, model_class)

@@ -48,7 +48,7 @@ def evaluate(
     model_class: Class = "",
     json_: Json = False,
 ) -> None:
-    """Judge frozen encoders by probes on labelled audio, beside a log-mel baseline."""
+    """Judge frozen encoders by probes, beside a log-mel baseline."""
     from permgraph.cli.progress import progress_bar
     from permgraph.evaluation.probing import evaluate as run
     from permgraph.evaluation.results import refuse_tables
@@ -94,7 +94,10 @@ def score(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Score a table of results (Eq. 6), and say which differences are more than chance."""
+    """Score a table of results, and test the differences.
+
+    The score is Eq. 6 of the paper; McNemar's test and intervals say which differences are more than chance.
+    """
     from permgraph.evaluation.scoring import score as run
 
     drawn = [] if figures is None else _panels(table, _listed(parents))

@@ -80,7 +80,7 @@ def match(
     device: Device = "cpu",
     json_: Json = False,
 ) -> None:
-    """Match B's units to A's on calibration data, or on moments that were calibrated before."""
+    """Match B's units to A's, on data or on moments."""
     from permgraph.cli.progress import progress_bar
     from permgraph.ir.plan import Plan
 
@@ -204,7 +204,9 @@ def calibrate(
     device: Device = "cpu",
     json_: Json = False,
 ) -> None:
-    """Run both models over data and keep the moments, from which `match` needs neither.
+    """Run both models over data and keep their moments.
+
+    From these `match` needs neither models nor data.
 
     Under torchrun, every process takes its part of the data, and the first writes the sum.
     """
