@@ -33,6 +33,7 @@ from permgraph.cli.shared import (
     measured,
     next_step,
     print_json,
+    print_text,
     say,
     trace_of,
     visible,
@@ -218,7 +219,7 @@ def verify(
     if json_:
         print_json(result.to_json())
     else:
-        print(result.text())
+        print_text(result.text())
     if not result.kept:
         raise typer.Exit(4)
 
@@ -243,7 +244,7 @@ def lint(
     if json_:
         print_json(encode(found.summary))
     else:
-        print(visible(found.text()))
+        print_text(found.text())
     if not found.lint.sound:
         raise typer.Exit(4)
 

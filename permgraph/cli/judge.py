@@ -10,7 +10,7 @@ import typer
 
 from permgraph.cli.app import app
 from permgraph.cli.options import Class, Json
-from permgraph.cli.shared import print_json, say, visible
+from permgraph.cli.shared import next_step, print_json, print_text, say, visible
 
 if TYPE_CHECKING:
     from permgraph.reporting.figures.weights import Panel
@@ -51,7 +51,7 @@ def evaluate(
     """Judge frozen encoders by probes, beside a log-mel baseline."""
     from permgraph.cli.progress import progress_bar
     from permgraph.evaluation.probing import evaluate as run
-    from permgraph.evaluation.results import refuse_tables
+    from permgraph.evaluation.results import RESULTS, refuse_tables
 
     refuse_tables(out, force)
     made = run(
@@ -71,7 +71,8 @@ def evaluate(
         print_json({"results": [_finite(asdict(r)) for r in made.results], "notes": list(made.notes)})
     else:
         print(visible(made.text()))
-    say(f"Tables written to {folder}. Next: permgraph score {folder / 'results.csv'} --parents A,B")
+    named = ["--parents", parents] if parents else []
+    say(f"Tables written to {folder}. {next_step('score', folder / RESULTS, *named)}")
 
 
 @app.command()
@@ -156,7 +157,7 @@ def export(
     if json_:
         print_json({"written": [str(made.folder)], "file": str(made.file), "usage": made.usage})
     else:
-        print(visible(made.usage))
+        print_text(made.usage)
     say(f"Encoder written to {made.file}, its weights beside it.")
 
 

@@ -38,7 +38,15 @@ from permgraph.cli.options import (
     Text,
     Where,
 )
-from permgraph.cli.shared import calibration_of, next_step, pair_of, print_json, print_written, say
+from permgraph.cli.shared import (
+    calibration_of,
+    next_step,
+    pair_of,
+    print_json,
+    print_text,
+    print_written,
+    say,
+)
 from permgraph.errors import UsageError
 
 
@@ -207,9 +215,8 @@ def report(
         print_json(loaded)
         return
     for path, row in loaded.items():
-        print(
-            f"{path}: {row.get('selection', '')} ({row.get('matcher', '')})\n{sections_text(row, not groups)}\n"
-        )
+        print_text(f"{path}: {row.get('selection', '')} ({row.get('matcher', '')})")
+        print(f"{sections_text(row, not groups)}\n")
 
 
 @app.command()

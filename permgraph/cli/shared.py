@@ -211,6 +211,13 @@ def print_json(data: dict[str, Any]) -> None:
     print(json.dumps(data, indent=1))
 
 
+def print_text(text: str) -> None:
+    """Sentences, at the width of the terminal: no word is broken, and code to copy, indented by four, stays whole."""
+    from permgraph.reporting.columns import paragraphs
+
+    print("\n".join(paragraphs(visible(text).splitlines())))
+
+
 def say(text: str) -> None:
     """What is said beside the result goes to standard error, so that the result can be piped."""
     print(text, file=sys.stderr)

@@ -16,11 +16,12 @@ import numpy as np
 
 from permgraph.errors import FileError, UsageError, nearest
 from permgraph.evaluation.bootstrap import Interval, interval, right_of
-from permgraph.evaluation.results import Prediction, aligned, between
+from permgraph.evaluation.results import Prediction, between
 from permgraph.evaluation.significance import McNemar, combine_seeds, holm, mcnemar_over_folds
 from permgraph.evaluation.subjects import listed
 from permgraph.evaluation.summary import is_above
 from permgraph.evaluation.tables import Table, load_table
+from permgraph.reporting.columns import paragraphs, table
 
 BASELINES = ("log-mel", "logmel", "fbank")
 ALL = "all"
@@ -63,38 +64,33 @@ class Scores:
                 (e, *(f"{self.scores[e, d]:.0f}" if (e, d) in self.scores else "-" for d in domains))
                 for e in dict.fromkeys(encoder for encoder, _ in self.scores)
             ]
-            parts.append("Score (Eq. 6), by domain (tasks):\n" + "\n".join(aligned([head, *rows])))
+            lines = table([head, *rows], right=range(1, len(head)))
+            parts.append("\n".join(["Score (Eq. 6), by domain (tasks):", *lines]))
         if self.refused:
-            parts.append("\n".join(f"{task} has no score: {why}." for task, why in self.refused.items()))
-        if self.comparisons:
-            parts.append("\n".join(aligned([_HEAD, *map(_cells, self.comparisons)])))
+            parts.append(
+                "\n".join(paragraphs(f"{task} has no score: {why}." for task, why in self.refused.items()))
+            )
+        for task in dict.fromkeys(c.task for c in self.comparisons):
+            mine = [c for c in self.comparisons if c.task == task]
+            lines = table([_HEAD, *map(_cells, mine)], right=range(1, len(_HEAD)))
+            parts.append("\n".join([f"{task}, drawn: {mine[0].difference.unit}", *lines]))
         if self.notes:
-            parts.append("\n".join(self.notes))
+            parts.append("\n".join(paragraphs(self.notes)))
         return "\n\n".join(parts)
 
 
-_HEAD = (
-    "task",
-    "first",
-    "second",
-    "difference",
-    "95 % interval",
-    "drawn",
-    "only first/second",
-    "p",
-    "p (Holm)",
-)
+_HEAD = ("first - second", "difference", "95 % interval", "only 1st", "2nd", "p", "p (Holm)")
 
 
 def _cells(c: Comparison) -> tuple[str, ...]:
     d = c.difference
-    counts = f"{c.only_first:g}/{c.only_second:g}"
+    counts = (f"{c.only_first:g}", f"{c.only_second:g}")
     span = between(d.low, d.high)
-    return (c.task, c.first, c.second, f"{d.value:+.3f}", span, d.unit, counts, f"{c.p:.2g}", f"{c.holm:.2g}")
+    return (f"{c.first} - {c.second}", f"{d.value:+.3f}", span, *counts, f"{c.p:.2g}", f"{c.holm:.2g}")
 
 
 def score(
-    table: str | Path | Table,
+    results: str | Path | Table,
     parents: Sequence[str] = (),
     baseline: Sequence[str] = (),
     lower: Sequence[str] = (),
@@ -103,7 +99,7 @@ def score(
     seed: int = 0,
 ) -> Scores:
     """Score a table of results. See `permgraph.score`."""
-    known = table if isinstance(table, Table) else load_table(table)
+    known = results if isinstance(results, Table) else load_table(results)
     floors = _named(baseline, known.encoders, "--baseline") or [n for n in known.encoders if is_baseline(n)]
     chosen = _named(parents, known.encoders, "--parents")
     errors = {*_named(lower, known.tasks, "--lower"), *known.lower}

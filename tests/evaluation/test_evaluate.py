@@ -15,7 +15,7 @@ import permgraph as pg
 from permgraph.demo import demo_models
 from permgraph.errors import FileError, UsageError
 from permgraph.evaluation.dataset import load_dataset
-from permgraph.evaluation.results import Prediction
+from permgraph.evaluation.results import Evaluation, Prediction, Result, Retained, write_table
 from permgraph.evaluation.summary import is_above, results_of
 from permgraph.evaluation.task import load_task
 from tests.command import run
@@ -255,7 +255,7 @@ def test_without_scikit_learn_the_baseline_says_what_it_lacks(
     )
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     made = pg.evaluate([data / "a"], [data / "easy.toml"], data)
-    assert "logistic regression needs pip install 'permgraph[evaluate]'" in made.text()
+    assert any("logistic regression needs pip install 'permgraph[evaluate]'" in note for note in made.notes)
     assert [r.encoder for r in made.results] == ["log-mel (ridge)", "a"]
     with pytest.raises(UsageError, match=r"pip install 'permgraph\[evaluate\]'"):
         pg.evaluate([data / "a"], [data / "easy.toml"], data, head="logistic")
@@ -272,3 +272,28 @@ def test_the_demo_encoders_on_real_speech(tmp_path: Path) -> None:
     quoted = by_name["log-mel (tasks.csv)"].value
     assert quoted == pytest.approx(by_name["log-mel (logistic)"].value, abs=0.1)
     assert load_task("emodb-emotion").cluster == "speaker"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_tables_fit_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """However many layers, tasks and long names there are; no encoder is lost."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    names = ["log-mel (logistic-plain)", "hubert-base-ls960", "merged-0.90-cnn+ffn+attn", "MERT-v1-95M"]
+    rows, predictions, screen = [], [], []
+    for task in ("ks", "phil-pitch-class"):
+        for k, name in enumerate(names):
+            gate = "" if name.startswith("log-mel") else "above"
+            numbers = (0.5 + k / 10, 0.4, 0.6)
+            rows.append(
+                Result(task, "speech", name, "logistic", "accuracy", *numbers, "12 speakers", 64, 0.1, gate)
+            )
+            for i in range(10):
+                where = (task, "speech", name, "0", "0", "ridge", "0", f"{i}.wav", f"c{i % 8}", "x", "y")
+                predictions.append(Prediction(*where, int(i < 5 + k)))
+        screen += [Retained(task, names[2], names[1], layer, 0.9) for layer in range(25)]
+    made = Evaluation(tuple(rows), tuple(predictions), tuple(screen), ("a note " * 30,))
+    assert max(map(len, made.text().splitlines())) <= columns
+    assert all(name in made.text() for name in names)
+    write_table(tmp_path / "predictions.csv", Prediction, predictions)
+    scores = pg.score(tmp_path / "predictions.csv", [names[1]]).text()
+    assert max(map(len, scores.splitlines())) <= columns and f"{names[2]} - {names[1]}" in scores
