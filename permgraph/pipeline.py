@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from permgraph.calibration import Bar, Calibrated, Calibration, batches_for, calibrate_on, read_as, silent
-from permgraph.errors import MatchError, PlanError
+from permgraph.errors import FileError, MatchError, PlanError
 from permgraph.ir.kept import Savable, kept_on_failure
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
@@ -159,6 +159,8 @@ def matching_of(path: Path) -> Permutations:
         return Permutations.load(path)
     from permgraph.weights.checkpoint import open_checkpoint
 
+    if not (path / PERMUTATIONS).is_file():
+        raise FileError(f"{path}: holds no {PERMUTATIONS}, so `permgraph merge` did not write it.")
     perms = Permutations.load(path / PERMUTATIONS)
     record = open_checkpoint(path).record
     applied = record.b if record else None

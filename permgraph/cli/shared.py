@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from permgraph.cli.options import DEFAULT_TRACE
-from permgraph.errors import FileError, PlanError, TraceError, UsageError
+from permgraph.errors import FileError, PlanError, TraceError, UsageError, reason
 
 if TYPE_CHECKING:
     from permgraph.calibration import Calibration
@@ -190,7 +190,7 @@ def kind_of(path: Path) -> str:
         with open(path, encoding="utf-8") as stream:
             head = stream.read(200)
     except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path}: cannot read: {error}.") from error
+        raise FileError(f"{path}: cannot read: {reason(error)}.") from error
     return "plan" if '"permgraph":"plan"' in head else "trace" if '"permgraph":"trace"' in head else ""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from permgraph.atomic_write import replacing
-from permgraph.errors import FileError
+from permgraph.errors import FileError, reason
 from permgraph.reporting.columns import paragraphs, table, wrapped
 
 RESULTS, PREDICTIONS, RETAINED = "results.csv", "predictions.csv", "retained.csv"
@@ -157,7 +157,7 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[str, Mapping[str, str]
                 (f"{path}, line {reader.line_num}", row) for row in reader
             ]
     except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise FileError(f"{path}: cannot read: {error}.") from error
+        raise FileError(f"{path}: cannot read: {reason(error)}.") from error
     if len(set(columns)) < len(columns) or not rows:
         raise FileError(f"{path}: {'a column is named twice' if rows else 'holds no rows'}.")
     for where, row in rows:
