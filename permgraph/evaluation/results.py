@@ -11,6 +11,7 @@ from typing import Any
 
 from permgraph.atomic_write import replacing
 from permgraph.errors import FileError, reason
+from permgraph.ir.notebook import html_table
 from permgraph.reporting.columns import paragraphs, table, wrapped
 
 RESULTS, PREDICTIONS, RETAINED = "results.csv", "predictions.csv", "retained.csv"
@@ -70,7 +71,7 @@ class Retained:
     r2: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Results by task, predictions per clip, the label-free screen, and what a reader should know."""
 
@@ -78,6 +79,13 @@ class Evaluation:
     predictions: tuple[Prediction, ...]
     retained: tuple[Retained, ...] = ()
     notes: tuple[str, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        return f"Evaluation(results: {len(self.results)}, predictions: {len(self.predictions):,})"
+
+    def _repr_html_(self) -> str:
+        rows = [(r.task, *_cells(r)) for r in self.results]
+        return html_table(repr(self), ("task", *_HEAD), rows, len(rows))
 
     def text(self) -> str:
         """The tables, for a terminal or a file: one for each task."""
@@ -97,9 +105,7 @@ class Evaluation:
         drawn = next((f", drawn: {r.unit}" for r in mine if r.unit), "")
         clips = max(r.clips for r in mine)
         title = f"{task} ({mine[0].domain}): {mine[0].metric} on {clips} clips{drawn}; chance {mine[0].chance:.3f}"
-        rows = [(r.encoder, r.head, f"{r.value:.3f}", between(r.low, r.high), r.gate) for r in mine]
-        head = ("encoder", "head", "value", "95 % interval", "log-mel")
-        return "\n".join([*wrapped(title), *table([head, *rows])])
+        return "\n".join([*wrapped(title), *table([_HEAD, *map(_cells, mine)])])
 
     def _screen(self) -> list[str]:
         layers: dict[tuple[str, str, str], list[str]] = {}
@@ -126,6 +132,13 @@ class Evaluation:
         if self.retained:
             write_table(folder / RETAINED, Retained, self.retained, force)
         return folder
+
+
+_HEAD = ("encoder", "head", "value", "95 % interval", "log-mel")
+
+
+def _cells(r: Result) -> tuple[str, ...]:
+    return (r.encoder, r.head, f"{r.value:.3f}", between(r.low, r.high), r.gate)
 
 
 def refuse_tables(folder: Path, force: bool) -> None:

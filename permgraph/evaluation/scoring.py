@@ -21,6 +21,7 @@ from permgraph.evaluation.significance import McNemar, combine_seeds, holm, mcne
 from permgraph.evaluation.subjects import listed
 from permgraph.evaluation.summary import is_above
 from permgraph.evaluation.tables import Table, load_table
+from permgraph.ir.notebook import html_table
 from permgraph.reporting.columns import paragraphs, table
 
 BASELINES = ("log-mel", "logmel", "fbank")
@@ -44,7 +45,7 @@ class Comparison:
     holm: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scores:
     """scores: (encoder, domain or "all") → Eq. 6; `counted`: the tasks of each; `refused`: task → why it has none."""
 
@@ -53,6 +54,21 @@ class Scores:
     refused: Mapping[str, str]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        counts = f"scores: {len(self.scores)}, refused tasks: {len(self.refused)}, comparisons: {len(self.comparisons)}"
+        return f"Scores({counts})"
+
+    def _repr_html_(self) -> str:
+        if not self.scores:
+            rows = [(c.task, *_cells(c)) for c in self.comparisons]
+            return html_table(repr(self), ("task", *_HEAD), rows, len(rows))
+        domains, encoders = list(self.counted), list(dict.fromkeys(e for e, _ in self.scores))
+        found = [
+            (e, *(f"{self.scores[e, d]:.0f}" if (e, d) in self.scores else "" for d in domains))
+            for e in encoders
+        ]
+        return html_table(repr(self), ("encoder", *domains), found, len(found))
 
     def text(self) -> str:
         """The tables, for a terminal or a file."""
