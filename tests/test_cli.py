@@ -422,3 +422,4 @@ def test_help_lists_every_verb_in_whole_sentences_in_the_order_of_use() -> None:
     assert all(line.endswith(".") and not line.endswith("..") and len(line) <= 80 for line in listed)
     for name in ORDER:
         assert command.commands[name].get_short_help_str(1000).endswith("."), name
+    assert "..." not in run("moments", "-h").out.split("Commands:")[1]

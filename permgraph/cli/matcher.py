@@ -271,7 +271,7 @@ def merge_moments(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the sum.")],
     json_: Json = False,
 ) -> None:
-    """Add moments: all shards of a calibration, or calibrations on different data."""
+    """Add the shards of a calibration, or calibrations on other data."""
     from permgraph.ir.moments import Moments
     from permgraph.matching.shards import added
 
