@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel
 
@@ -202,6 +203,28 @@ def test_marble_gets_a_tuple_of_layers(folder: Path, kind: str, monkeypatch: pyt
         stacked = torch.stack([layers[i] for i in (0, 2)], dim=1)
         for row, clip in zip(stacked, batch, strict=True):
             assert same(row, expected(folder / kind, clip)[[0, 2]])
+
+
+@pytest.mark.parametrize("family", ["WavLM", "Data2VecAudio", "Wav2Vec2", "UniSpeechSat", "SEW"])
+def test_every_family_of_raw_audio_is_exported_and_evaluated_alike(family: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        conv_dim=(8, 8, 8),
+        conv_kernel=(10, 3, 2),
+        conv_stride=(5, 4, 4),
+        num_feat_extract_layers=3,
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+    )
+    getattr(transformers, f"{family}Model")(config).save_pretrained(tmp_path / "model")
+    encoder = loaded(pg.export(tmp_path / "model", "xares", "out")).ModelEncoder()
+    assert encoder.normalize is False
+    with torch.no_grad():
+        assert same(encoder.layers(CLIPS[0]), expected(tmp_path / "model", CLIPS[0]))
 
 
 def test_a_clip_shorter_than_a_frame_gives_one(folder: Path) -> None:
