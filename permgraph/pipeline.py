@@ -70,8 +70,7 @@ def align(
            and with keep_plan the plan
     say    is told the memory that the calibration will need, the function check, and with repair the repair that follows
 
-    Raises MatchError when the matcher needs data and there is none, VerificationError when the function of B
-    would change.
+    Raises MatchError without the data that a matcher needs, VerificationError when B's function would change.
     """
     from permgraph.matching.matchers import match
 
@@ -80,7 +79,8 @@ def align(
         return Aligned(plan, Permutations({}, {"matcher": matcher, "seed": seed, "groups": {}}, plan.origin))
     done: Calibrated | None = None
     if calibration is not None and calibration.given:
-        done = calibrate_on(a, b, plan, calibration, checkpoint, bar, say, verify, repair)
+        exact = verify and plan.mode == "exact"
+        done = calibrate_on(a, b, plan, calibration, checkpoint, bar, say, exact, repair)
     moments = done.moments if done else None
     so_far: dict[Path, Savable] = {}
     with kept_on_failure(so_far):

@@ -139,9 +139,11 @@ def merge(
     plan = plan or pipeline.plan_for(one, groups, exclude, mode)
     tensor_weights = ratios_of(plan, group_weights)
     if perms is not None:
-        if repair:
-            batches = None if calibration.data else batches_for(one, other, calibration)
-            memory_for(one, other, None, batches, check=not no_check, repair=True).tell(say)
+        check = not no_check and plan.mode == "exact"
+        if repair or check:
+            known = repair and not calibration.data
+            batches = batches_for(one, other, calibration) if known else None
+            memory_for(one, other, None, batches, check=check, repair=repair).tell(say)
         done = pipeline.aligned(other, plan, perms, bar=progress_bar, check=not no_check)
     else:
         done = pipeline.align(

@@ -136,6 +136,8 @@ def test_the_command_tells_before_it_starts(
     files = ("--plan", tmp_path / "plan.json", "--perms", tmp_path / "p.safetensors")
     said = run(*merge, *files, "--no-check", "-o", tmp_path / "n")
     assert said.code == 0 and said.err.startswith("--repair needs about "), said.err
+    said = run("merge", a, b, *files, "-o", tmp_path / "o")
+    assert said.code == 0 and said.err.startswith("The function check needs about "), said.err
 
     def observed(*args: Any) -> None:
         raise AssertionError("a batch is run")
