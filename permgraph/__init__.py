@@ -12,7 +12,7 @@ The verbs, in the order in which data walks:
     state = pg.apply(plan, perms, state_b)           # pg.unapply undoes it bit for bit
     merged = pg.merge(state_a, state, weights=(0.9, 0.1))
 
-and to judge encoders that were merged so: `pg.evaluate`, `pg.score`.
+and to judge encoders that were merged so: `pg.evaluate`, `pg.score`, `pg.export`.
 
 The packages below are nouns, and the verbs are here alone. Heavy libraries (torch, transformers, scipy) are
 imported by the verb that needs them.
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from permgraph.evaluation.benchmarks import Exported
     from permgraph.evaluation.results import Evaluation
     from permgraph.evaluation.scoring import Scores
     from permgraph.ir.spec import IntArray
@@ -423,7 +424,12 @@ def report(perms: Permutations | str | Path, by_section: bool = True) -> Matchin
 
 
 def lint(
-    specification: str | Path, target: Trace | str, *, free_output: bool = False, measure: bool = True
+    specification: str | Path,
+    target: Trace | str,
+    *,
+    free_output: bool = False,
+    measure: bool = True,
+    model_class: str = "",
 ) -> LintReport:
     """Check a hand-written permutation specification (Git Re-Basin's or mergekit's style, or ours) on a network.
 
@@ -431,13 +437,14 @@ def lint(
         target: a trace, or what the command line takes as TRACE or MODEL.
         free_output: hold it against the groups that permute the output too.
         measure: let unsound groups move at random and measure the change; needs a MODEL.
+        model_class: of a MODEL, as in `trace`.
 
     Raises:
         FileError, UsageError, TraceError: as reading, building or tracing do.
     """
     from permgraph.linter.report import lint_files
 
-    return lint_files(specification, target, free_output, measure)
+    return lint_files(specification, target, free_output, measure, model_class)
 
 
 def evaluate(
@@ -451,6 +458,7 @@ def evaluate(
     cache: str | Path | None = None,
     device: str = "cpu",
     bar: Callable[[str], AbstractContextManager[Callable[[int, int], None]]] | None = None,
+    model_class: str = "",
 ) -> Evaluation:
     """Judge frozen encoders by probes on labelled audio, as SUPERB (https://arxiv.org/abs/2105.01051) and MARBLE
     (https://arxiv.org/abs/2306.10548) do, beside a log-mel baseline.
@@ -472,6 +480,7 @@ def evaluate(
         cache: folder to keep features in, memory-mapped; a temporary one when not given.
         device: of the encoders: "cpu", "cuda".
         bar: makes a progress bar of a title, as a context manager that gives a function of (done, total).
+        model_class: of folders, the class that is read, as in `trace`. Layers are those of its base model.
 
     Returns:
         `.results` (accuracy, 0 to 1, with 95 % intervals), `.predictions` (per clip), `.retained`, `.notes`; `.text()`,
@@ -493,6 +502,7 @@ def evaluate(
         cache=cache,
         device=device,
         bar=bar,
+        model_class=model_class,
     )
 
 
@@ -534,6 +544,31 @@ def score(
     return run(table, parents, baseline, lower, resamples=resamples, seed=seed)
 
 
+def export(
+    model: str | Path, format: str, out: str | Path, *, model_class: str = "", force: bool = False
+) -> Exported:
+    """Write an encoder of raw audio as a benchmark loads it: a folder with its weights, and the small class that runs it.
+
+    Args:
+        model: a Hugging Face folder or a checkpoint file.
+        format: "xares" (X-ARES, https://arxiv.org/abs/2505.16369), "mteb" (its audio benchmark MAEB), "s3prl" (SUPERB) or
+            "marble" (MARBLE v2).
+        out: the folder to write.
+        model_class: of a folder, the class that is read, as in `trace`. What is written is its base model.
+        force: replace the folder, if an earlier export wrote it.
+
+    Returns:
+        `.folder`, `.file` (what the benchmark loads), `.usage` (how to run it).
+
+    Raises:
+        UsageError: no such benchmark, or the model does not take raw audio.
+        FileError: the weights do not fit, or the folder cannot be written.
+    """
+    from permgraph.evaluation.benchmarks import export as run
+
+    return run(model, format, out, model_class=model_class, force=force)
+
+
 __all__ = [
     "Group",
     "Moments",
@@ -550,6 +585,7 @@ __all__ = [
     "calibrate",
     "draw",
     "evaluate",
+    "export",
     "infer",
     "lint",
     "match",

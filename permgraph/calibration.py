@@ -115,24 +115,24 @@ def calibrate_on(
     checkpoint: Path | None,
     bar: Bar | None,
     say: Callable[[str], None] = lambda text: None,
+    check: bool = False,
+    repair: bool = False,
 ) -> Calibrated:
-    """One pass of both models over the data. `say` is told the memory that it will need, before it starts.
+    """One pass of both models over the data. `say` is told the memory that it will need, before it starts, and a
+    function `check` or a `repair` that follows.
 
     Raises MatchError where that is more than there is.
     """
     from permgraph.matching.calibration import calibrate
     from permgraph.matching.devices import devices
+    from permgraph.memory import memory_for
 
     places = devices(calibration.device)
     with (bar or silent)("reading headers") as step:
         pairs = batches_for(a, b, calibration, step)
-    memory = memory_for(a, b, plan, None if calibration.data else pairs, checkpoint is not None)
-    memory.refuse()
-    say(memory.text())
-    if memory.scarce:
-        say(
-            "Warning: that is more than is available. A smaller --batch, or fewer groups at a time, need less."
-        )
+    known = None if calibration.data else pairs
+    memory = memory_for(a, b, plan, known, checkpoint is not None, check, repair)
+    memory.tell(say)
     data = _identity(a, b, pairs)
     shard, batches = calibration.shard, pairs
     if shard is not None:
@@ -169,21 +169,6 @@ def _identity(a: Encoder, b: Encoder, pairs: AudioPairs | Batches) -> str:
     else:
         told = [repr(pairs.a), repr(pairs.b), [[str(c.source), c.start, c.frames] for c in pairs.clips]]
     return hashlib.sha256(json.dumps([told, str(a.path), str(b.path)]).encode()).hexdigest()[:16]
-
-
-def memory_for(
-    a: Encoder, b: Encoder, plan: Plan, pairs: AudioPairs | Batches | None, checkpoint: bool
-) -> Memory:
-    """What one pass will need. The first batch shows how large the inputs are; a function of the user's, None, is not asked."""
-    from torch.utils._pytree import tree_leaves
-
-    from permgraph.frontend.batches import sides
-    from permgraph.matching.memory import needed
-
-    weights = sum(p.numel() for e in (a, b) for p in e.source.module.parameters())
-    first = None if pairs is None else next(iter(pairs), None)
-    tensors = [] if first is None else tree_leaves(sides(first)[0])
-    return needed(plan, weights, a.trace, tensors[0].numel() if tensors else None, checkpoint)
 
 
 def read_as(*encoders: Encoder) -> tuple[str, ...]:

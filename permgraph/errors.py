@@ -56,3 +56,14 @@ def nearest(word: str, choices: Iterable[str], count: int = 3) -> str:
     """' Did you mean a, b?' for the choices closest to `word`; an empty string when none is close."""
     close = difflib.get_close_matches(word, list(dict.fromkeys(choices)), n=count, cutoff=0.5)
     return f" Did you mean {', '.join(close)}?" if close else ""
+
+
+def reason(error: BaseException) -> str:
+    """Why something cannot be read, in words: without its path, an error number or a codec's positions; no full stop."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not text (UTF-8)"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[:1].lower() + error.strerror[1:]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")

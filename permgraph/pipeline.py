@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from permgraph.calibration import Bar, Calibrated, Calibration, batches_for, calibrate_on, read_as, silent
-from permgraph.errors import MatchError, PlanError
+from permgraph.errors import FileError, MatchError, PlanError
 from permgraph.ir.kept import Savable, kept_on_failure
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
@@ -62,15 +62,15 @@ def align(
     keep: Path | None = None,
     keep_plan: bool = False,
     say: Callable[[str], None] = lambda text: None,
+    repair: bool = False,
 ) -> Aligned:
     """Match B's units to A's on calibration data, and check that the permuted B computes what B computes.
 
     keep   where a later step fails, the moments and permutations so far are saved under names that begin so,
            and with keep_plan the plan
-    say    is told the memory that the calibration will need
+    say    is told the memory that the calibration will need, the function check, and with repair the repair that follows
 
-    Raises MatchError when the matcher needs data and there is none, VerificationError when the function of B
-    would change.
+    Raises MatchError without the data that a matcher needs, VerificationError when B's function would change.
     """
     from permgraph.matching.matchers import match
 
@@ -79,7 +79,8 @@ def align(
         return Aligned(plan, Permutations({}, {"matcher": matcher, "seed": seed, "groups": {}}, plan.origin))
     done: Calibrated | None = None
     if calibration is not None and calibration.given:
-        done = calibrate_on(a, b, plan, calibration, checkpoint, bar, say)
+        exact = verify and plan.mode == "exact"
+        done = calibrate_on(a, b, plan, calibration, checkpoint, bar, say, exact, repair)
     moments = done.moments if done else None
     so_far: dict[Path, Savable] = {}
     with kept_on_failure(so_far):
@@ -158,6 +159,8 @@ def matching_of(path: Path) -> Permutations:
         return Permutations.load(path)
     from permgraph.weights.checkpoint import open_checkpoint
 
+    if not (path / PERMUTATIONS).is_file():
+        raise FileError(f"{path}: holds no {PERMUTATIONS}, so `permgraph merge` did not write it.")
     perms = Permutations.load(path / PERMUTATIONS)
     record = open_checkpoint(path).record
     applied = record.b if record else None

@@ -31,6 +31,7 @@ VERBS = [
     "report",
     "lint",
     "evaluate",
+    "export",
     "score",
 ]
 TYPES = [

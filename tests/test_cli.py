@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+import typer
 from safetensors.numpy import load_file, save_file
 from transformers import HubertConfig, HubertModel
+from typer.core import TyperGroup
 
 from permgraph import Permutations, Plan, Trace, random_permutations
 from permgraph.axes.rules import RULES
@@ -407,3 +409,17 @@ def test_a_library_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) 
     said = run("trace", "hubert", "-o", "x.json")
     assert said.code == 3
     assert "torchvision::nms does not exist. `permgraph doctor` says what is wrong." in said.err
+
+
+def test_help_lists_every_verb_in_whole_sentences_in_the_order_of_use() -> None:
+    """At 80 columns no sentence is cut, and a verb that is not in the order would be lost."""
+    from permgraph.cli.app import ORDER, app
+
+    command = typer.main.get_command(app)
+    assert isinstance(command, TyperGroup) and sorted(command.commands) == sorted(ORDER)
+    listed = run("-h").out.split("Commands:")[1].strip().splitlines()
+    assert [line.split()[0] for line in listed] == list(ORDER)
+    assert all(line.endswith(".") and not line.endswith("..") and len(line) <= 80 for line in listed)
+    for name in ORDER:
+        assert command.commands[name].get_short_help_str(1000).endswith("."), name
+    assert "..." not in run("moments", "-h").out.split("Commands:")[1]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from docs_pages import _TEXTS as GENERATED
+from docs_pages import on_page_markdown
 
 from permgraph.axes.rules import RULES
 from permgraph.matching.matchers import MATCHERS
@@ -162,14 +163,20 @@ def test_the_architecture_shown_is_the_file() -> None:
         assert (ROOT / first.removeprefix("# ")).read_text(encoding="utf-8") == body
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+PAGES = [p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").rglob("*.md")]
+
+
+@pytest.mark.parametrize("name", sorted({*DOCUMENTS, *PAGES}))
 def test_links_lead_somewhere(name: str) -> None:
+    """In a checkout to a file; in the documentation, texts of the root are pages of it."""
     text = (ROOT / name).read_text(encoding="utf-8")
-    targets = [t for t in re.findall(r"\]\(([^)#]+)\)", text) if not t.startswith("http")]
+    targets = [t for t in re.findall(r"\]\(([^)#\s]+)[^)\s]*\)", text) if not t.startswith("http")]
     folder = (ROOT / name).parent
-    written = {"cli.md", *GENERATED.values()} if folder.name == "docs" else set()
-    missing = [t for t in targets if not (folder / t).exists() and t not in written]
-    assert not missing
+    assert not [t for t in targets if not (folder / t).exists()]
+    outside = [t for t in targets if name.startswith("docs/") and t.startswith("../")]
+    assert {t.removeprefix("../") for t in outside} <= set(GENERATED)
+    shown = on_page_markdown(text, None, None, None)
+    assert not [t for t in outside if t.removeprefix("../") in GENERATED and f"]({t})" in shown]
 
 
 def test_what_the_tables_name_is_there() -> None:

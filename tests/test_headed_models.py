@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import permgraph as pg
 from permgraph.frontend.sources import load_source
 from permgraph.weights.encoder import open_encoder
+from tests.evaluation import miniature as m
 from tests.test_cli import Said, run
 
 SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
@@ -276,3 +277,28 @@ def test_an_encoder_decoder_is_traced_whole_with_its_decoder(tmp_path: Path) -> 
     assert any(p.tensor.startswith("model.decoder.") for group in spec.groups for p in group.places)
     said = run("verify", tmp_path / "w", "--class", "WhisperForConditionalGeneration")
     assert said.code == 0 and "kept" in said.out
+
+
+@pytest.mark.parametrize("kind", ["HubertForCTC"])
+@pytest.mark.usefixtures("there")
+def test_lint_and_evaluate_read_the_class_that_is_named(kind: str, tmp_path: Path) -> None:
+    head = '[[group]]\nname = "head"\nsize = 19\nplaces = ["lm_head.weight[0]", "lm_head.bias[0]"]\n'
+    (tmp_path / "head.toml").write_text(head, encoding="utf-8")
+    lint = ("lint", tmp_path / "head.toml", "A", "--json")
+    without, whole = run(*lint), run(*lint, "--class", kind)
+    assert [f["kind"] for f in json.loads(without.out)["findings"]] != [
+        f["kind"] for f in json.loads(whole.out)["findings"]
+    ]
+    assert "lm_head.weight" in without.out and without.code == whole.code == 4
+    typed("trace", "A")
+    said = run("lint", tmp_path / "head.toml", "permgraph.trace.json", "--class", kind)
+    assert said.code == 2 and "traced already" in said.err
+
+    data = tmp_path / "data"
+    m.tones(data, {"train": 8, "valid": 4, "test": 6})
+    task = m.task(data, head="ridge")
+    base, made = (pg.evaluate(["A"], [task], data, model_class=x) for x in ("", kind))
+    assert [p.predicted for p in base.predictions] == [p.predicted for p in made.predictions]
+    assert f"A: traced as {kind}." in made.notes
+    said = run("evaluate", "A", "-t", task, "--data", data, "--class", "HubertForCTCs", "-o", tmp_path / "o")
+    assert said.code == 2 and "Did you mean HubertForCTC" in said.err

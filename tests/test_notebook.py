@@ -13,6 +13,8 @@ from torch import nn
 
 import permgraph as pg
 from permgraph.errors import SelectionError, UsageError
+from permgraph.evaluation.results import Evaluation, Prediction, Result
+from permgraph.evaluation.tables import table_of_clips
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 
@@ -45,7 +47,20 @@ def values(name: str, label: str) -> dict[str, Any]:
         "perms": perms,
         "report": pg.report(perms),
         "check": pg.verify(model, inputs, spec),
+        "evaluation": evaluation(label),
+        "scores": pg.score(table_of_clips(evaluation(label).predictions), [f"{label}1"]),
     }
+
+
+def evaluation(name: str) -> Evaluation:
+    """Two encoders and a baseline on 500 clips."""
+    results, predictions = [], []
+    for k, encoder in enumerate(("log-mel", f"{name}1", f"{name}2")):
+        results.append(Result("ks", name, encoder, "ridge", "accuracy", 0.5, 0.4, 0.6, "clips", 500, 0.1))
+        for i in range(500):
+            where = ("ks", name, encoder, "0", "0", "ridge", "0", f"{name}{i}", "", "x", "y")
+            predictions.append(Prediction(*where, int(i % 7 > 3 - k)))
+    return Evaluation(tuple(results), tuple(predictions), notes=(name,))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +80,7 @@ class Tags(HTMLParser):
         self.cells += tag == "td"
 
 
-KINDS = ("trace", "spec", "plan", "moments", "perms", "report", "check")
+KINDS = ("trace", "spec", "plan", "moments", "perms", "report", "check", "evaluation", "scores")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -88,6 +103,10 @@ def test_hostile_names_are_inert(kind: str, name: str) -> None:
     shown = repr(found) + found._repr_html_()
     assert "\x1b" not in shown and "\u202e" not in shown and "<img" not in found._repr_html_()
     assert len(shown) < 40_000
+
+
+def test_sums_of_a_probe_are_a_short_line(net: dict[str, Any]) -> None:
+    assert all(len(repr(probe)) < 200 for probe in net["moments"].probes.values())
 
 
 def test_a_large_network_is_short_too() -> None:

@@ -34,6 +34,13 @@ def moved(text: str) -> str:
     return re.sub(r"<!-- not run: .*? -->\n", "", text)
 
 
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """mkdocs asks for the text of a page; links to files of the root, as a checkout shows them, point to their pages."""
+    for source, target in _TEXTS.items():
+        markdown = markdown.replace(f"](../{source}", f"]({target}")
+    return markdown
+
+
 def on_files(files: Any, config: Any) -> Any:
     """mkdocs asks which files there are; the pages of elsewhere are added."""
     from mkdocs.structure.files import File

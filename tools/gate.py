@@ -27,10 +27,10 @@ from permgraph.evaluation.features import Features, FrozenEncoder, encoder_featu
 from permgraph.evaluation.logmel import NAME
 from permgraph.evaluation.probing import probe
 from permgraph.evaluation.results import Evaluation, Prediction
+from permgraph.evaluation.summary import is_above
 from permgraph.evaluation.task import load_task
 from permgraph.weights.encoder import open_encoder
 
-ROUNDING = 0.0005  # tasks.csv has three digits: 0.328 and 21 of 64 are the same
 GATE = specs() / "encoders" / "gate.toml"
 
 
@@ -84,7 +84,7 @@ def passes(verdicts: Sequence[Verdict]) -> tuple[bool, bool]:
 
 def wins(verdicts: Sequence[Verdict]) -> tuple[int, int]:
     """On how many tasks the encoder is above log-mel, its deeper layers above layer 0."""
-    return sum(v.above.value > ROUNDING for v in verdicts), sum(v.gain.value > ROUNDING for v in verdicts)
+    return sum(is_above(v.above.value) for v in verdicts), sum(is_above(v.gain.value) for v in verdicts)
 
 
 def judge(encoder: Path, gate: Gate, data: Path, cache: Path) -> list[Verdict]:

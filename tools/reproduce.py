@@ -2,7 +2,8 @@
 
     python tools/reproduce.py DIR/speech-0 DIR/music-0 --data ../shared/data -o OUT --page docs/results.md
 
-Merged models, features, results.csv and predictions.csv are left in OUT. Calibration: train clips. Nothing is chosen by
+Merged models, features, results.csv and predictions.csv are left in OUT; `permgraph score OUT/results.csv --figures DIR` draws the
+curves over λ. Calibration: train clips. Nothing is chosen by
 the results.
 """
 

@@ -68,7 +68,9 @@ def _told(error: BaseException) -> int:
         return _complain("permgraph", "out of memory. Give fewer groups at a time, or a smaller --batch.", 3)
     if hasattr(error, "format_message"):  # typer's own: an option or argument it cannot read
         where = getattr(getattr(error, "ctx", None), "command_path", "permgraph")
-        return _complain(where, f"{error.format_message().rstrip('.')}. See `{where} --help`.", 2)
+        text = error.format_message().rstrip(".")
+        text += "" if text.endswith("?") else "."
+        return _complain(where, f"{text} See `{where} --help`.", 2)
     traceback.print_exception(error)
     return _complain("permgraph", "this is a fault of permgraph. Please report it, with the lines above.", 1)
 

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+ORDER = (
+    *("trace", "plan", "why", "tree", "draw", "view"),
+    *("match", "calibrate", "moments", "merge", "report", "apply", "verify"),
+    *("evaluate", "score", "export", "lint", "demo", "doctor"),
+)
+
+
+class _Verbs(TyperGroup):
+    """In the order in which they are used, whatever file registers them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for name in ORDER if name in self.commands]
+
 
 app = typer.Typer(
+    cls=_Verbs,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -33,6 +33,7 @@ from permgraph.cli.shared import (
     measured,
     next_step,
     print_json,
+    print_text,
     say,
     trace_of,
     visible,
@@ -134,7 +135,7 @@ def why(
     model_class: Class = "",
     json_: Json = False,
 ) -> None:
-    """Explain why an axis is in its group, pinned, or tied to another."""
+    """Explain why an axis may move, is pinned, or is tied to another."""
     from permgraph.reporting.explain import explain_json, explain_text
 
     found = trace_of(model, model_class)
@@ -218,7 +219,7 @@ def verify(
     if json_:
         print_json(result.to_json())
     else:
-        print(result.text())
+        print_text(result.text())
     if not result.kept:
         raise typer.Exit(4)
 
@@ -233,16 +234,17 @@ def lint(
         bool, typer.Option(help="Let unsound groups move at random and measure the change.")
     ] = True,
     free_output: Free = False,
+    model_class: Class = "",
     json_: Json = False,
 ) -> None:
     """Check a hand-written specification against a network."""
     from permgraph.linter.report import lint_files
 
-    found = lint_files(foreign, model, free_output=free_output, measure=measure)
+    found = lint_files(foreign, model, free_output=free_output, measure=measure, model_class=model_class)
     if json_:
         print_json(encode(found.summary))
     else:
-        print(visible(found.text()))
+        print_text(found.text())
     if not found.lint.sound:
         raise typer.Exit(4)
 

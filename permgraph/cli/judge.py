@@ -1,16 +1,19 @@
-"""Verbs that judge encoders: evaluate, score."""
+"""Verbs that judge encoders: evaluate, score, export."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from permgraph.cli.app import app
-from permgraph.cli.options import Json
-from permgraph.cli.shared import print_json, say, visible
+from permgraph.cli.options import Class, Json
+from permgraph.cli.shared import next_step, print_json, print_text, say, visible
+
+if TYPE_CHECKING:
+    from permgraph.reporting.figures.weights import Panel
 
 Parents = Annotated[str, typer.Option(help="Encoders the others were merged from, separated by commas.")]
 
@@ -42,12 +45,13 @@ def evaluate(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     force: Annotated[bool, typer.Option("--force", help="Replace the tables in OUT.")] = False,
+    model_class: Class = "",
     json_: Json = False,
 ) -> None:
-    """Judge frozen encoders by probes on labelled audio, beside a log-mel baseline."""
+    """Judge frozen encoders by probes, beside a log-mel baseline."""
     from permgraph.cli.progress import progress_bar
     from permgraph.evaluation.probing import evaluate as run
-    from permgraph.evaluation.results import refuse_tables
+    from permgraph.evaluation.results import RESULTS, refuse_tables
 
     refuse_tables(out, force)
     made = run(
@@ -60,13 +64,15 @@ def evaluate(
         cache=cache or out / "features",
         device=device,
         bar=progress_bar,
+        model_class=model_class,
     )
     folder = made.save(out, force)
     if json_:
         print_json({"results": [_finite(asdict(r)) for r in made.results], "notes": list(made.notes)})
     else:
         print(visible(made.text()))
-    say(f"Tables written to {folder}. Next: permgraph score {folder / 'results.csv'} --parents A,B")
+    named = ["--parents", parents] if parents else []
+    say(f"Tables written to {folder}. {next_step('score', folder / RESULTS, *named)}")
 
 
 @app.command()
@@ -81,12 +87,27 @@ def score(
     lower: Annotated[str, typer.Option(help="Tasks where less is better, beside WER and the like.")] = "",
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write curves over the weight of A, of rows named NAME-0.9, to this folder (SVG, PDF)."
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
-    """Score a table of results (Eq. 6), and say which differences are more than chance."""
+    """Score a table of results, and test the differences.
+
+    The score is Eq. 6 of the paper; McNemar's test and intervals say which differences are more than chance.
+    """
     from permgraph.evaluation.scoring import score as run
 
+    drawn = [] if figures is None else _panels(table, _listed(parents))
     made = run(table, _listed(parents), _listed(baseline), _listed(lower), resamples=resamples, seed=seed)
+    if figures is not None:
+        from permgraph.reporting.figures.weights import draw
+
+        for written in draw(drawn, figures):
+            say(f"Written to {written}.")
     if not json_:
         print(visible(made.text()))
         return
@@ -102,6 +123,42 @@ def score(
             "notes": list(made.notes),
         }
     )
+
+
+def _panels(table: Path, parents: list[str]) -> list[Panel]:
+    """Curves of the table, a panel for each domain."""
+    from permgraph.evaluation.curves import curves
+    from permgraph.evaluation.tables import load_table
+    from permgraph.reporting.figures.weights import Panel
+
+    found = curves(load_table(table), parents)
+    return [Panel(c.domain, _over(c.tasks), c.families, c.baseline) for c in found]
+
+
+def _over(tasks: tuple[str, ...]) -> str:
+    return f"mean over {len(tasks)} tasks" if len(tasks) > 1 else tasks[0]
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder or file.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="The benchmark: xares, mteb (MAEB), s3prl (SUPERB) or marble.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT if export wrote it.")] = False,
+    model_class: Class = "",
+    json_: Json = False,
+) -> None:
+    """Write an encoder as the benchmarks that people use load it."""
+    from permgraph.evaluation.benchmarks import export as run
+
+    made = run(model, format_, out, model_class=model_class, force=force)
+    if json_:
+        print_json({"written": [str(made.folder)], "file": str(made.file), "usage": made.usage})
+    else:
+        print_text(made.usage)
+    say(f"Encoder written to {made.file}, its weights beside it.")
 
 
 def _listed(text: str) -> list[str]:

@@ -35,6 +35,7 @@ from permgraph.cli.options import (
 )
 from permgraph.cli.shared import calibration_of, next_step, pair_of, print_json, print_written, say
 from permgraph.errors import UsageError
+from permgraph.ir.names import in_order
 
 if TYPE_CHECKING:
     from permgraph.calibration import Calibration
@@ -79,7 +80,7 @@ def match(
     device: Device = "cpu",
     json_: Json = False,
 ) -> None:
-    """Match B's units to A's on calibration data, or on moments that were calibrated before."""
+    """Match B's units to A's, on data or on moments."""
     from permgraph.cli.progress import progress_bar
     from permgraph.ir.plan import Plan
 
@@ -203,7 +204,9 @@ def calibrate(
     device: Device = "cpu",
     json_: Json = False,
 ) -> None:
-    """Run both models over data and keep the moments, from which `match` needs neither.
+    """Run both models over data and keep their moments.
+
+    From these `match` needs neither models nor data.
 
     Under torchrun, every process takes its part of the data, and the first writes the sum.
     """
@@ -248,7 +251,7 @@ def calibrate(
 
 
 def _say_written(found: Moments, out: Path, notes: tuple[str, ...], plan_file: Path, json_: bool) -> None:
-    samples = {key: probe.n for key, probe in found.probes.items()}
+    samples = in_order({key: probe.n for key, probe in found.probes.items()})
     if json_:
         print_json({"written": [str(out)], "samples": samples, "notes": list(notes), **found.meta})
     else:
@@ -268,7 +271,7 @@ def merge_moments(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the sum.")],
     json_: Json = False,
 ) -> None:
-    """Add moments: all shards of a calibration, or calibrations on different data."""
+    """Add the shards of a calibration, or calibrations on other data."""
     from permgraph.ir.moments import Moments
     from permgraph.matching.shards import added
 

@@ -38,7 +38,15 @@ from permgraph.cli.options import (
     Text,
     Where,
 )
-from permgraph.cli.shared import calibration_of, next_step, pair_of, print_json, print_written, say
+from permgraph.cli.shared import (
+    calibration_of,
+    next_step,
+    pair_of,
+    print_json,
+    print_text,
+    print_written,
+    say,
+)
 from permgraph.errors import UsageError
 
 
@@ -96,9 +104,11 @@ def merge(
 ) -> None:
     """Align B to A and average: the whole pipeline in one command."""
     from permgraph import pipeline
+    from permgraph.calibration import batches_for
     from permgraph.cli.progress import progress_bar
     from permgraph.ir.kept import Savable, kept_on_failure
     from permgraph.ir.permutations import Permutations
+    from permgraph.memory import memory_for
     from permgraph.reporting.card import matching_text
     from permgraph.weights.ratios import group_weights as ratios_of
     from permgraph.weights.ratios import parse_group_weights, parse_weights
@@ -129,6 +139,11 @@ def merge(
     plan = plan or pipeline.plan_for(one, groups, exclude, mode)
     tensor_weights = ratios_of(plan, group_weights)
     if perms is not None:
+        check = not no_check and plan.mode == "exact"
+        if repair or check:
+            known = repair and not calibration.data
+            batches = batches_for(one, other, calibration) if known else None
+            memory_for(one, other, None, batches, check=check, repair=repair).tell(say)
         done = pipeline.aligned(other, plan, perms, bar=progress_bar, check=not no_check)
     else:
         done = pipeline.align(
@@ -144,6 +159,7 @@ def merge(
             keep=out,
             keep_plan=plan_file is None,
             say=say,
+            repair=repair,
         )
     if done.perms.report.get("groups") and not json_:
         print(matching_text(done.perms.report))
@@ -201,9 +217,8 @@ def report(
         print_json(loaded)
         return
     for path, row in loaded.items():
-        print(
-            f"{path}: {row.get('selection', '')} ({row.get('matcher', '')})\n{sections_text(row, not groups)}\n"
-        )
+        print_text(f"{path}: {row.get('selection', '')} ({row.get('matcher', '')})")
+        print(f"{sections_text(row, not groups)}\n")
 
 
 @app.command()

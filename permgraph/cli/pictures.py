@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from permgraph.cli.app import app
-from permgraph.cli.options import Class, Free, Json, Unfold
+from permgraph.cli.options import DEFAULT_TRACE, Class, Free, Json, Unfold
 from permgraph.cli.shared import print_json, say, subject_of
-from permgraph.errors import UsageError
+from permgraph.errors import FileError, UsageError
 
 
 @app.command()
@@ -102,7 +102,8 @@ def view(
 
     perms_file = Path(target) if target is not None and target.endswith(".safetensors") else None
     if perms_file is not None:
-        plan_file, target = plan_file or Path("plan.json"), None if trace_file is None else str(trace_file)
+        plan_file = _plan_beside(perms_file, plan_file, trace_file)
+        target = None if trace_file is None else str(trace_file)
     elif moments_file or figures:
         raise UsageError("--moments and --figures need PERMS, the file that permgraph match has written.")
     if format_ not in FORMATS:
@@ -114,6 +115,22 @@ def view(
         print_json({"written": [str(path) for path in files]})
     for written in files:
         say(f"Written to {written}.")
+
+
+def _plan_beside(perms: Path, plan: Path | None, trace: Path | None) -> Path:
+    """The plan that permutations are shown with. Raises FileError, UsageError where that or the trace is not here."""
+    if not perms.is_file():
+        raise FileError(f"{perms}: no such file. `permgraph match` writes it.")
+    plan = plan or Path("plan.json")
+    if not plan.is_file():
+        raise UsageError(
+            f"{perms}: a page of permutations needs their plan, and {plan} is not here: --plan PLAN."
+        )
+    if trace is None and not DEFAULT_TRACE.is_file():
+        raise UsageError(
+            f"{perms}: a page needs the trace too, and {DEFAULT_TRACE} is not here: --trace TRACE."
+        )
+    return plan
 
 
 def _files(*named: str | Path | None) -> list[Path]:

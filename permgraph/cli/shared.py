@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from permgraph.cli.options import DEFAULT_TRACE
-from permgraph.errors import FileError, PlanError, TraceError, UsageError
+from permgraph.errors import FileError, PlanError, TraceError, UsageError, reason
 
 if TYPE_CHECKING:
     from permgraph.calibration import Calibration
@@ -24,18 +24,13 @@ if TYPE_CHECKING:
 
 def trace_of(target: str | None, model_class: str = "") -> Trace:
     """The trace in a file, or of a MODEL traced now."""
+    from permgraph.frontend.model_classes import refuse_class
     from permgraph.ir.trace import Trace
 
     if target is None or is_trace_file(target):
         refuse_class(model_class, target or DEFAULT_TRACE)
         return Trace.load(target or DEFAULT_TRACE)
     return capture_model(target, model_class)
-
-
-def refuse_class(model_class: str, file: str | Path) -> None:
-    """--class beside a trace file, whose class was chosen when it was traced."""
-    if model_class:
-        raise UsageError(f"--class {model_class}: {file} is traced already. Give MODEL in its place.")
 
 
 def is_trace_file(target: str) -> bool:
@@ -195,7 +190,7 @@ def kind_of(path: Path) -> str:
         with open(path, encoding="utf-8") as stream:
             head = stream.read(200)
     except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path}: cannot read: {error}.") from error
+        raise FileError(f"{path}: cannot read: {reason(error)}.") from error
     return "plan" if '"permgraph":"plan"' in head else "trace" if '"permgraph":"trace"' in head else ""
 
 
@@ -214,6 +209,13 @@ def print_written(
 
 def print_json(data: dict[str, Any]) -> None:
     print(json.dumps(data, indent=1))
+
+
+def print_text(text: str) -> None:
+    """Sentences, at the width of the terminal: no word is broken, and code to copy, indented by four, stays whole."""
+    from permgraph.reporting.columns import paragraphs
+
+    print("\n".join(paragraphs(visible(text).splitlines())))
 
 
 def say(text: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from permgraph.errors import FileError, nearest
+from permgraph.errors import FileError, nearest, reason
 from permgraph.evaluation.task import SPLITS, Task
 from permgraph.inputs.sources import shown
 
@@ -112,7 +112,7 @@ def _read_manifest(path: Path, audio: str) -> tuple[list[str], list[Row]]:
                     raise FileError(f"{where}: has not as many fields as the header ({len(columns)}).")
                 rows.append(Row(where, path.parent / values.get(audio, ""), dict(values)))
     except (OSError, csv.Error) as error:
-        raise FileError(f"{shown(path)}: cannot read: {error}.") from error
+        raise FileError(f"{shown(path)}: cannot read: {reason(error)}.") from error
     return columns, rows
 
 

@@ -55,13 +55,11 @@ class FrozenEncoder:
     """
 
     def __init__(self, encoder: Encoder, device: str = "cpu") -> None:
-        if encoder.sampling_rate is None:
-            raise UsageError(
-                f"{encoder.name}: its input is not raw audio, so its features cannot be evaluated here."
-            )
-        self.name, self.device = encoder.name, usable(device)
-        self.preprocess = Preprocess(encoder.sampling_rate, encoder.do_normalize)
-        self.module: nn.Module = encoder.module(device)
+        rate = usable_rate(encoder)
+        self.name, self.note, self.device = encoder.name, encoder.source.note, usable(device)
+        self.preprocess = Preprocess(rate, encoder.do_normalize)
+        whole: Any = encoder.module(device)
+        self.module: nn.Module = whole.base_model  # without the head, where the class has one
         self.shortest = receptive_field(encoder.config)
         self.digest = _digest_of(encoder, self.module)
 
@@ -84,6 +82,17 @@ class FrozenEncoder:
         """(layers, frames, width) of a file, in pieces of at most half a minute. Raises BadAudio."""
         for samples in pieces(path, self.preprocess, self.shortest):
             yield self.layers(samples)
+
+
+def usable_rate(encoder: Encoder) -> int:
+    """The sampling rate of an encoder that takes raw audio and whose weights fit its configuration. Raises UsageError,
+    FileError."""
+    if encoder.sampling_rate is None:
+        raise UsageError(
+            f"{encoder.name}: its input is not raw audio, so its features cannot be evaluated here."
+        )
+    _ = encoder.stored
+    return encoder.sampling_rate
 
 
 def usable(device: str) -> str:

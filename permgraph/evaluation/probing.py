@@ -14,7 +14,7 @@ import numpy as np
 
 from permgraph.errors import FileError, UsageError, nearest
 from permgraph.evaluation.dataset import Dataset, Round, files_of, load_dataset
-from permgraph.evaluation.features import Features, FrozenEncoder, encoder_features
+from permgraph.evaluation.features import Features, FrozenEncoder, encoder_features, usable, usable_rate
 from permgraph.evaluation.heads import HEADS, Parts
 from permgraph.evaluation.logmel import NAME, logmel_features
 from permgraph.evaluation.results import Evaluation, Prediction, Retained
@@ -43,6 +43,7 @@ def evaluate(
     cache: str | Path | None = None,
     device: str = "cpu",
     bar: Bar | None = None,
+    model_class: str = "",
 ) -> Evaluation:
     """Probe every encoder on every task. See `permgraph.evaluate`."""
     subjects = subjects_of(encoders)
@@ -56,7 +57,7 @@ def evaluate(
         raise UsageError("give one task and one seed at least.")
     datasets = [load_dataset(task, data) for task in _tasks(tasks, head)]
     with nullcontext(cache) if cache is not None else TemporaryDirectory(prefix="permgraph-") as folder:
-        made = _Work(subjects, datasets, Path(folder), device, bar or _silent)
+        made = _Work(subjects, datasets, Path(folder), device, bar or _silent, model_class)
         predictions, choices, notes = made.predictions(seeds)
         screen = tuple(made.screen(parents)) if parents else ()
     results = [r for d in datasets for r in results_of(d, Path(data), predictions, choices)]
@@ -80,10 +81,20 @@ class _Work:
     """The encoders and data sets of one evaluation, and where their features lie."""
 
     def __init__(
-        self, subjects: Sequence[Subject], datasets: Sequence[Dataset], cache: Path, device: str, bar: Bar
+        self,
+        subjects: Sequence[Subject],
+        datasets: Sequence[Dataset],
+        cache: Path,
+        device: str,
+        bar: Bar,
+        model_class: str,
     ) -> None:
         self.subjects, self.datasets, self.cache = subjects, datasets, cache
-        self.device, self.bar = device, bar
+        self.device, self.bar = usable(device), bar
+        paths = {path for subject in subjects for path in subject.runs}
+        self.encoders = {path: open_encoder(path, model_class=model_class) for path in sorted(paths)}
+        for encoder in self.encoders.values():  # before hours of audio
+            usable_rate(encoder)
         self.groups: dict[tuple[str, str, str], list[Dataset]] = {}
         for dataset in datasets:
             key = (dataset.task.manifest, dataset.task.layout, dataset.task.folder)
@@ -104,25 +115,29 @@ class _Work:
                     found += probe(replace(dataset, task=task), name, "0", features, 1, choices)
         for subject in self.subjects:
             for run, path in enumerate(subject.runs):
-                for group, features in self._features(subject.name, path):
+                encoder = self._frozen(path)
+                notes += [f"{subject.name}: {encoder.note}."] if encoder.note else []
+                for group, features in self._features(subject.name, encoder):
                     for dataset in group:
                         found += probe(dataset, subject.name, str(run), features, seeds, choices)
-        return found, choices, notes
+        return found, choices, list(dict.fromkeys(notes))
 
     def _baseline(self, group: Sequence[Dataset]) -> Features:
         with self.bar(NAME) as step:
             return logmel_features(files_of(group), self.cache, step)
 
-    def _features(self, name: str, path: Path) -> Iterator[tuple[list[Dataset], Features]]:
-        encoder = FrozenEncoder(open_encoder(path), self.device)
+    def _features(self, name: str, encoder: FrozenEncoder) -> Iterator[tuple[list[Dataset], Features]]:
         for group in self.groups.values():
             with self.bar(name) as step:
                 features = encoder_features(encoder, files_of(group), self.cache, step)
             yield group, features
 
+    def _frozen(self, path: Path) -> FrozenEncoder:
+        return FrozenEncoder(self.encoders[path], self.device)
+
     def screen(self, parents: Sequence[str]) -> Iterator[Retained]:
         """R² of the parents' layers, for the first run of every other encoder, on each data set."""
-        frozen = {s.name: FrozenEncoder(open_encoder(s.runs[0]), self.device) for s in self.subjects}
+        frozen = {s.name: self._frozen(s.runs[0]) for s in self.subjects}
         for name, encoder in frozen.items():
             if name in parents:
                 continue

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from permgraph.atomic_write import replacing
-from permgraph.errors import FileError
+from permgraph.errors import FileError, reason
+from permgraph.ir.notebook import html_table
+from permgraph.reporting.columns import paragraphs, table, wrapped
 
 RESULTS, PREDICTIONS, RETAINED = "results.csv", "predictions.csv", "retained.csv"
 
@@ -69,7 +71,7 @@ class Retained:
     r2: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Results by task, predictions per clip, the label-free screen, and what a reader should know."""
 
@@ -78,29 +80,42 @@ class Evaluation:
     retained: tuple[Retained, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
+    def __repr__(self) -> str:
+        return f"Evaluation(results: {len(self.results)}, predictions: {len(self.predictions):,})"
+
+    def _repr_html_(self) -> str:
+        rows = [(r.task, *_cells(r)) for r in self.results]
+        return html_table(repr(self), ("task", *_HEAD), rows, len(rows))
+
     def text(self) -> str:
-        """The tables, for a terminal or a file."""
-        head = ("task", "encoder", "head", "value", "95 % interval", "drawn", "log-mel")
-        rows = [
-            (r.task, r.encoder, r.head, f"{r.value:.3f}", between(r.low, r.high), r.unit, r.gate)
-            for r in self.results
-        ]
-        parts = ["\n".join(aligned([head, *rows]))]
+        """The tables, for a terminal or a file: one for each task."""
+        parts = [self._table(task) for task in dict.fromkeys(r.task for r in self.results)]
         if self.retained:
             parts.append(
-                "R² of a parent's layers (0, 1, …) from the encoder's:\n" + "\n".join(self._screen())
+                "\n".join(
+                    [*wrapped("R² of a parent's layers (0, 1, …) from the encoder's:"), *self._screen()]
+                )
             )
         if self.notes:
-            parts.append("\n".join(self.notes))
+            parts.append("\n".join(paragraphs(self.notes)))
         return "\n\n".join(parts)
+
+    def _table(self, task: str) -> str:
+        mine = [r for r in self.results if r.task == task]
+        drawn = next((f", drawn: {r.unit}" for r in mine if r.unit), "")
+        clips = max(r.clips for r in mine)
+        title = f"{task} ({mine[0].domain}): {mine[0].metric} on {clips} clips{drawn}; chance {mine[0].chance:.3f}"
+        return "\n".join([*wrapped(title), *table([_HEAD, *map(_cells, mine)])])
 
     def _screen(self) -> list[str]:
         layers: dict[tuple[str, str, str], list[str]] = {}
         for r in self.retained:
             layers.setdefault((r.task, r.encoder, r.parent), []).append(f"{r.r2:.2f}")
-        return aligned(
-            [("task", "encoder", "parent", "R²"), *((*k, "  ".join(v)) for k, v in layers.items())]
-        )
+        lines: list[str] = []
+        for task in dict.fromkeys(task for task, _, _ in layers):
+            rows = [(f"{e} of {p}", "  ".join(v)) for (t, e, p), v in layers.items() if t == task]
+            lines += [task, *table([("encoder of parent", "R²"), *rows])]
+        return lines
 
     def save(self, folder: str | Path, force: bool = False) -> Path:
         """Write results.csv and predictions.csv (and retained.csv) into a folder, which it returns. `force` replaces
@@ -119,6 +134,13 @@ class Evaluation:
         return folder
 
 
+_HEAD = ("encoder", "head", "value", "95 % interval", "log-mel")
+
+
+def _cells(r: Result) -> tuple[str, ...]:
+    return (r.encoder, r.head, f"{r.value:.3f}", between(r.low, r.high), r.gate)
+
+
 def refuse_tables(folder: Path, force: bool) -> None:
     """Refuse a folder that holds the tables of another evaluation, unless `force`. Raises FileError."""
     for name in (RESULTS, PREDICTIONS, RETAINED):
@@ -131,9 +153,9 @@ def refuse_tables(folder: Path, force: bool) -> None:
 def write_table(path: Path, kind: type[Any], rows: Iterable[Any], force: bool = False) -> None:
     """Frozen dataclasses of one kind as a CSV file; numbers in full precision."""
     text = io.StringIO()
-    table = csv.DictWriter(text, [f.name for f in fields(kind)], lineterminator="\n")
-    table.writeheader()
-    table.writerows(asdict(row) for row in rows)
+    writer = csv.DictWriter(text, [f.name for f in fields(kind)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
     with replacing(path, folder=False, force=force) as partial:
         partial.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
 
@@ -142,13 +164,13 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[str, Mapping[str, str]
     """Columns and rows, each with where it stands, of a csv or tsv file. Raises FileError."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
-            table = csv.DictReader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            columns = list(table.fieldnames or ())
+            reader = csv.DictReader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            columns = list(reader.fieldnames or ())
             rows: list[tuple[str, Mapping[str, str]]] = [
-                (f"{path}, line {table.line_num}", row) for row in table
+                (f"{path}, line {reader.line_num}", row) for row in reader
             ]
     except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise FileError(f"{path}: cannot read: {error}.") from error
+        raise FileError(f"{path}: cannot read: {reason(error)}.") from error
     if len(set(columns)) < len(columns) or not rows:
         raise FileError(f"{path}: {'a column is named twice' if rows else 'holds no rows'}.")
     for where, row in rows:
@@ -160,9 +182,3 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[str, Mapping[str, str]
 def between(low: float, high: float) -> str:
     """ "0.61 to 0.72", "" where there is no interval."""
     return "" if low != low else f"{low:.3f} to {high:.3f}"
-
-
-def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table, its columns as wide as their widest cell."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]

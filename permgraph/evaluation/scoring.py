@@ -16,10 +16,13 @@ import numpy as np
 
 from permgraph.errors import FileError, UsageError, nearest
 from permgraph.evaluation.bootstrap import Interval, interval, right_of
-from permgraph.evaluation.results import Prediction, aligned, between
+from permgraph.evaluation.results import Prediction, between
 from permgraph.evaluation.significance import McNemar, combine_seeds, holm, mcnemar_over_folds
 from permgraph.evaluation.subjects import listed
+from permgraph.evaluation.summary import is_above
 from permgraph.evaluation.tables import Table, load_table
+from permgraph.ir.notebook import html_table
+from permgraph.reporting.columns import paragraphs, table
 
 BASELINES = ("log-mel", "logmel", "fbank")
 ALL = "all"
@@ -42,7 +45,7 @@ class Comparison:
     holm: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scores:
     """scores: (encoder, domain or "all") → Eq. 6; `counted`: the tasks of each; `refused`: task → why it has none."""
 
@@ -51,6 +54,21 @@ class Scores:
     refused: Mapping[str, str]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        counts = f"scores: {len(self.scores)}, refused tasks: {len(self.refused)}, comparisons: {len(self.comparisons)}"
+        return f"Scores({counts})"
+
+    def _repr_html_(self) -> str:
+        if not self.scores:
+            rows = [(c.task, *_cells(c)) for c in self.comparisons]
+            return html_table(repr(self), ("task", *_HEAD), rows, len(rows))
+        domains, encoders = list(self.counted), list(dict.fromkeys(e for e, _ in self.scores))
+        found = [
+            (e, *(f"{self.scores[e, d]:.0f}" if (e, d) in self.scores else "" for d in domains))
+            for e in encoders
+        ]
+        return html_table(repr(self), ("encoder", *domains), found, len(found))
 
     def text(self) -> str:
         """The tables, for a terminal or a file."""
@@ -62,38 +80,33 @@ class Scores:
                 (e, *(f"{self.scores[e, d]:.0f}" if (e, d) in self.scores else "-" for d in domains))
                 for e in dict.fromkeys(encoder for encoder, _ in self.scores)
             ]
-            parts.append("Score (Eq. 6), by domain (tasks):\n" + "\n".join(aligned([head, *rows])))
+            lines = table([head, *rows], right=range(1, len(head)))
+            parts.append("\n".join(["Score (Eq. 6), by domain (tasks):", *lines]))
         if self.refused:
-            parts.append("\n".join(f"{task} has no score: {why}." for task, why in self.refused.items()))
-        if self.comparisons:
-            parts.append("\n".join(aligned([_HEAD, *map(_cells, self.comparisons)])))
+            parts.append(
+                "\n".join(paragraphs(f"{task} has no score: {why}." for task, why in self.refused.items()))
+            )
+        for task in dict.fromkeys(c.task for c in self.comparisons):
+            mine = [c for c in self.comparisons if c.task == task]
+            lines = table([_HEAD, *map(_cells, mine)], right=range(1, len(_HEAD)))
+            parts.append("\n".join([f"{task}, drawn: {mine[0].difference.unit}", *lines]))
         if self.notes:
-            parts.append("\n".join(self.notes))
+            parts.append("\n".join(paragraphs(self.notes)))
         return "\n\n".join(parts)
 
 
-_HEAD = (
-    "task",
-    "first",
-    "second",
-    "difference",
-    "95 % interval",
-    "drawn",
-    "only first/second",
-    "p",
-    "p (Holm)",
-)
+_HEAD = ("first - second", "difference", "95 % interval", "only 1st", "2nd", "p", "p (Holm)")
 
 
 def _cells(c: Comparison) -> tuple[str, ...]:
     d = c.difference
-    counts = f"{c.only_first:g}/{c.only_second:g}"
+    counts = (f"{c.only_first:g}", f"{c.only_second:g}")
     span = between(d.low, d.high)
-    return (c.task, c.first, c.second, f"{d.value:+.3f}", span, d.unit, counts, f"{c.p:.2g}", f"{c.holm:.2g}")
+    return (f"{c.first} - {c.second}", f"{d.value:+.3f}", span, *counts, f"{c.p:.2g}", f"{c.holm:.2g}")
 
 
 def score(
-    table: str | Path | Table,
+    results: str | Path | Table,
     parents: Sequence[str] = (),
     baseline: Sequence[str] = (),
     lower: Sequence[str] = (),
@@ -102,8 +115,8 @@ def score(
     seed: int = 0,
 ) -> Scores:
     """Score a table of results. See `permgraph.score`."""
-    known = table if isinstance(table, Table) else load_table(table)
-    floors = _named(baseline, known.encoders, "--baseline") or [n for n in known.encoders if _is_baseline(n)]
+    known = results if isinstance(results, Table) else load_table(results)
+    floors = _named(baseline, known.encoders, "--baseline") or [n for n in known.encoders if is_baseline(n)]
     chosen = _named(parents, known.encoders, "--parents")
     errors = {*_named(lower, known.tasks, "--lower"), *known.lower}
     if both := set(floors) & set(chosen):
@@ -122,7 +135,8 @@ def score(
     return Scores(scores, counted, refused, tuple(comparisons), (*notes, *lacking))
 
 
-def _is_baseline(name: str) -> bool:
+def is_baseline(name: str) -> bool:
+    """Whether a row is a log-mel baseline, by its name."""
     return name.lower().startswith(BASELINES)
 
 
@@ -158,8 +172,11 @@ def _scales(
             refused[task] = f"the table lacks it for {', '.join(missing)}"
             continue
         floor, best = max(low, key=lambda v: sign * v), max(high, key=lambda v: sign * v)
-        if sign * (best - floor) <= 0:
-            refused[task] = f"the best {word} ({best:g}) is not above the log-mel baseline ({floor:g})"
+        if not is_above(sign * (best - floor)):
+            beyond = " by more than rounding" if sign * (best - floor) > 0 else ""
+            refused[task] = (
+                f"the best {word} ({best:g}) is not above the log-mel baseline ({floor:g}){beyond}"
+            )
             continue
         scale[task] = floor, best
     return scale, refused

@@ -68,6 +68,12 @@ def head_class(wanted: str, config: Any, base: type[nn.Module], file: Path | Non
     return None if whole_base else kind
 
 
+def refuse_class(model_class: str, file: str | Path) -> None:
+    """--class beside a trace, whose class was chosen when it was traced. Raises UsageError."""
+    if model_class:
+        raise UsageError(f"--class {model_class}: {file} is traced already. Give MODEL in its place.")
+
+
 def class_of_plan(model: str | Path, spec: PermSpec) -> str:
     """The class under which a folder has the tensors of a plan: the one that its config.json names, or "" for the base
     model, also where none has them."""

@@ -204,4 +204,7 @@ def _keep_the_representation(module: nn.Module, args: Any, output: Any) -> Any:
         return output
     from transformers.modeling_outputs import BaseModelOutput
 
-    return BaseModelOutput(last_hidden_state=output["last_hidden_state"])
+    asked = {
+        key: output.get(key) for key in ("hidden_states", "attentions")
+    }  # by who runs it; none in a trace
+    return BaseModelOutput(last_hidden_state=output["last_hidden_state"], **asked)

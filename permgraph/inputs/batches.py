@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
-from permgraph.errors import FileError, MatchError, TraceError
+from permgraph.errors import FileError, MatchError, TraceError, reason
 from permgraph.frontend.factory import call_function
 
 Progress = Callable[[int, int], None]
@@ -118,5 +118,5 @@ def _lines(file: Path) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{file}: cannot read this text: {error}.") from error
+        raise FileError(f"{file}: cannot read this text: {reason(error)}.") from error
     return [line.strip() for line in text.splitlines() if line.strip()]

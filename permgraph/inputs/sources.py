@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
-from permgraph.errors import FileError, nearest
+from permgraph.errors import FileError, nearest, reason
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
 CUTS = (".jsonl", ".jsonl.gz")
@@ -193,7 +193,7 @@ def _cuts(path: Path, argument: str) -> Iterator[Source]:
                 if line.strip():
                     yield _cut(json.loads(line), path, argument, number)
     except (OSError, EOFError, ValueError, RecursionError) as error:
-        raise FileError(f"{shown(path)}: cannot read these cuts: {error}.") from error
+        raise FileError(f"{shown(path)}: cannot read these cuts: {reason(error)}.") from error
 
 
 def _cut(data: Any, manifest: Path, argument: str, number: int) -> Source:
@@ -255,7 +255,7 @@ def _manifest(path: Path, where: Mapping[str, str]) -> Iterator[Path]:
                 if all(row[name] == value for name, value in where.items()):
                     yield path.parent / row["path"]
     except (OSError, csv.Error) as error:
-        raise FileError(f"{shown(path)}: cannot read: {error}.") from error
+        raise FileError(f"{shown(path)}: cannot read: {reason(error)}.") from error
 
 
 def shown(path: str | Path) -> str:

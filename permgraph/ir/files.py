@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permgraph.atomic_write import replacing, write_file
-from permgraph.errors import FileError, PermgraphError
+from permgraph.errors import FileError, PermgraphError, reason
 from permgraph.ir.codec import Mismatch, decode, encode
 
 MAX_BYTES = 512 * 2**20
@@ -123,7 +123,7 @@ def opened(text: bytes | str, kind: str, format: int, where: str | Path) -> dict
     try:
         data = strict_json(text)
     except (ValueError, RecursionError) as error:
-        raise FileError(f"{where}: not a permgraph {kind} file: {_reason(error)}.") from error
+        raise FileError(f"{where}: not a permgraph {kind} file: {reason(error)}.") from error
     head = data.pop("permgraph", None) if isinstance(data, dict) else None
     if head != kind:
         found = f"a permgraph {head} file" if isinstance(head, str) and len(head) < 20 else "something else"
@@ -168,7 +168,7 @@ def load_arrays(
     except FileNotFoundError as error:
         raise FileError(f"{path}: no such file. `permgraph {written_by}` writes it.") from error
     except Exception as error:  # safetensors' own, OSError, dtypes that numpy lacks
-        raise FileError(f"{path}: not a {kind} file (safetensors): {_reason(error)}.") from error
+        raise FileError(f"{path}: not a {kind} file (safetensors): {reason(error)}.") from error
     if text is None:
         raise FileError(f"{path}: not a permgraph {kind} file: its metadata has no entry 'permgraph'.")
     data = opened(text, kind, format, path)
@@ -188,13 +188,6 @@ def digest_with_arrays(fields: dict[str, Any], arrays: Arrays) -> str:
         digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
         digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:32]
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of an error, without the paths that json and safetensors put there."""
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

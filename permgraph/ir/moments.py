@@ -44,7 +44,7 @@ class Layout:
         return math.prod(self.sizes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ProbeMoments:
     """Sums of one probe over all samples. U units, each owning m columns; column = unit · m + slot.
 
@@ -59,6 +59,10 @@ class ProbeMoments:
     b: Sums
     product: FloatArray
     excluded: int = 0
+
+    def __repr__(self) -> str:
+        groups = "·".join(self.layout.groups)
+        return f"ProbeMoments({groups}: {self.layout.units} units, {self.n:,} samples)"
 
     @property
     def n(self) -> int:

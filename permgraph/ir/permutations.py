@@ -12,11 +12,13 @@ import numpy as np
 
 from permgraph.errors import FileError
 from permgraph.ir.files import load_arrays, save_arrays, write_bytes
+from permgraph.ir.names import in_order
 from permgraph.ir.notebook import html_table
 from permgraph.ir.plan import UNKNOWN, Origin, Plan
 from permgraph.ir.spec import IntArray, PermSpec
 
 FORMAT = 2
+_BY_GROUP = ("groups", "probes")  # rows of a report
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -35,6 +37,14 @@ class Permutations:
     arrays: dict[str, IntArray]
     report: dict[str, Any] = field(default_factory=dict)
     origin: Origin = UNKNOWN
+
+    def __post_init__(self) -> None:
+        """Groups in one order, whether they were matched now or read from a file."""
+        report = {
+            k: in_order(v) if k in _BY_GROUP and isinstance(v, dict) else v for k, v in self.report.items()
+        }
+        object.__setattr__(self, "arrays", in_order(self.arrays))
+        object.__setattr__(self, "report", report)
 
     def __getitem__(self, group: str) -> IntArray:
         return self.arrays[group]

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from permgraph.data_files import read_toml
-from permgraph.errors import FileError, UsageError
+from permgraph.errors import FileError, UsageError, reason
 from permgraph.ir.files import strict_json
 from permgraph.linter.foreign import Foreign, ForeignGroup, ForeignPlace
 
@@ -85,7 +85,7 @@ def _load(path: Path) -> Any:
     except FileNotFoundError as error:
         raise FileError(f"{path}: no such file.") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path}: cannot read: {error}.") from error
+        raise FileError(f"{path}: cannot read: {reason(error)}.") from error
     try:
         if path.suffix == ".toml":
             return read_toml(path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from permgraph.errors import PlanError
+from permgraph.frontend.model_classes import refuse_class
 from permgraph.ir.notebook import html_table, short
 from permgraph.ir.spec import Group, PermSpec, Place, Positions
 from permgraph.ir.trace import Trace
@@ -98,7 +99,11 @@ def _line(finding: Finding) -> str:
 
 
 def lint_files(
-    specification: str | Path, target: Trace | str, free_output: bool = False, measure: bool = True
+    specification: str | Path,
+    target: Trace | str,
+    free_output: bool = False,
+    measure: bool = True,
+    model_class: str = "",
 ) -> LintReport:
     """Lint a specification file against a network.
 
@@ -106,6 +111,7 @@ def lint_files(
         target: a trace, its file (*.json) or a MODEL. Weights are needed to measure, and only a MODEL has them.
         free_output: hold it against the groups that permute the output too.
         measure: let every unsound group move at random and measure the change (at most MEASURED groups).
+        model_class: of a MODEL, as in `permgraph.trace`.
 
     Raises:
         FileError, UsageError, TraceError: as reading, building or tracing do.
@@ -113,12 +119,13 @@ def lint_files(
     if isinstance(target, str) and Path(target).suffix == ".json" and Path(target).name != "config.json":
         target = Trace.load(target)
     if isinstance(target, Trace):
+        refuse_class(model_class, target.model)
         return LintReport(str(specification), target.model, lint_trace(specification, target, free_output))
     from permgraph.frontend.sources import load_source
     from permgraph.verification.inputs import random_inputs
     from permgraph.verification.verdict import with_weights
 
-    source = with_weights(target)[0] if measure else load_source(target)
+    source = with_weights(target, model_class)[0] if measure else load_source(target, model_class=model_class)
     trace = source.trace()
     found = lint_trace(specification, trace, free_output)
     if measure and not free_output:

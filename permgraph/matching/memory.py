@@ -1,10 +1,10 @@
-"""Memory: what a calibration will need, told before it starts, beside what the machine has left."""
+"""Memory: what a calibration and what follows it will need, told before it starts, beside what the machine has left."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,16 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a calibration needs beside what the process already holds.
+    """Bytes that a calibration needs beside what the process already holds, and what comes after it.
 
-    models       the weights of A and B
+    models       the weights of A and B; 0 where nothing is calibrated
     moments      sums, squares and products of the units of all probes
     activations  of a batch, where its shape is known before the start; else None
     largest      the probe whose moments are largest
     waiting      products of the last samples, in float32 before they go to the moments
     available    bytes that this process may still take; None where the system does not say
+    check        the function check, while the moments are kept; 0 where none is made
+    repair       --repair: three models, and what is summed over a batch; 0 without it
     """
 
     models: int
@@ -42,33 +44,62 @@ class Memory:
     largest: str
     available: int | None
     waiting: int = 0
+    check: int = 0
+    repair: int = 0
 
     @property
     def total(self) -> int:
-        return self.models + self.moments + self.waiting + (self.activations or 0)
+        """The most that is held at any time: one stage comes after the other."""
+        return max((count for _, count, _ in self._stages()), default=0)
 
     @property
     def scarce(self) -> bool:
         """Whether it is estimated to need more than is available."""
         return self.available is not None and self.total > self.available
 
+    def _stages(self) -> list[tuple[str, int, str]]:
+        """What is done, the bytes it needs, and what needs less."""
+        calibration = self.models + self.moments + self.waiting + (self.activations or 0)
+        fewer = "A smaller --batch, or fewer groups at a time, need less"
+        stages = [
+            ("calibration", calibration, fewer),
+            ("the function check", self.check, "--no-check leaves the function check out"),
+            ("--repair", self.repair, "A smaller --batch, or no --repair, needs less"),
+        ]
+        return [stage for stage in stages if stage[1]]
+
     def text(self) -> str:
         """One sentence."""
-        batch = (
-            "beside the activations of a batch"
-            if self.activations is None
-            else f"activations of a batch {size(self.activations)}"
-        )
         held = "" if self.available is None else f"; {size(self.available)} are available"
-        parts = f"both models {size(self.models)}, moments {size(self.moments + self.waiting)}, {batch}"
-        return f"Calibration needs about {size(self.total)} of memory ({parts}){held}."
+        (first, count, _), *rest = self._stages()
+        parts = ""
+        if self.models or self.moments:
+            batch = (
+                "beside the activations of a batch"
+                if self.activations is None
+                else f"activations of a batch {size(self.activations)}"
+            )
+            parts = (
+                f" (both models {size(self.models)}, moments {size(self.moments + self.waiting)}, {batch})"
+            )
+        more = "".join(f", {name} {size(count)}" for name, count, _ in rest)
+        return f"{first[0].upper()}{first[1:]} needs about {size(count)} of memory{parts}{more}{held}."
 
-    def refuse(self) -> None:
-        """Raises MatchError where models and moments alone, which are known exactly, do not fit."""
+    def _warning(self) -> str:
+        """What to do where it may not fit; "" where it does."""
+        if not self.scarce:
+            return ""
+        name, _, remedy = max(self._stages(), key=lambda stage: stage[1])
+        return f"Warning: {name} may need more than is available. {remedy}."
+
+    def tell(self, say: Callable[[str], None]) -> None:
+        """Says it. Raises MatchError where models and moments alone, which are known exactly, do not fit."""
         if self.available is not None and self.models + self.moments + self.waiting > self.available:
             raise MatchError(
                 f"{self.text()} Give fewer groups at a time (-g, -x): the largest moments are those of {self.largest}."
             )
+        for text in filter(None, (self.text(), self._warning())):
+            say(text)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "total": self.total}
@@ -108,13 +139,21 @@ def _waiting(plan: Plan, probe: Probe) -> int:
 
 
 def _activations(plan: Plan, trace: Trace, inputs: int) -> int:
-    """float32: what the probes hold, as columns of A and B and as B's are computed, and the largest results on the way.
-    All that depends on the input grows with it, as along batch and time."""
-    example = next((node.shape for node in trace.nodes if node.op == "input"), ())
-    factor = inputs / max(1, math.prod(example))
+    """float32: what the probes hold, as columns of A and B and as B's are computed, and the largest results on the way."""
     probed = sum(math.prod(trace.by_name[n].shape) for n in _nodes(plan) if n in trace.by_name)
-    largest = max((math.prod(node.shape) for node in _fed(trace)), default=0)
-    return round(SINGLE * factor * (3 * probed + 2 * largest))
+    return round(SINGLE * growth(trace, inputs) * (3 * probed + 2 * largest_result(trace)))
+
+
+def growth(trace: Trace, inputs: int) -> float:
+    """How much larger a batch is than the short example: all that depends on the input grows with it, as along batch and
+    time."""
+    example = next((node.shape for node in trace.nodes if node.op == "input"), ())
+    return inputs / max(1, math.prod(example))
+
+
+def largest_result(trace: Trace) -> int:
+    """Numbers in the largest tensor that depends on the input, on the short example."""
+    return max((math.prod(node.shape) for node in _fed(trace)), default=0)
 
 
 def _fed(trace: Trace) -> Iterator[Node]:

@@ -16,8 +16,8 @@ from typing import Any
 
 from permgraph.data_files import read_toml, specs
 from permgraph.errors import SelectionError, nearest
+from permgraph.ir.names import ROLES
 from permgraph.ir.spec import PermSpec
-from permgraph.symmetry.names import ROLES
 
 _RANGE = re.compile(r"(?P<role>[\w/]+)\.(?P<first>\d+)-(?P<last>\d+)(?P<inner>/.+)?")
 

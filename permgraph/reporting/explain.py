@@ -179,7 +179,8 @@ def _named(trace: Trace, text: str) -> tuple[str, int]:
     """(tensor, axis) of what a user typed; a further name of a tied tensor is as good as its first."""
     match = _AXIS.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"{text!r}: write an axis as tensor[number], for example encoder.layer.weight[0].")
+        name = text.strip().partition("[")[0] or "encoder.layer.weight"
+        raise UsageError(f"{text!r}: write an axis as tensor[number], for example {name}[0].")
     first = {alias: state.name for state in trace.state.values() for alias in (state.name, *state.aliases)}
     if match["tensor"] not in first:
         raise UsageError(

@@ -17,7 +17,6 @@ from permgraph.ir.trace import Trace
 from permgraph.symmetry.block import Block
 from permgraph.symmetry.coloured_graph import Classes
 
-ROLES = ("cnn", "heads", "ffn", "residual", "embed", "qk", "v", "channels")  # of outermost groups
 Names = dict[int, tuple[str, str, str]]  # block key → (name, role, module)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 BUDGET = 2**30  # bytes of parameters that one run keeps
+WIDE = 8  # bytes of a float64
 _PERIOD = 65_537  # of the noise; a prime, so that rows of a matrix do not get the same noise
 _EPS = torch.finfo(torch.float64).eps
 
@@ -152,6 +153,13 @@ class State:
             return self.weights.wide(name, self.noise, self.nudge)
         array = move.of(lambda source: self.weights.wide(source, self.noise, self.nudge).cpu().numpy())
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.weights.tensors[name].device)
+
+
+def bytes_held(sizes: Sequence[int]) -> int:
+    """Bytes that a run takes beside a module's own weights, of so many numbers each: those it keeps, and of the largest one
+    the copies on the way (its noise, the permuted one)."""
+    largest = max(sizes, default=0)
+    return WIDE * (min(sum(sizes), max(BUDGET // WIDE, largest)) + 4 * largest)
 
 
 def permuted(tensor: torch.Tensor, moves: Sequence[Gather]) -> torch.Tensor:

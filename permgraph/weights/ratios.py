@@ -15,10 +15,14 @@ def parse_weights(text: str) -> list[tuple[float, float]]:
 
     Raises UsageError.
     """
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UsageError(f"--weights {text}: {error}. Write 0.9,0.1 or a list of weights of A.") from error
+    numbers = []
+    for part in text.split(","):
+        try:
+            numbers.append(float(part))
+        except ValueError as error:
+            raise UsageError(
+                f"--weights {text}: {part!r} is not a number. Write 0.9,0.1 or a list of weights of A."
+            ) from error
     if len(numbers) == 2 and abs(sum(numbers) - 1) < PAIR:
         return [(numbers[0], numbers[1])]
     wrong = [n for n in numbers if not 0 <= n <= 1]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from permgraph.data_files import read_toml, specs
-from permgraph.errors import FileError
+from permgraph.errors import FileError, reason
 from permgraph.ir.names import canonical
 
 _TAIL = r"(\.(?:weight|bias|weight_g|weight_v|running_mean|running_var|num_batches_tracked))?"
@@ -87,7 +87,7 @@ def _read(path: Path) -> Renames:
             data[name] = tuple(data.get(name, ()))
         return Renames(**data)
     except TypeError as error:
-        raise FileError(f"{path}: cannot read this table of names: {error}.") from error
+        raise FileError(f"{path}: cannot read this table of names: {reason(error)}.") from error
 
 
 def _laid_over(path: Path) -> dict[str, Any]:

@@ -104,6 +104,11 @@ def repair(
     return {"layers": factors, "scaled": scaled, "batch_norm": sorted(norms), "skipped": skipped}
 
 
+COPIES = (
+    9  # of a layer's output, in float32: itself, three in float64 while it is summed up, one more corrected
+)
+
+
 Target = tuple[Tensor, Tensor]  # mean and standard deviation of every channel
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ import pytest
 import permgraph as pg
 from permgraph.demo import demo_models
 from permgraph.errors import FileError, UsageError
+from permgraph.evaluation.dataset import load_dataset
+from permgraph.evaluation.results import Evaluation, Prediction, Result, Retained, write_table
+from permgraph.evaluation.summary import is_above, results_of
 from permgraph.evaluation.task import load_task
 from tests.command import run
 from tests.evaluation import miniature as m
@@ -113,6 +117,57 @@ def test_a_baseline_of_tasks_csv_is_quoted_and_counts(data: Path, tmp_path: Path
         pg.evaluate([data / "a"], [task], where)
 
 
+def test_mistakes_in_encoders_are_told_before_any_audio_is_read(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*args: object) -> None:
+        raise AssertionError("audio is read")
+
+    monkeypatch.setattr("permgraph.evaluation.probing.logmel_features", read)
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text((data / "a" / "config.json").read_text())
+    for given, told in (
+        (dict(encoders=[data / "a", data / "none"]), "none"),
+        (dict(encoders=[data / "a", tmp_path / "bare"]), "bare"),
+        (dict(encoders=[data / "a"], device="abacus"), "--device abacus"),
+        (dict(encoders=[data / "a"], model_class="HubertForCTC"), "lm_head"),
+    ):
+        with pytest.raises((FileError, UsageError), match=told):
+            pg.evaluate(**{"tasks": [data / "easy.toml"], "data": data} | given)  # type: ignore[arg-type]
+
+
+def test_what_rounding_took_from_the_baseline_is_no_gain(data: Path, tmp_path: Path) -> None:
+    """As many right as the baseline is never above it, one more always is, and the verdicts of all tools are one."""
+    for clips in range(1, 400):
+        for right in range(clips):
+            quoted = float(f"{right / clips:.3f}")
+            assert not is_above(right / clips - quoted) and is_above((right + 1) / clips - quoted)
+    assert not is_above(0.1, 0.1) and is_above(0.11, 0.1)
+
+    where = tmp_path / "data"
+    m.tones(where / "tones", COUNTS)
+    dataset = load_dataset(load_task(m.task(where, manifest="tones/tones.csv", head="ridge")), where)
+    rest = ("ridge", "", "0", "c", "x", "y")
+    mine = [
+        Prediction("tones", "music", "a", "0", "0", *rest[:2], str(i), *rest[3:], int(i < 9))
+        for i in range(16)
+    ]
+    floor = [replace(p, encoder="log-mel (ridge)", correct=0) for p in mine]
+    header = "dataset,label_column,split_column,logmel_lr_test_acc\n"
+    for text, expected in (
+        ("0.562", "below"),
+        ("0.563", "below"),
+        ("0.561", "above"),
+    ):  # 9 of 16 are 0.5625
+        (where / "tasks.csv").write_text(f"{header}tones,note,split,{text}\n")
+        choices = {("tones", name): "" for name in ("a", "log-mel (ridge)")}
+        found = {r.encoder: r.gate for r in results_of(dataset, where, [*floor, *mine], choices)}
+        assert found["a"] == expected, text
+        table = tmp_path / "results.csv"
+        table.write_text(f"task,encoder,value\ntones,log-mel (tasks.csv),{text}\ntones,a,0.5625\n")
+        assert bool(pg.score(table).refused) == (expected == "below")
+
+
 def test_one_recording_in_two_splits_under_two_names_is_refused(data: Path, tmp_path: Path) -> None:
     m.tones(tmp_path, COUNTS)
     (tmp_path / "audio/test_3.wav").write_bytes((tmp_path / "audio/train_5.wav").read_bytes())
@@ -200,7 +255,7 @@ def test_without_scikit_learn_the_baseline_says_what_it_lacks(
     )
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     made = pg.evaluate([data / "a"], [data / "easy.toml"], data)
-    assert "logistic regression needs pip install 'permgraph[evaluate]'" in made.text()
+    assert any("logistic regression needs pip install 'permgraph[evaluate]'" in note for note in made.notes)
     assert [r.encoder for r in made.results] == ["log-mel (ridge)", "a"]
     with pytest.raises(UsageError, match=r"pip install 'permgraph\[evaluate\]'"):
         pg.evaluate([data / "a"], [data / "easy.toml"], data, head="logistic")
@@ -217,3 +272,28 @@ def test_the_demo_encoders_on_real_speech(tmp_path: Path) -> None:
     quoted = by_name["log-mel (tasks.csv)"].value
     assert quoted == pytest.approx(by_name["log-mel (logistic)"].value, abs=0.1)
     assert load_task("emodb-emotion").cluster == "speaker"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_tables_fit_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """However many layers, tasks and long names there are; no encoder is lost."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    names = ["log-mel (logistic-plain)", "hubert-base-ls960", "merged-0.90-cnn+ffn+attn", "MERT-v1-95M"]
+    rows, predictions, screen = [], [], []
+    for task in ("ks", "phil-pitch-class"):
+        for k, name in enumerate(names):
+            gate = "" if name.startswith("log-mel") else "above"
+            numbers = (0.5 + k / 10, 0.4, 0.6)
+            rows.append(
+                Result(task, "speech", name, "logistic", "accuracy", *numbers, "12 speakers", 64, 0.1, gate)
+            )
+            for i in range(10):
+                where = (task, "speech", name, "0", "0", "ridge", "0", f"{i}.wav", f"c{i % 8}", "x", "y")
+                predictions.append(Prediction(*where, int(i < 5 + k)))
+        screen += [Retained(task, names[2], names[1], layer, 0.9) for layer in range(25)]
+    made = Evaluation(tuple(rows), tuple(predictions), tuple(screen), ("a note " * 30,))
+    assert max(map(len, made.text().splitlines())) <= columns
+    assert all(name in made.text() for name in names)
+    write_table(tmp_path / "predictions.csv", Prediction, predictions)
+    scores = pg.score(tmp_path / "predictions.csv", [names[1]]).text()
+    assert max(map(len, scores.splitlines())) <= columns and f"{names[2]} - {names[1]}" in scores

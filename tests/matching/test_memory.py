@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +59,36 @@ def test_activations_grow_with_the_batch() -> None:
 def test_what_does_not_fit_is_refused_and_what_may_not_is_told() -> None:
     refused = Memory(models=10**9, moments=2 * 10**9, activations=None, largest="ffn.0", available=10**9)
     with pytest.raises(MatchError, match=r"about 3.0 GB of memory .*1.0 GB are available.*those of ffn\.0"):
-        refused.refuse()
+        refused.tell(print)
     tight = Memory(10**6, 10**6, 10**9, "ffn.0", 10**8)
-    tight.refuse()
+    said: list[str] = []
+    tight.tell(said.append)
+    assert said[1] == (
+        "Warning: calibration may need more than is available. A smaller --batch, or fewer groups at a time, need less."
+    )
     assert tight.scarce and not Memory(1, 1, 1, "ffn.0", None).scarce
     assert (
         "activations of a batch 1.0 GB" in tight.text()
         and "available" not in Memory(1, 1, 1, "", None).text()
     )
     assert [size(n) for n in (1, 1_499_999, 999_400_000, 999_600_000)] == ["1 MB", "1 MB", "999 MB", "1.0 GB"]
+
+
+def test_what_comes_after_the_calibration_counts_where_it_needs_more() -> None:
+    """One stage comes after the other, so the largest counts; its own remedy is named."""
+    calibration = Memory(10**9, 10**9, 10**9, "ffn.0", 5 * 10**9)
+    for later, told, remedy in (
+        ({"check": 6 * 10**9}, ", the function check 6.0 GB;", "--no-check leaves the function check out."),
+        ({"repair": 6 * 10**9}, ", --repair 6.0 GB;", "A smaller --batch, or no --repair, needs less."),
+    ):
+        said: list[str] = []
+        memory = replace(calibration, **later)
+        memory.tell(said.append)
+        assert calibration.total == 3 * 10**9 and memory.total == 6 * 10**9 and memory.scarce
+        assert told in said[0] and said[1].startswith("Warning: ") and said[1].endswith(remedy)
+        assert said[1].split("Warning: ")[1].split(" may")[0] == told[2:].rsplit(" ", 2)[0]
+    alone = Memory(0, 0, None, "", None, check=10**9)
+    assert alone.text() == "The function check needs about 1.0 GB of memory."
 
 
 def test_what_is_available_is_the_least_of_machine_container_and_limit(
@@ -102,8 +124,20 @@ def test_the_command_tells_before_it_starts(
     said = run(*command, "-o", tmp_path / "p.safetensors", "--json")
     assert said.code == 0, said.err
     told: dict[str, Any] = json.loads(said.out)["memory"]
-    assert told["total"] == told["models"] + told["moments"] + told["waiting"] + told["activations"]
-    assert said.err.startswith("Calibration needs about ")
+    calibration = told["models"] + told["moments"] + told["waiting"] + told["activations"]
+    assert told["total"] == max(calibration, told["check"]) and told["repair"] == 0
+    weights = sum(p.numel() for p in open_encoder(a).source.module.parameters())
+    assert told["check"] >= 4 * weights + 8 * weights + told["moments"]
+    assert said.err.startswith("Calibration needs about ") and ", the function check " in said.err
+    merge = ("merge", a, b, "--audio", wav, "--seconds", "1", "--repair")
+    said = run(*merge, "-o", tmp_path / "m", "--json")
+    assert said.code == 0 and ", --repair " in said.err
+    assert json.loads(said.out)["memory"]["repair"] >= 3 * 4 * weights
+    files = ("--plan", tmp_path / "plan.json", "--perms", tmp_path / "p.safetensors")
+    said = run(*merge, *files, "--no-check", "-o", tmp_path / "n")
+    assert said.code == 0 and said.err.startswith("--repair needs about "), said.err
+    said = run("merge", a, b, *files, "-o", tmp_path / "o")
+    assert said.code == 0 and said.err.startswith("The function check needs about "), said.err
 
     def observed(*args: Any) -> None:
         raise AssertionError("a batch is run")

@@ -161,7 +161,7 @@ def test_figures_are_written_and_equal_each_time(tmp_path: Path) -> None:
     subject, _, _ = _matching(tmp_path)
     first = list(export(subject, tmp_path / "a.html", figures=tmp_path / "one"))[1:]
     second = list(export(subject, tmp_path / "a.html", figures=tmp_path / "two"))[1:]
-    assert [p.name for p in first] == ["by_depth.svg", "by_depth.pdf", "heat_maps.svg", "heat_maps.pdf"]
+    assert [p.name for p in first] == ["by_depth.svg", "by_depth.pdf", "orders.svg", "orders.pdf"]
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
 
 

@@ -210,3 +210,22 @@ def test_rsvg_draws_it(tmp_path: Path) -> None:
     path = render(drawn(1), tmp_path / "a.svg")
     done = subprocess.run(["rsvg-convert", path], capture_output=True, check=True)
     assert done.stdout.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "options, named, absent",
+    [
+        (Options(groups=("heads.1", "ffn.1")), ("heads.1   ", "ffn.1   "), ("cnn.", "ffn.0-2")),
+        (Options(groups=("ffn.0", "ffn.2")), ("ffn.0,2   ",), ("cnn.", "heads.")),
+        (Options(layer="encoder.layers.1"), ("heads.1   ", "ffn.1   "), ("ffn.0-2",)),
+        (Options(), ("cnn.", "heads.0-2   ", "ffn.0-2   "), ()),
+    ],
+)
+def test_the_legend_of_a_part_names_what_is_drawn(
+    options: Options, named: tuple[str, ...], absent: tuple[str, ...]
+) -> None:
+    scene = drawn(3, options).scene()
+    texts = [item.text for item in flat(scene.items) if isinstance(item, Text) and "   S" in item.text]
+    assert all(any(t.startswith(name) for t in texts) for name in named), texts
+    assert not any(t.startswith(name) for t in texts for name in absent), texts
+    assert not faults(scene)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import PermSpec
 from permgraph.reporting.drawing import colours
@@ -10,7 +13,7 @@ from permgraph.reporting.drawing.colours import Ink
 from permgraph.reporting.drawing.fonts import shortened
 from permgraph.reporting.drawing.scene import Curve, Item, Rect, Scene, Text, moved
 from permgraph.reporting.tables import Row, counts, family, rows
-from permgraph.reporting.text import clean
+from permgraph.reporting.text import clean, fold_names
 
 _MOST = 40  # rows shown; an unusual network can have hundreds
 _SIZE, _LINE, _SWATCH, _GAP = 10, 14, 26, 18
@@ -18,9 +21,12 @@ _HEAD = 40  # height of the title and the line below it
 Line = list[Item]
 
 
-def legend(look: Look, plan: Plan | None, width: float) -> Scene:
-    """The legend, a strip to stand above the drawing, at most `width` pixels wide."""
+def legend(look: Look, plan: Plan | None, width: float, drawn: Collection[str] | None = None) -> Scene:
+    """The legend, a strip to stand above the drawing, at most `width` pixels wide; of the groups that are `drawn`, where
+    not all are."""
     shown = rows(look.spec)
+    if drawn is not None:
+        shown = [part for row in shown if (part := _part(look.spec, row, drawn))]
     blocks = [_rows(look, row, width / 2) for row in shown[:_MOST]]
     if len(shown) > _MOST:
         blocks.append([[_words(0, f"and {len(shown) - _MOST} more")]])
@@ -34,6 +40,15 @@ def legend(look: Look, plan: Plan | None, width: float) -> Scene:
         x += _width(column) + _GAP
     right = max(x - _GAP, max(i.x + i.width for i in items if isinstance(i, Text)))
     return Scene(right, _HEAD + _LINE * max(map(len, columns)), tuple(items))
+
+
+def _part(spec: PermSpec, row: Row, drawn: Collection[str]) -> Row | None:
+    """The row of those of its groups of which something is drawn."""
+    groups = tuple(g for g in row.groups if any(member.name in drawn for member in family(spec, g)))
+    if not groups:
+        return None
+    name = row.name if groups == row.groups else ", ".join(fold_names(g.name for g in groups))
+    return replace(row, groups=groups, name=name)
 
 
 def _columns(blocks: list[list[Line]], width: float) -> list[list[Line]]:

@@ -67,12 +67,23 @@ class Picture:
     def scene(self, timeout: float = 60) -> Scene:
         """Laid out for a screen. Raises LayoutError when Graphviz fails or takes more than `timeout` seconds."""
         body = min(self._bodies(timeout), key=_scale)
-        head = legend(self.look, self.plan, max(body.width, 640))
+        head = legend(self.look, self.plan, max(body.width, 640), self._drawn())
         width = max(head.width, body.width) + 2 * _MARGIN
         left = (width - body.width) / 2
         items = [*(moved(i, _MARGIN, _MARGIN) for i in head.items)]
         items += [moved(i, left, head.height + 2 * _MARGIN) for i in body.items]
         return Scene(width, head.height + body.height + 3 * _MARGIN, tuple(items), clean(self.model, 200))
+
+    def _drawn(self) -> set[str] | None:
+        """Names of the groups in a drawing of a part; None where all are drawn."""
+        if not (self.options.layer or self.options.groups):
+            return None
+        graph = self.folded.graph
+        boxes = [
+            (box.enters or frozenset()) | (box.leaves or frozenset()) for _, box in graph.nodes(data="box")
+        ]
+        wires = [wire.layouts for *_, wire in graph.edges(data="wire")]
+        return {name for layouts in (*boxes, *wires) for layout in layouts for name in layout}
 
     def _counts(self) -> list[int]:
         if self.options.direction == "LR":

@@ -57,6 +57,6 @@ def export(subject: Subject, out: Path, form: str = "html", figures: Path | None
         data["results"] = results(*subject.matching())
     yield page.write(data, out)
     if figures is not None:
-        from permgraph.reporting.explorer.figures import draw
+        from permgraph.reporting.figures.matching import draw
 
         yield from draw(*subject.matching(), figures)

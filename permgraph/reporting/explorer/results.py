@@ -11,7 +11,7 @@ import numpy as np
 
 from permgraph.errors import PlanError
 from permgraph.ir.check_plan import check_permutations
-from permgraph.ir.moments import FloatArray, Moments
+from permgraph.ir.moments import FloatArray, Moments, ProbeMoments
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Group, IntArray
@@ -63,10 +63,9 @@ def heat_maps(
     map of a permutation is pooled by its mean, and its largest value is 1.
     """
     source = _source(plan, group, perms)
-    chain = _chain(group)
-    probes = [] if moments is None else [p for p in moments.probes.values() if p.layout.groups == chain]
-    if probes:
-        correlation = np.clip(probes[0].correlation(), 0, 1)
+    probe = None if moments is None else probe_of(group, moments)
+    if probe is not None:
+        correlation = np.clip(probe.correlation(), 0, 1)
         yield "correlation before: A's units down, B's across", pooled(correlation, np.max)
         yield "correlation after", pooled(correlation[:, source], np.max)
     else:
@@ -74,6 +73,12 @@ def heat_maps(
         place[np.arange(len(source)), source] = 1
         shares = pooled(place, np.mean)
         yield "where units come from: slots down, B's units across", shares / shares.max()
+
+
+def probe_of(group: Group, moments: Moments) -> ProbeMoments | None:
+    """The first probe whose units are those of a group and of what it lives within; None where there is none."""
+    chain = _chain(group)
+    return next((p for p in moments.probes.values() if p.layout.groups == chain), None)
 
 
 def _source(plan: Plan, group: Group, perms: Permutations) -> IntArray:
