@@ -41,7 +41,7 @@ def written_by_table(rng: Random, c: int) -> Stage:
         at = at[torch.randperm(c, generator=torch.Generator().manual_seed(rng.randrange(99)))]
     size = 2 * c if kind == "step" else size
     if size > 16:
-        kind, size = "copy", c
+        kind, size, at = "copy", c, at.argsort().argsort()
     if kind == "mask":
         at = torch.zeros(size, dtype=torch.bool).index_fill(0, at, True)
     return Stage(lambda s, x: _written(kind, s.at, x, size), size, at=at)
