@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from permgraph.atomic_write import scratch
 from permgraph.calibration import Bar, Calibrated, Calibration, batches_for, calibrate_on, read_as, silent
 from permgraph.errors import MatchError, PlanError
 from permgraph.ir.kept import Savable, kept_on_failure
@@ -225,8 +225,8 @@ def merge_all(
         if repair is None:
             merge_checkpoints(a.path, b.path, target, pair, force=force, extra=extra, **options)
         else:
-            with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
-                raw = Path(folder) / target.name
+            with scratch(target) as folder:
+                raw = folder / target.name
                 merge_checkpoints(a.path, b.path, raw, pair, extra=extra, **options)
                 notes.append(repair_merged(raw, a, b, aligned, repair, pair, target, force=force, bar=bar))
         written.append(target)

@@ -26,5 +26,8 @@ def permgraph(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    debug: Annotated[  # taken out before, so that it may stand anywhere
+        bool, typer.Option("--debug", help="After an error, show where it comes from.")
+    ] = False,
 ) -> None:
     pass

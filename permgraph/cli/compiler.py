@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from permgraph.cli.app import app
-from permgraph.cli.early import refuse_foreign
+from permgraph.cli.early import refuse_foreign, refuse_weights
 from permgraph.cli.options import (
     DEFAULT_TRACE,
     Class,
     Exclude,
+    Force,
     Free,
     Groups,
     Json,
@@ -52,11 +53,12 @@ def trace(
     strict: Strict = False,
     unfold: Unfold = False,
     model_class: Class = "",
+    force: Force = False,
 ) -> None:
     """Capture a network and print its permutation groups."""
-    refuse_foreign(out, Path(model))
+    refuse_foreign(out, force, model)
     found = capture_model(model, model_class)
-    found.save(out)
+    found.save(out, force)
     spec = infer_spec(found, free_output, strict)
     if json_:
         print_json({**spec.document(), "log10_order": round(spec.log10_order, 6)})
@@ -92,6 +94,7 @@ def plan(
     strict: Strict = False,
     unfold: Unfold = False,
     model_class: Class = "",
+    force: Force = False,
 ) -> None:
     """Pick groups; print and write what to permute and un-permute."""
     from permgraph.planning.compile import compile_plan
@@ -100,16 +103,15 @@ def plan(
     from permgraph.reporting.steps import steps_text
 
     refuse_unknown_mode(mode)
+    refuse_foreign(out, force, target or DEFAULT_TRACE)
     if target is not None and not is_trace_file(target):  # before it is built
-        refuse_foreign(out)
         refuse_unknown_terms(groups, exclude)
     found = trace_of(target, model_class)
-    refuse_foreign(out, Path(target or DEFAULT_TRACE))
     spec = infer_spec(found, free_output, strict)
     made = compile_plan(spec, groups, exclude, mode)
     if mode != "exact" and measure:
         made = measured(made, found, target, model_class)
-    made.save(out)
+    made.save(out, force)
     if json_:
         print_json({**made.document(), "steps": encode(made)["spec"]["places"]})
         return
@@ -150,7 +152,7 @@ def apply(
     perms_file: Annotated[Path, typer.Argument(metavar="PERMS", help="Permutations (safetensors).")],
     source: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint file or folder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The permuted checkpoint.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+    force: Force = False,
     ignore_unexpected: Annotated[
         list[str], typer.Option(help="Glob of extra tensors to carry through.")
     ] = [],  # noqa: B006
@@ -166,6 +168,7 @@ def apply(
     from permgraph.verification.checkpoints import SKIPPED, Checked, check_checkpoint
     from permgraph.weights.apply import apply_checkpoint
 
+    refuse_weights(out, force, source, plan_file, perms_file)
     plan, perms = Plan.load(plan_file), Permutations.load(perms_file)
 
     made: list[Checked] = []
@@ -203,7 +206,10 @@ def verify(
         Path | None, typer.Option("--plan", help="Verify this plan instead of all groups.")
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="How often to check, each time with other noise and permutations.")
+        int,
+        typer.Option(
+            min=1, max=10**6, help="How often to check, each time with other noise and permutations."
+        ),
     ] = 1,
     free_output: Free = False,
     model_class: Class = "",

@@ -35,7 +35,7 @@ def evaluate(
         str | None,
         typer.Option(help="ridge (a fast screen), logistic, linear, two-layer; else the task's own."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Of the probes that draw.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=10**4, help="Of the probes that draw.")] = 1,
     parents: Parents = "",
     cache: Annotated[
         Path | None, typer.Option(help="Folder for the features (default: OUT/features).")
@@ -79,8 +79,8 @@ def score(
         str, typer.Option(help="Rows that are the baseline (default: those named log-mel… or FBANK…).")
     ] = "",
     lower: Annotated[str, typer.Option(help="Tasks where less is better, beside WER and the like.")] = "",
-    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    resamples: Annotated[int, typer.Option(min=100, max=10**6, help="Of the bootstrap.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the bootstrap.")] = 0,
     json_: Json = False,
 ) -> None:
     """Score a table of results (Eq. 6), and say which differences are more than chance."""

@@ -19,6 +19,7 @@ from permgraph.cli.options import (
     Clips,
     Data,
     Device,
+    Force,
     Images,
     Json,
     Matcher,
@@ -77,6 +78,7 @@ def match(
     model_class: Class = "",
     stride: Stride = 1,
     device: Device = "cpu",
+    force: Force = False,
     json_: Json = False,
 ) -> None:
     """Match B's units to A's on calibration data, or on moments that were calibrated before."""
@@ -88,7 +90,7 @@ def match(
         audio, seconds, clips, batch, max_bad, where, data, text, images, allow_empty, stride, device
     )
     if moments_file is not None:
-        _match_before(plan, plan_file, moments_file, out, calibration, matcher, seed, json_)
+        _match_before(plan, plan_file, moments_file, out, calibration, matcher, seed, json_, force)
         return
     from permgraph.pipeline import align, refuse_unmatchable
 
@@ -96,7 +98,7 @@ def match(
         raise UsageError(
             "match: give both models with --a and --b, or --moments that were calibrated before."
         )
-    refuse_foreign(out, plan_file, a, b)
+    refuse_foreign(out, force, plan_file, a, b, *calibration.named)
     refuse_unmatchable(plan, calibration, matcher)
     refuse_checkpoint(checkpoint, plan, a, b, plan_file, out)
     one, other = pair_of(a, b, per_model_rate, state, model_class, plan)
@@ -115,7 +117,7 @@ def match(
     typed = {"--state": state, "--class": model_class}
     options = ["--per-model-rate"] * per_model_rate + [x for pair in typed.items() if pair[1] for x in pair]
     following = next_step("merge", a, b, "--plan", plan_file, "--perms", out, *options, "-o", "MERGED")
-    _write_matched(done.perms, out, following, json_, done.notes, done.memory)
+    _write_matched(done.perms, out, following, json_, force, done.notes, done.memory)
 
 
 def _write_matched(
@@ -123,12 +125,13 @@ def _write_matched(
     out: Path,
     following: str,
     json_: bool,
+    force: bool,
     notes: Sequence[str] = (),
     memory: Memory | None = None,
 ) -> None:
     from permgraph.reporting.card import matching_text
 
-    perms.save(out)
+    perms.save(out, force)
     if json_:
         print_written([out], perms.report, notes, memory)
     else:
@@ -147,6 +150,7 @@ def _match_before(
     matcher: str,
     seed: int,
     json_: bool,
+    force: bool,
 ) -> None:
     """`match` without models or data."""
     from dataclasses import replace
@@ -156,7 +160,7 @@ def _match_before(
 
     if calibration.given:
         raise UsageError("--moments were calibrated before: give them or data, not both.")
-    refuse_foreign(out, plan_file, moments_file)
+    refuse_foreign(out, force, plan_file, moments_file)
     statistics = Moments.load(moments_file)
     if "shard" in statistics.meta:
         raise UsageError(
@@ -165,7 +169,7 @@ def _match_before(
         )
     perms = run(plan, statistics, matcher, seed)
     perms = replace(perms, report={**perms.report, "selection": plan.selection})
-    _write_matched(perms, out, next_step("apply", plan_file, out, "B", "-o", "ALIGNED"), json_)
+    _write_matched(perms, out, next_step("apply", plan_file, out, "B", "-o", "ALIGNED"), json_, force)
 
 
 @app.command()
@@ -194,13 +198,17 @@ def calibrate(
     checkpoint: Checkpoint = None,
     per_model_rate: PerModelRate = False,
     wait: Annotated[
-        float, typer.Option(min=1, help="Under torchrun: seconds that ranks wait for one another at most.")
+        float,
+        typer.Option(
+            min=1, max=10**6, help="Under torchrun: seconds that ranks wait for one another at most."
+        ),
     ] = 1800.0,
     state: State = "",
     allow_empty: AllowEmpty = False,
     model_class: Class = "",
     stride: Stride = 1,
     device: Device = "cpu",
+    force: Force = False,
     json_: Json = False,
 ) -> None:
     """Run both models over data and keep the moments, from which `match` needs neither.
@@ -225,7 +233,7 @@ def calibrate(
     )
     if a is None or b is None:
         raise UsageError("calibrate: give both models with --a and --b.")
-    refuse_foreign(out, plan_file, a, b)
+    refuse_foreign(out, force, plan_file, a, b, *calibration.named)
     refuse_unmatchable(plan, calibration, "correlation")
     if checkpoint is not None and ranks is not None:
         checkpoint = checkpoint.with_name(f"{checkpoint.name}.{ranks.rank}-of-{ranks.world}")
@@ -243,7 +251,7 @@ def calibrate(
 
     found, notes = ranks.all_of(run, wait) if ranks else run()
     if alone:
-        found.save(out)
+        found.save(out, force)
         _say_written(found, out, notes, plan_file, json_)
 
 
@@ -266,13 +274,14 @@ def _say_written(found: Moments, out: Path, notes: tuple[str, ...], plan_file: P
 def merge_moments(
     parts: Annotated[list[Path], typer.Argument(metavar="MOMENTS…", help="What `calibrate` wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the sum.")],
+    force: Force = False,
     json_: Json = False,
 ) -> None:
     """Add moments: all shards of a calibration, or calibrations on different data."""
     from permgraph.ir.moments import Moments
     from permgraph.matching.shards import added
 
-    refuse_foreign(out, *parts)
+    refuse_foreign(out, force, *parts)
     found = added({str(path): Moments.load(path) for path in parts})
-    found.save(out)
+    found.save(out, force)
     _say_written(found, out, (), Path("PLAN"), json_)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from permgraph.cli.app import app
-from permgraph.cli.early import planned_before, refuse_checkpoint, refuse_merged
+from permgraph.cli.early import planned_before, refuse_checkpoint, refuse_weights
 from permgraph.cli.options import (
     AllowEmpty,
     AudioArg,
@@ -21,6 +21,7 @@ from permgraph.cli.options import (
     Data,
     Device,
     Exclude,
+    Force,
     Images,
     IntegersOfA,
     Json,
@@ -82,7 +83,7 @@ def merge(
     repair: Annotated[
         bool, typer.Option("--repair", help="Correct activation statistics after the merge (REPAIR).")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+    force: Force = False,
     per_model_rate: PerModelRate = False,
     state: State = "",
     other_weights: OtherWeights = False,
@@ -116,7 +117,7 @@ def merge(
     perms = Permutations.load(perms_file) if perms_file and plan else None
     files = [path for path in (plan_file, perms_file) if path]
     for pair in pairs:
-        refuse_merged(a, b, pipeline.target_of(out, pair, pairs), force, files)
+        refuse_weights(pipeline.target_of(out, pair, pairs), force, a, b, *files)
     if perms is None:
         none = groups == "none" and not calibration.given
         pipeline.refuse_unmatchable(plan, calibration, "identity" if none else matcher)
@@ -211,13 +212,14 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path(
         "permgraph-demo"
     ),
-    seed: Annotated[int, typer.Option(help="Of the synthesised audio.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the synthesised audio.")] = 0,
+    force: Force = False,
     json_: Json = False,
 ) -> None:
     """Align and merge two small encoders of the package."""
     from permgraph.cli.progress import progress_bar
     from permgraph.demo import run_demo
 
-    folder = run_demo(out, say if json_ else print, progress_bar, seed)
+    folder = run_demo(out, say if json_ else print, progress_bar, seed, force)
     if json_:
         print_json({"written": sorted(str(path) for path in folder.iterdir())})

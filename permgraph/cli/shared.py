@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,8 +218,12 @@ def print_json(data: dict[str, Any]) -> None:
 
 
 def say(text: str) -> None:
-    """What is said beside the result goes to standard error, so that the result can be piped."""
-    print(text, file=sys.stderr)
+    """What is said beside the result goes to standard error, so that the result can be piped; without control characters.
+
+    That nobody can read it is no error.
+    """
+    with suppress(OSError, ValueError):
+        print(visible(text), file=sys.stderr, flush=True)
 
 
 def visible(text: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from permgraph.errors import FileError
+from permgraph.ir.files import write_bytes
 from permgraph.ir.moments import Moments
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
@@ -21,8 +23,15 @@ _STYLE = {"svg.hashsalt": "permgraph", "axes.spines.top": False, "axes.spines.ri
 _METADATA: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
-def draw(plan: Plan, perms: Permutations, moments: Moments | None, folder: Path) -> Iterable[Path]:
-    """Write `by_depth` and `heat_maps`, each as SVG and PDF, into `folder`. Yields their paths.
+def files(folder: Path) -> list[Path]:
+    """What `draw` writes into a folder."""
+    return [folder / f"{name}.{form}" for name in ("by_depth", "heat_maps") for form in FORMATS]
+
+
+def draw(
+    plan: Plan, perms: Permutations, moments: Moments | None, folder: Path, force: bool = True
+) -> Iterable[Path]:
+    """Write `by_depth` and `heat_maps`, each as SVG and PDF, into `folder`. Yields their paths. `force` replaces files.
 
     Raises FileError when matplotlib is not installed or the folder cannot be written.
     """
@@ -38,8 +47,9 @@ def draw(plan: Plan, perms: Permutations, moments: Moments | None, folder: Path)
                 figure = Figure(layout="constrained")
                 fill(figure, plan, perms, moments)
                 for form in FORMATS:
-                    path = folder / f"{name}.{form}"
-                    figure.savefig(path, metadata=_METADATA[form])
+                    path, data = folder / f"{name}.{form}", BytesIO()
+                    figure.savefig(data, format=form, metadata=_METADATA[form])
+                    write_bytes(data.getvalue(), path, force)
                     yield path
     except OSError as error:
         raise FileError(f"{folder}: cannot write: {error.strerror or error}.") from error
