@@ -12,6 +12,7 @@ import csv
 import glob
 import gzip
 import io
+import json
 import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
 from permgraph.errors import FileError, nearest
-from permgraph.ir.files import MAX_BYTES, strict_json
+from permgraph.ir.files import MAX_BYTES
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
 CUTS = (".jsonl", ".jsonl.gz")
@@ -199,7 +200,7 @@ def _cuts(path: Path, argument: str) -> Iterator[Source]:
         with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as stream:
             for number, line in enumerate(_lines(stream, path), 1):
                 if line.strip():
-                    yield _cut(strict_json(line), path, argument, number)
+                    yield _cut(json.loads(line), path, argument, number)
     except (OSError, EOFError, ValueError, RecursionError) as error:
         raise FileError(f"{shown(path)}: cannot read these cuts: {error}.") from error
 
