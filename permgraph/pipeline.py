@@ -230,6 +230,7 @@ def merge_all(
                 merge_checkpoints(a.path, b.path, raw, pair, extra=extra, **options)
                 notes.append(repair_merged(raw, a, b, aligned, repair, pair, target, force=force, bar=bar))
         written.append(target)
+    notes += [mixed for e in (a, b) if (mixed := e.checkpoint.mixed)]
     computed = layers_in(a.checkpoint, parametrized)
     if computed:
         count = len({layer.keys[layer.main] for layer in computed.values()})

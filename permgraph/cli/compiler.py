@@ -167,6 +167,7 @@ def apply(
     from permgraph.ir.plan import Plan
     from permgraph.verification.checkpoints import SKIPPED, Checked, check_checkpoint
     from permgraph.weights.apply import apply_checkpoint
+    from permgraph.weights.checkpoint import open_checkpoint
 
     refuse_weights(out, force, source, plan_file, perms_file)
     plan, perms = Plan.load(plan_file), Permutations.load(perms_file)
@@ -192,8 +193,9 @@ def apply(
         other_weights=other_weights,
         state=state,
     )
-    for checked in made:
-        say(checked.text())
+    for text in (open_checkpoint(source, state).mixed, *(checked.text() for checked in made)):
+        if text:
+            say(text)
     if json_:
         print_json({"written": [str(written)], "checked": made[-1].record()})
     say(f"Permuted weights written to {written}.")
@@ -224,7 +226,7 @@ def verify(
     if json_:
         print_json(result.to_json())
     else:
-        print(result.text())
+        print(visible(result.text()))
     if not result.kept:
         raise typer.Exit(4)
 

@@ -39,7 +39,7 @@ from permgraph.cli.options import (
     Text,
     Where,
 )
-from permgraph.cli.shared import calibration_of, next_step, pair_of, print_json, print_written, say
+from permgraph.cli.shared import calibration_of, next_step, pair_of, print_json, print_written, say, visible
 from permgraph.errors import UsageError
 
 
@@ -202,9 +202,8 @@ def report(
         print_json(loaded)
         return
     for path, row in loaded.items():
-        print(
-            f"{path}: {row.get('selection', '')} ({row.get('matcher', '')})\n{sections_text(row, not groups)}\n"
-        )
+        head = visible(f"{path}: {row.get('selection', '')} ({row.get('matcher', '')})")
+        print(f"{head}\n{sections_text(row, not groups)}\n")
 
 
 @app.command()

@@ -216,8 +216,14 @@ def refuse_other_weights(whose: str, where: object, matched: str, weights: Finge
 
 
 def refuse_twice(checkpoint: Checkpoint, step: Applied) -> None:
-    """Refuse a checkpoint to which these permutations were already applied. Raises PlanError."""
-    if checkpoint.record is not None and step in checkpoint.record.applied:
+    """Refuse a checkpoint to which these permutations were already applied, or into which they merged B. Raises PlanError."""
+    record = checkpoint.record
+    if record is not None and step == record.b:
+        raise PlanError(
+            f"{checkpoint.path}: was merged with this plan and these permutations already (permutations "
+            f"{step.permutations[:8]}…). Merge the originals instead."
+        )
+    if record is not None and step in record.applied:
         raise PlanError(
             f"{checkpoint.path}: this plan with these permutations was already applied to it "
             f"(permutations {step.permutations[:8]}…). Apply it to the original instead."
