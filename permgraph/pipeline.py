@@ -62,17 +62,17 @@ def align(
     keep: Path | None = None,
     keep_plan: bool = False,
     say: Callable[[str], None] = lambda text: None,
+    min_frames: int = 0,
 ) -> Aligned:
     """Match B's units to A's on calibration data, and check that the permuted B computes what B computes.
 
-    keep   where a later step fails, the moments and permutations so far are saved under names that begin so,
-           and with keep_plan the plan
+    keep   where a later step fails, moments and permutations (with keep_plan the plan) are saved under names that begin so
     say    is told the memory that the calibration will need
 
     Raises MatchError when the matcher needs data and there is none, VerificationError when the function of B
     would change.
     """
-    from permgraph.matching.matchers import match
+    from permgraph.matching.matchers import match, refuse_few
 
     refuse_unmatchable(plan, calibration, matcher)
     if not plan.groups:
@@ -86,6 +86,8 @@ def align(
         if keep is not None and moments is not None:
             so_far |= {kept_path(keep, "plan"): plan} if keep_plan else {}
             so_far |= {kept_path(keep, "moments"): moments} if checkpoint is None else {}
+        if moments is not None:
+            refuse_few(moments, min_frames)
         with (bar or silent)("matching") as step:
             step(0, 1)
             perms = match(plan, moments, matcher, seed)

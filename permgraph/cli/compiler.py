@@ -146,16 +146,20 @@ def why(
         print(visible(explain_text(found, axis, other, free_output)))
 
 
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file.")]
+PermsFile = Annotated[Path, typer.Argument(metavar="PERMS", help="Permutations (safetensors).")]
+Weights = Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint file or folder.")]
+Ignored = Annotated[list[str], typer.Option(help="Glob of extra tensors to carry through.")]
+
+
 @app.command()
 def apply(
-    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file.")],
-    perms_file: Annotated[Path, typer.Argument(metavar="PERMS", help="Permutations (safetensors).")],
-    source: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint file or folder.")],
+    plan_file: PlanFile,
+    perms_file: PermsFile,
+    source: Weights,
     out: Annotated[Path, typer.Option("--out", "-o", help="The permuted checkpoint.")],
     force: Force = False,
-    ignore_unexpected: Annotated[
-        list[str], typer.Option(help="Glob of extra tensors to carry through.")
-    ] = [],  # noqa: B006
+    ignore_unexpected: Ignored = [],  # noqa: B006
     no_check: NoCheck = False,
     other_weights: OtherWeights = False,
     state: State = "",
@@ -163,42 +167,68 @@ def apply(
     json_: Json = False,
 ) -> None:
     """Permute a checkpoint, once its function is checked to be kept."""
+    options = {"force": force, "ignore_unexpected": ignore_unexpected, "other_weights": other_weights}
+    _permute(plan_file, perms_file, source, out, no_check, state, model_class, json_, options)
+
+
+@app.command()
+def unapply(
+    plan_file: PlanFile,
+    perms_file: PermsFile,
+    source: Weights,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint as it was before.")],
+    force: Force = False,
+    ignore_unexpected: Ignored = [],  # noqa: B006
+    no_check: NoCheck = False,
+    other_weights: OtherWeights = False,
+    state: State = "",
+    model_class: Class = "",
+    json_: Json = False,
+) -> None:
+    """Undo `apply`, bit for bit, with the same plan and permutations."""
+    options = {"force": force, "ignore_unexpected": ignore_unexpected, "other_weights": other_weights}
+    _permute(plan_file, perms_file, source, out, no_check, state, model_class, json_, options, True)
+
+
+def _permute(
+    plan_file: Path,
+    perms_file: Path,
+    source: Path,
+    out: Path,
+    no_check: bool,
+    state: str,
+    model_class: str,
+    json_: bool,
+    options: dict[str, Any],
+    undo: bool = False,
+) -> None:
     from permgraph.ir.permutations import Permutations
     from permgraph.ir.plan import Plan
     from permgraph.verification.checkpoints import SKIPPED, Checked, check_checkpoint
     from permgraph.weights.apply import apply_checkpoint
     from permgraph.weights.checkpoint import open_checkpoint
 
-    refuse_weights(out, force, source, plan_file, perms_file)
+    refuse_weights(out, options["force"], source, plan_file, perms_file)
     plan, perms = Plan.load(plan_file), Permutations.load(perms_file)
-
     made: list[Checked] = []
 
     def function_check() -> dict[str, Any]:
-        made.append(
-            Checked(source.name, why=SKIPPED)
-            if no_check
-            else check_checkpoint(source, plan, perms, state, model_class)
-        )
+        if no_check:
+            made.append(Checked(source.name, why=SKIPPED))
+        else:
+            moving = perms.inverse(plan.spec) if undo else perms
+            made.append(check_checkpoint(source, plan, moving, state, model_class))
         return made[-1].record()
 
     written = apply_checkpoint(
-        plan,
-        perms,
-        source,
-        out,
-        force,
-        ignore_unexpected=ignore_unexpected,
-        function_check=function_check,
-        other_weights=other_weights,
-        state=state,
+        plan, perms, source, out, function_check=function_check, state=state, undo=undo, **options
     )
     for text in (open_checkpoint(source, state).mixed, *(checked.text() for checked in made)):
         if text:
             say(text)
     if json_:
         print_json({"written": [str(written)], "checked": made[-1].record()})
-    say(f"Permuted weights written to {written}.")
+    say(f"{'Weights as before' if undo else 'Permuted weights'} written to {written}.")
 
 
 @app.command()

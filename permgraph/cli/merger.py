@@ -12,6 +12,7 @@ import typer
 from permgraph.cli.app import app
 from permgraph.cli.early import planned_before, refuse_checkpoint, refuse_weights
 from permgraph.cli.options import (
+    Absolute,
     AllowEmpty,
     AudioArg,
     Batch,
@@ -27,6 +28,7 @@ from permgraph.cli.options import (
     Json,
     Matcher,
     MaxBad,
+    MinFrames,
     Mode,
     NoCheck,
     OtherWeights,
@@ -39,7 +41,16 @@ from permgraph.cli.options import (
     Text,
     Where,
 )
-from permgraph.cli.shared import calibration_of, next_step, pair_of, print_json, print_written, say, visible
+from permgraph.cli.shared import (
+    calibration_of,
+    matcher_of,
+    next_step,
+    pair_of,
+    print_json,
+    print_written,
+    say,
+    visible,
+)
 from permgraph.errors import UsageError
 
 
@@ -72,6 +83,8 @@ def merge(
     plan_file: Annotated[Path | None, typer.Option("--plan", help="A plan made before.")] = None,
     perms_file: Annotated[Path | None, typer.Option("--perms", help="Permutations matched before.")] = None,
     matcher: Matcher = "correlation",
+    absolute: Absolute = False,
+    min_frames: MinFrames = 0,
     seconds: Seconds = None,
     clips: Clips = 200,
     batch: Batch = 4,
@@ -104,6 +117,7 @@ def merge(
     from permgraph.weights.ratios import group_weights as ratios_of
     from permgraph.weights.ratios import parse_group_weights, parse_weights
 
+    matcher = matcher_of(matcher, absolute)
     pairs = parse_weights(weights)
     parse_group_weights(group_weights)
     calibration = calibration_of(
@@ -145,6 +159,7 @@ def merge(
             keep=out,
             keep_plan=plan_file is None,
             say=say,
+            min_frames=min_frames,
         )
     if done.perms.report.get("groups") and not json_:
         print(matching_text(done.perms.report))

@@ -87,7 +87,15 @@ OtherWeights = Annotated[
     ),
 ]
 Matcher = Annotated[
-    str, typer.Option(help="correlation, covariance, identity, random, or your own file.py:function.")
+    str, typer.Option(help="correlation, covariance, abs, identity, random, or your own file.py:function.")
+]
+Absolute = Annotated[
+    bool,
+    typer.Option("--abs", help="Match by the size of the correlation, whatever its sign: not for averaging."),
+]
+MinFrames = Annotated[
+    int,
+    typer.Option(min=0, max=10**12, help="Refuse to match where fewer frames than this were counted."),
 ]
 Checkpoint = Annotated[
     Path | None, typer.Option(help="File to keep the statistics in: a stopped run resumes from it.")

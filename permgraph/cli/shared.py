@@ -181,6 +181,13 @@ def calibration_of(
     return Calibration(tuple(audio), seconds, clips, batch, max_bad, rows, data, **named, **how)  # type: ignore[arg-type]
 
 
+def matcher_of(matcher: str, absolute: bool) -> str:
+    """The matcher that --matcher and --abs name."""
+    if absolute and matcher not in ("correlation", "abs"):
+        raise UsageError(f"--abs is a matcher of its own: leave out --matcher {matcher}.")
+    return "abs" if absolute else matcher
+
+
 def _column(text: str) -> tuple[str, str]:
     column, sign, value = text.partition("=")
     if not sign:
