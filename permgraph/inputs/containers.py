@@ -51,7 +51,20 @@ def _promised(start: bytes) -> int:
         order = "big" if kind == b".snd" else "little"
         offset, data = (int.from_bytes(start[at : at + 4], order) for at in (4, 8))  # type: ignore[arg-type]
         return offset + data if data != UNKNOWN else 0
+    if kind == b"caff":
+        return _promised_caf(start)
     return _promised_mp3(start)
+
+
+def _promised_caf(start: bytes) -> int:
+    """To the end of the chunk of samples, where it begins in what was read."""
+    at = 8
+    while at + 12 <= len(start):
+        size = int.from_bytes(start[at + 4 : at + 12], "big", signed=True)
+        if start[at : at + 4] == b"data" or size < 0:
+            return at + 12 + size if size >= 0 else 0
+        at += 12 + size
+    return 0
 
 
 def _promised_mp3(start: bytes) -> int:

@@ -10,6 +10,7 @@ from permgraph.errors import PermgraphError, PlanError, VerificationError
 from permgraph.frontend.architectures import is_alias
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
+from permgraph.symmetry.infer import infer
 from permgraph.verification.check import Check
 from permgraph.verification.function_check import verify
 from permgraph.verification.inputs import random_inputs
@@ -62,8 +63,6 @@ def refuse_edited(encoder: Encoder, plan: Plan) -> None:
 
     Nothing is compared where the network is traced otherwise than it was for the plan: then the function check decides.
     """
-    from permgraph.symmetry.infer import infer
-
     if plan.mode != "exact" or encoder.trace.fingerprint != plan.fingerprint:
         return
     fresh = infer(encoder.trace, plan.spec.free_output)

@@ -75,7 +75,7 @@ def bad(*words: object, code: int = 3) -> str:
     """A command that has to fail with one message: the message."""
     said = run(*words)
     assert said.code == code, (said.code, said.out[-300:], said.err[-2000:])
-    assert "Traceback" not in said.err and "fault of permgraph" not in said.err
+    assert "Traceback" not in said.err and "this is a fault of permgraph:" not in said.err
     return said.err
 
 
