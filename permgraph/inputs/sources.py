@@ -15,6 +15,7 @@ import io
 import json
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +202,7 @@ def _cuts(path: Path, argument: str) -> Iterator[Source]:
             for number, line in enumerate(_lines(stream, path), 1):
                 if line.strip():
                     yield _cut(json.loads(line), path, argument, number)
-    except (OSError, EOFError, ValueError, RecursionError) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise FileError(f"{shown(path)}: cannot read these cuts: {error}.") from error
 
 
