@@ -164,6 +164,15 @@ def locked(out: Path, why: str, kind: str = "lock") -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def resuming(path: Path) -> Iterator[None]:
+    """A file that one run at a time goes on from, and writes now and then. What a killed run left beside it is removed."""
+    with locked(path, "another run resumes from it", "run"):
+        with locked(path, "another run is writing it"):
+            _sweep(path)
+        yield
+
+
 def _partials(out: Path, kind: str = "partial") -> list[Path]:
     pattern = re.compile(rf"{re.escape(out.name)}\.{kind}-\d+")
     return sorted(p for p in out.parent.iterdir() if pattern.fullmatch(p.name))

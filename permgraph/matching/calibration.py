@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from permgraph.atomic_write import locked
+from permgraph.atomic_write import resuming
 from permgraph.errors import MatchError
 from permgraph.frontend.batches import Inputs
 from permgraph.ir.fingerprint import Fingerprint
@@ -82,11 +82,7 @@ def calibrate(
     }
     meta |= {"stride": str(stride)} if stride > 1 else {}
     meta |= {"shard": str(shard)} if shard else {}
-    with (
-        nullcontext()
-        if checkpoint is None
-        else locked(Path(checkpoint), "another run resumes from it", "run")
-    ):
+    with nullcontext() if checkpoint is None else resuming(Path(checkpoint)):
         return _calibrate(plan, both, batches, checkpoint, origin, meta, layouts, save_every, progress, shard)
 
 

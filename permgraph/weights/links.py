@@ -6,6 +6,8 @@ from pathlib import Path, PureWindowsPath
 
 from permgraph.errors import FileError
 
+LONGEST = 255  # bytes of a file name
+
 
 def inside(folder: Path, name: str) -> Path:
     """`folder/name`, refused when it could lead out of the folder.
@@ -14,8 +16,10 @@ def inside(folder: Path, name: str) -> Path:
     """
     path = folder / name
     plain = name and name not in (".", "..") and "/" not in name and "\\" not in name and "\0" not in name
-    if not plain or PureWindowsPath(name).drive:
-        raise FileError(f"{folder}: shard name {name!r} is not a plain file name; refusing to follow it.")
+    if not plain or PureWindowsPath(name).drive or len(name.encode(errors="replace")) > LONGEST:
+        raise FileError(
+            f"{folder}: shard name {name[:300]!r} is not a plain file name; refusing to follow it."
+        )
     if leaves(path):
         raise FileError(f"{path}: a link that leaves the folder; refusing to follow it.")
     return path
