@@ -133,7 +133,11 @@ def calibrate(
 def _say_written(found: Moments, out: Path, notes: tuple[str, ...], plan_file: Path, json_: bool) -> None:
     samples = {key: probe.n for key, probe in found.probes.items()}
     if json_:
-        print_json({"written": [str(out)], "samples": samples, "notes": list(notes), **found.meta})
+        told = {key: found.meta[key] for key in ("data", "batches", "stride", "shard") if key in found.meta}
+        settings = {key: text for key, text in found.meta.items() if key not in told}
+        print_json(
+            {"written": [str(out)], "samples": samples, "notes": list(notes), **told, "settings": settings}
+        )
     else:
         print(f"{len(samples)} probes, up to {max(samples.values(), default=0):,} samples each.")
     for note in notes:
