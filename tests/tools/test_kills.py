@@ -11,9 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = "import sys; import kills; from permgraph import atomic_write, ir; {change}; sys.exit(kills.main())"
-NOTHING_BETWEEN = (
-    "atomic_write._swap = lambda partial, out: (out.unlink(), __import__('os').rename(partial, out))"
-)
+NOTHING_BETWEEN = "atomic_write._swap = lambda partial, out: (out.unlink(missing_ok=True), __import__('os').rename(partial, out))"
 NOT_SWEPT = "atomic_write._sweep = lambda out: None"
 
 
