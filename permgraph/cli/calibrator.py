@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -133,7 +133,8 @@ def calibrate(
 def _say_written(found: Moments, out: Path, notes: tuple[str, ...], plan_file: Path, json_: bool) -> None:
     samples = {key: probe.n for key, probe in found.probes.items()}
     if json_:
-        told = {key: found.meta[key] for key in ("data", "batches", "stride", "shard") if key in found.meta}
+        named = ("data", "batches", "stride", "shard")
+        told: dict[str, Any] = {key: found.meta[key] for key in named if key in found.meta}
         settings = {key: text for key, text in found.meta.items() if key not in told}
         print_json(
             {"written": [str(out)], "samples": samples, "notes": list(notes), **told, "settings": settings}
