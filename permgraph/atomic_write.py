@@ -41,7 +41,7 @@ def replacing(
     """
     out = Path(os.path.abspath(out))
     _refuse_place(out, inputs)
-    with _lock(out):
+    with locked(out, "another run is writing it"):
         _sweep(out)
         _refuse_target(out, folder, force, mark)
         free = shutil.disk_usage(out.parent).free
@@ -118,15 +118,43 @@ def _refuse_target(out: Path, folder: bool, force: bool, mark: str) -> None:
 
 
 @contextmanager
-def _lock(out: Path) -> Iterator[None]:
-    path = out.with_name(f".{out.name}.lock")
+def scratch(out: Path) -> Iterator[Path]:
+    """An empty folder beside `out` for what is made on the way to it. What killed runs left of theirs is removed."""
+    for path in _partials(out, "raw"):
+        if not _alive(int(path.name.rpartition("-")[2])):
+            _remove(path)
+    folder = out.with_name(f"{out.name}.raw-{os.getpid()}")
+    try:
+        folder.mkdir()
+        yield folder
+    finally:
+        _remove(folder)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
+
+
+@contextmanager
+def locked(out: Path, why: str, kind: str = "lock") -> Iterator[None]:
+    """One run at a time: a second one is told `why`. Raises FileError.
+
+    kind  of the lock file: what is locked for a whole run may be written in between
+    """
+    path = out.with_name(f".{out.name}.{kind}")
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
         pids = [p.name.rpartition("-")[2] for p in _partials(out)]
         by = f" (pid {', '.join(pids)})" if pids else ""
-        raise FileError(f"{out}: locked: another run is writing it{by}. Wait for it.") from error
+        raise FileError(f"{out}: locked: {why}{by}. Wait for it.") from error
     except OSError as error:
         raise FileError(f"{out}: cannot write beside it: {error.strerror or error}.") from error
     try:
@@ -134,6 +162,15 @@ def _lock(out: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def resuming(path: Path) -> Iterator[None]:
+    """A file that one run at a time goes on from, and writes now and then. What a killed run left beside it is removed."""
+    with locked(path, "another run resumes from it", "run"):
+        with locked(path, "another run is writing it"):
+            _sweep(path)
+        yield
 
 
 def _partials(out: Path, kind: str = "partial") -> list[Path]:

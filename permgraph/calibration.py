@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -133,7 +132,7 @@ def calibrate_on(
     known = None if calibration.data else pairs
     memory = memory_for(a, b, plan, known, checkpoint is not None, check, repair)
     memory.tell(say)
-    data = _identity(a, b, pairs)
+    settings = _settings(a, b, pairs, calibration)
     shard, batches = calibration.shard, pairs
     if shard is not None:
         if isinstance(pairs, Batches):
@@ -151,7 +150,7 @@ def calibrate_on(
             b.module().to(places[1]),
             batches,
             checkpoint=checkpoint,
-            data=data,
+            settings=settings,
             stride=calibration.stride,
             shard=shard,
         )
@@ -162,13 +161,23 @@ def calibrate_on(
     return Calibrated(moments, (*_notes(a, b, pairs), *pairs.report.notes()), used, memory)
 
 
-def _identity(a: Encoder, b: Encoder, pairs: AudioPairs | Batches) -> str:
-    """What tells these data from others: all of them, whatever the shard."""
+def _settings(
+    a: Encoder, b: Encoder, pairs: AudioPairs | Batches, calibration: Calibration
+) -> dict[str, str]:
+    """What changes the numbers beside plan and weights, by name. Of the data all is meant, whatever the shard."""
+    found = {
+        "batch": str(calibration.batch),
+        "clips": "all" if calibration.clips is None else str(calibration.clips),
+    }
     if isinstance(pairs, Batches):
-        told: Any = pairs.identity
-    else:
-        told = [repr(pairs.a), repr(pairs.b), [[str(c.source), c.start, c.frames] for c in pairs.clips]]
-    return hashlib.sha256(json.dumps([told, str(a.path), str(b.path)]).encode()).hexdigest()[:16]
+        return found | {"data": _short(pairs.identity)}
+    received = {"a": pairs.a, "b": pairs.b}
+    heard = {f"received by {side}": _short(repr(one)) for side, one in received.items()}
+    return {"batch": found["batch"], "seconds": str(pairs.seconds), "data": pairs.content, **heard}
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_as(*encoders: Encoder) -> tuple[str, ...]:

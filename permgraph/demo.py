@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from permgraph.atomic_write import refuse_output
 from permgraph.errors import FileError
 from permgraph.inputs.synthetic import KINDS, RATE, synthesise
 
@@ -49,8 +50,12 @@ GROUPS = "cnn,heads,ffn2"
 WEIGHTS = (0.5, 0.5)
 
 
-def run_demo(out: str | Path, say: Callable[[str], None], bar: Bar | None = None, seed: int = 0) -> Path:
+def run_demo(
+    out: str | Path, say: Callable[[str], None], bar: Bar | None = None, seed: int = 0, force: bool = False
+) -> Path:
     """Trace, plan, draw, match, merge and judge the demo pair, into the folder `out`. Returns `out`.
+
+    force  replace what an earlier demo wrote there
 
     `say` is called with what a person should read, line by line. Raises FileError when `out` cannot be written.
     """
@@ -63,6 +68,8 @@ def run_demo(out: str | Path, say: Callable[[str], None], bar: Bar | None = None
     from permgraph.weights.encoder import compare, open_encoder
 
     out = Path(out)
+    if out.parent.is_dir():
+        refuse_output(out, folder=True, force=force, mark="plan.json")
     a, b = (open_encoder(folder) for folder in demo_models())
     compare(a, b)
     try:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 6000  # characters of a message
+
 
 class PermgraphError(Exception):
-    """Base of every error a user can cause. `exit_code` is what the command line returns."""
+    """Base of every error a user can cause. `exit_code` is what the command line returns.
+
+    A message that repeats what a file holds is cut: that may be megabytes.
+    """
 
     exit_code = 3
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST - 1000]} … {text[-990:]}")
 
 
 class UsageError(PermgraphError):

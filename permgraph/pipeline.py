@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from permgraph.atomic_write import scratch
 from permgraph.calibration import Bar, Calibrated, Calibration, batches_for, calibrate_on, read_as, silent
 from permgraph.errors import FileError, MatchError, PlanError
-from permgraph.ir.kept import Savable, kept_on_failure
+from permgraph.ir.kept import Savable, kept_on_failure, kept_path
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.matching.default_groups import default_groups
@@ -63,16 +63,16 @@ def align(
     keep_plan: bool = False,
     say: Callable[[str], None] = lambda text: None,
     repair: bool = False,
+    min_frames: int = 0,
 ) -> Aligned:
     """Match B's units to A's on calibration data, and check that the permuted B computes what B computes.
 
-    keep   where a later step fails, the moments and permutations so far are saved under names that begin so,
-           and with keep_plan the plan
+    keep   where a later step fails, moments and permutations (with keep_plan the plan) are saved under names that begin so
     say    is told the memory that the calibration will need, the function check, and with repair the repair that follows
 
     Raises MatchError without the data that a matcher needs, VerificationError when B's function would change.
     """
-    from permgraph.matching.matchers import match
+    from permgraph.matching.matchers import match, refuse_few
 
     refuse_unmatchable(plan, calibration, matcher)
     if not plan.groups:
@@ -87,6 +87,8 @@ def align(
         if keep is not None and moments is not None:
             so_far |= {kept_path(keep, "plan"): plan} if keep_plan else {}
             so_far |= {kept_path(keep, "moments"): moments} if checkpoint is None else {}
+        if moments is not None:
+            refuse_few(moments, min_frames)
         with (bar or silent)("matching") as step:
             step(0, 1)
             perms = match(plan, moments, matcher, seed)
@@ -123,12 +125,6 @@ def refuse_other_plan(plan: Plan, perms: Permutations, where: str) -> None:
         check_permutations(plan, perms)
     except PlanError as error:
         raise PlanError(f"{where}: {error}") from error
-
-
-def kept_path(out: Path, what: str) -> Path:
-    """Where something is kept when the command that writes OUT fails: OUT.kept-moments.safetensors."""
-    suffix = ".json" if what == "plan" else ".safetensors"
-    return out.with_name(f"{out.name.removesuffix('.safetensors')}.kept-{what}{suffix}")
 
 
 def aligned(
@@ -228,11 +224,12 @@ def merge_all(
         if repair is None:
             merge_checkpoints(a.path, b.path, target, pair, force=force, extra=extra, **options)
         else:
-            with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
-                raw = Path(folder) / target.name
+            with scratch(target) as folder:
+                raw = folder / target.name
                 merge_checkpoints(a.path, b.path, raw, pair, extra=extra, **options)
                 notes.append(repair_merged(raw, a, b, aligned, repair, pair, target, force=force, bar=bar))
         written.append(target)
+    notes += [mixed for e in (a, b) if (mixed := e.checkpoint.mixed)]
     computed = layers_in(a.checkpoint, parametrized)
     if computed:
         count = len({layer.keys[layer.main] for layer in computed.values()})

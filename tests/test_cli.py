@@ -182,7 +182,8 @@ def test_verify_tells_a_symmetry_from_a_mode_that_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "args", ["trace small -o again.json", "plan -g ffn -o again.json", "plan small -g none -o again.json"]
+    "args",
+    [f"{words} -o again.json --force" for words in ("trace small", "plan -g ffn", "plan small -g none")],
 )
 def test_json_is_all_there_is_on_standard_output(args: str) -> None:
     said = run(*args.split(), "--json")
@@ -300,11 +301,11 @@ def test_45_46_applied_twice_or_in_part_is_refused(tmp_path: Path) -> None:
 
 def test_28_an_op_without_a_rule_pins_and_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(RULES, "cdist", raising=False)
-    said = run("trace", "net.py:distances", "-o", "other.json")
+    said = run("trace", "net.py:distances", "-o", "other.json", "--force")
     assert said.code == 0
     assert "aten.cdist" in said.out
     assert "net.py:" in said.out
-    strict = run("trace", "net.py:distances", "-o", "other.json", "--strict")
+    strict = run("trace", "net.py:distances", "-o", "other.json", "--strict", "--force")
     assert strict.code == 3
     assert "--strict: 1 calls of ops without a rule, the first aten.cdist.default at cdist" in strict.err
 
@@ -334,7 +335,7 @@ def test_80_hostile_names_are_shown_not_obeyed(tmp_path: Path) -> None:
     assert traced.code == 0
     planned = run("plan", trace, "-o", tmp_path / "p.json")
     why = run("why", trace, "\x1b[31mred.weight[0]")
-    typed = run("plan", trace, "-g", "\x1b[31mffn")
+    typed = run("plan", trace, "-g", "\x1b[31mffn", "--force")
     assert typed.code == 2
     for said in (traced, planned, why, typed):
         assert "\x1b" not in said.out + said.err
@@ -394,7 +395,7 @@ def test_an_interrupt_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch) 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Trace, "load", interrupted)
-    assert run("plan") == Said(
+    assert run("plan", "--force") == Said(
         5, "", "permgraph: interrupted. With --checkpoint, the same command goes on where it stopped.\n"
     )
 

@@ -198,6 +198,6 @@ def test_progress_has_a_total_from_the_beginning(there: Path, tmp_path: Path) ->
 
     a, b = (open_encoder(folder) for folder in demo_models())
     align(a, b, Plan.load("plan.json"), Calibration(("good",), seconds=2.0), bar=bar)
-    assert told["reading headers"] == [(0, 2), (1, 2)]
+    assert told["reading headers"] == [(0, 2), (1, 2), *((done, 8) for done in range(8))]
     assert told["calibrating"] == [(0, 8), (4, 8), (8, 8)]
     assert all(steps[0][0] == 0 and steps[0][1] > 0 for steps in told.values())

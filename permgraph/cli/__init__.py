@@ -4,50 +4,96 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 
-from permgraph.cli import compiler, judge, matcher, merger, pictures  # noqa: F401  (they register their verbs)
+from permgraph.cli import calibrator, compiler, installation, judge, matcher, merger, pictures  # noqa: F401  (they register their verbs)
 from permgraph.cli.app import app
-from permgraph.cli.shared import say, visible
+from permgraph.cli.shared import say
 from permgraph.errors import PermgraphError
 
 
 def main() -> None:
     """Entry point: every mistake of a user becomes one message and an exit code, never a traceback.
 
-    0 done · 1 a fault of permgraph itself, with its traceback · 2 something typed names nothing · 3 a file, model or
-    plan that cannot be used · 4 the function is not kept · 5 interrupted. A reader that has seen enough (`| head`)
-    is not an error.
+    0 done · 1 a fault of permgraph itself · 2 something typed names nothing · 3 a file, model or plan that cannot be
+    used · 4 the function is not kept · 5 interrupted. A reader that has seen enough (`| head`) is not an error.
+    `--debug` shows where an error comes from.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without ≀ still gets its table
+    debug = "--debug" in sys.argv[1:]
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    _open_streams()
     command = typer.main.get_command(app)
     if "_PERMGRAPH_COMPLETE" in os.environ:  # a shell asks what could be typed next
         command.main(prog_name="permgraph")
     try:
-        with command.make_context("permgraph", sys.argv[1:] or ["--help"]) as context:
+        with _terminated_as_interrupted(), command.make_context("permgraph", words or ["--help"]) as context:
             command.invoke(context)
-        sys.stdout.flush()
-        code = 0
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except typer.Exit as end:
         code = end.exit_code
+    except BrokenPipeError:
+        code = 0
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         code = _failed(error)
-    sys.exit(code)
+        if debug:
+            traceback.print_exception(error)
+    sys.exit(_flushed(code))
+
+
+def _open_streams() -> None:
+    """Streams that take what is printed: one that is closed becomes the null device; no character is an error."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open to the end
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ≀ still gets its table
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: what it was writing is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _flushed(code: int) -> int:
+    """The exit code, once the result is with its reader. What remains goes nowhere, or Python would complain at the end."""
+    try:
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        found = code
+    except OSError as error:
+        found = code or _complain("permgraph", f"standard output: {error.strerror or error}.", 3)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    return found
 
 
 def _failed(error: BaseException) -> int:
     """Say what went wrong and what was kept; the exit code."""
     code = _told(error)
     for note in getattr(error, "__notes__", ()):
-        say(visible(note))
+        say(note)
     return code
 
 
@@ -64,20 +110,20 @@ def _told(error: BaseException) -> int:
     if isinstance(error, OSError):
         named = "" if error.filename is None else f"{error.filename}: "
         return _complain("permgraph", f"{named}{error.strerror or error}.", 3)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
         return _complain("permgraph", "out of memory. Give fewer groups at a time, or a smaller --batch.", 3)
     if hasattr(error, "format_message"):  # typer's own: an option or argument it cannot read
         where = getattr(getattr(error, "ctx", None), "command_path", "permgraph")
         text = error.format_message().rstrip(".")
         text += "" if text.endswith("?") else "."
         return _complain(where, f"{text} See `{where} --help`.", 2)
-    traceback.print_exception(error)
-    return _complain("permgraph", "this is a fault of permgraph. Please report it, with the lines above.", 1)
+    text = f"this is a fault of permgraph: {_causes(error)}{_place(error)}."
+    return _complain("permgraph", f"{text} Please report it, with what --debug prints.", 1)
 
 
 def _complain(who: str, text: str, code: int) -> int:
     """Say what is wrong, with names from a model made fit for a terminal."""
-    say(f"{who}: {visible(text)}")
+    say(f"{who}: {text}")
     return code
 
 
@@ -86,3 +132,9 @@ def _causes(error: BaseException) -> str:
     first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
     text = f"{type(error).__name__}: {first}"
     return f"{text}, because of {_causes(error.__cause__)}" if error.__cause__ else text
+
+
+def _place(error: BaseException) -> str:
+    """The innermost line of code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""

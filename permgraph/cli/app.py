@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 ORDER = (
     *("trace", "plan", "why", "tree", "draw", "view"),
-    *("match", "calibrate", "moments", "merge", "report", "apply", "verify"),
+    *("match", "calibrate", "moments", "merge", "report", "apply", "unapply", "verify"),
     *("evaluate", "score", "export", "lint", "demo", "doctor"),
 )
 
@@ -41,6 +41,9 @@ def _version(wanted: bool) -> None:
 def permgraph(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[  # taken out before, so that it may stand anywhere
+        bool, typer.Option("--debug", help="After an error, show where it comes from.")
     ] = False,
 ) -> None:
     pass

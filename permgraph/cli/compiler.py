@@ -1,4 +1,4 @@
-"""Verbs of the compiler: trace, plan, why, apply, verify, lint, doctor."""
+"""Verbs of the compiler: trace, plan, why, apply, verify, lint."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from permgraph.cli.app import app
-from permgraph.cli.early import refuse_foreign
+from permgraph.cli.early import refuse_foreign, refuse_weights
 from permgraph.cli.options import (
     DEFAULT_TRACE,
     Class,
     Exclude,
+    Force,
     Free,
     Groups,
     Json,
@@ -53,11 +54,12 @@ def trace(
     strict: Strict = False,
     unfold: Unfold = False,
     model_class: Class = "",
+    force: Force = False,
 ) -> None:
     """Capture a network and print its permutation groups."""
-    refuse_foreign(out, Path(model))
+    refuse_foreign(out, force, model)
     found = capture_model(model, model_class)
-    found.save(out)
+    found.save(out, force)
     spec = infer_spec(found, free_output, strict)
     if json_:
         print_json({**spec.document(), "log10_order": round(spec.log10_order, 6)})
@@ -93,6 +95,7 @@ def plan(
     strict: Strict = False,
     unfold: Unfold = False,
     model_class: Class = "",
+    force: Force = False,
 ) -> None:
     """Pick groups; print and write what to permute and un-permute."""
     from permgraph.planning.compile import compile_plan
@@ -101,16 +104,16 @@ def plan(
     from permgraph.reporting.steps import steps_text
 
     refuse_unknown_mode(mode)
+    refuse_foreign(out, force)
     if target is not None and not is_trace_file(target):  # before it is built
-        refuse_foreign(out)
         refuse_unknown_terms(groups, exclude)
     found = trace_of(target, model_class)
-    refuse_foreign(out, Path(target or DEFAULT_TRACE))
+    refuse_foreign(out, force, target or DEFAULT_TRACE)
     spec = infer_spec(found, free_output, strict)
     made = compile_plan(spec, groups, exclude, mode)
     if mode != "exact" and measure:
         made = measured(made, found, target, model_class)
-    made.save(out)
+    made.save(out, force)
     if json_:
         print_json({**made.document(), "steps": encode(made)["spec"]["places"]})
         return
@@ -145,16 +148,20 @@ def why(
         print(visible(explain_text(found, axis, other, free_output)))
 
 
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file.")]
+PermsFile = Annotated[Path, typer.Argument(metavar="PERMS", help="Permutations (safetensors).")]
+Weights = Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint file or folder.")]
+Ignored = Annotated[list[str], typer.Option(help="Glob of extra tensors to carry through.")]
+
+
 @app.command()
 def apply(
-    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file.")],
-    perms_file: Annotated[Path, typer.Argument(metavar="PERMS", help="Permutations (safetensors).")],
-    source: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint file or folder.")],
+    plan_file: PlanFile,
+    perms_file: PermsFile,
+    source: Weights,
     out: Annotated[Path, typer.Option("--out", "-o", help="The permuted checkpoint.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
-    ignore_unexpected: Annotated[
-        list[str], typer.Option(help="Glob of extra tensors to carry through.")
-    ] = [],  # noqa: B006
+    force: Force = False,
+    ignore_unexpected: Ignored = [],  # noqa: B006
     no_check: NoCheck = False,
     other_weights: OtherWeights = False,
     state: State = "",
@@ -162,39 +169,68 @@ def apply(
     json_: Json = False,
 ) -> None:
     """Permute a checkpoint, once its function is checked to be kept."""
+    options = {"force": force, "ignore_unexpected": ignore_unexpected, "other_weights": other_weights}
+    _permute(plan_file, perms_file, source, out, no_check, state, model_class, json_, options)
+
+
+@app.command()
+def unapply(
+    plan_file: PlanFile,
+    perms_file: PermsFile,
+    source: Weights,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint as it was before.")],
+    force: Force = False,
+    ignore_unexpected: Ignored = [],  # noqa: B006
+    no_check: NoCheck = False,
+    other_weights: OtherWeights = False,
+    state: State = "",
+    model_class: Class = "",
+    json_: Json = False,
+) -> None:
+    """Undo `apply`, bit for bit, with the same plan and permutations."""
+    options = {"force": force, "ignore_unexpected": ignore_unexpected, "other_weights": other_weights}
+    _permute(plan_file, perms_file, source, out, no_check, state, model_class, json_, options, True)
+
+
+def _permute(
+    plan_file: Path,
+    perms_file: Path,
+    source: Path,
+    out: Path,
+    no_check: bool,
+    state: str,
+    model_class: str,
+    json_: bool,
+    options: dict[str, Any],
+    undo: bool = False,
+) -> None:
     from permgraph.ir.permutations import Permutations
     from permgraph.ir.plan import Plan
     from permgraph.verification.checkpoints import SKIPPED, Checked, check_checkpoint
     from permgraph.weights.apply import apply_checkpoint
+    from permgraph.weights.checkpoint import open_checkpoint
 
+    refuse_weights(out, options["force"], source, plan_file, perms_file)
     plan, perms = Plan.load(plan_file), Permutations.load(perms_file)
-
     made: list[Checked] = []
 
     def function_check() -> dict[str, Any]:
-        made.append(
-            Checked(source.name, why=SKIPPED)
-            if no_check
-            else check_checkpoint(source, plan, perms, state, model_class)
-        )
+        if no_check:
+            made.append(Checked(source.name, why=SKIPPED))
+        else:
+            moving = perms.inverse(plan.spec) if undo else perms
+            made.append(check_checkpoint(source, plan, moving, state, model_class))
         return made[-1].record()
 
     written = apply_checkpoint(
-        plan,
-        perms,
-        source,
-        out,
-        force,
-        ignore_unexpected=ignore_unexpected,
-        function_check=function_check,
-        other_weights=other_weights,
-        state=state,
+        plan, perms, source, out, function_check=function_check, state=state, undo=undo, **options
     )
-    for checked in made:
-        say(checked.text())
+    for text in (open_checkpoint(source, state).mixed, *(checked.text() for checked in made)):
+        if text:
+            say(text)
     if json_:
         print_json({"written": [str(written)], "checked": made[-1].record()})
-    say(f"Permuted weights written to {written}.")
+    say(f"{'Weights as before' if undo else 'Permuted weights'} written to {written}.")
 
 
 @app.command()
@@ -204,7 +240,10 @@ def verify(
         Path | None, typer.Option("--plan", help="Verify this plan instead of all groups.")
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="How often to check, each time with other noise and permutations.")
+        int,
+        typer.Option(
+            min=1, max=10**6, help="How often to check, each time with other noise and permutations."
+        ),
     ] = 1,
     free_output: Free = False,
     model_class: Class = "",
@@ -247,17 +286,3 @@ def lint(
         print_text(found.text())
     if not found.lint.sound:
         raise typer.Exit(4)
-
-
-@app.command()
-def doctor(json_: Json = False) -> None:
-    """Check this installation: Python, libraries, Graphviz."""
-    from permgraph.doctor import examine
-
-    findings = examine()
-    if json_:
-        print_json({"ok": all(f.ok for f in findings), "findings": [f.to_json() for f in findings]})
-    else:
-        print("\n".join(f.text() for f in findings))
-    if not all(f.ok for f in findings):
-        raise typer.Exit(3)

@@ -11,11 +11,17 @@ if TYPE_CHECKING:
     from permgraph.ir.plan import Plan
 
 
-def refuse_foreign(out: Path, *inputs: Path) -> None:
-    """An output that cannot be written, is an input, or replaces what permgraph did not write."""
+def refuse_file(out: Path, force: bool, *inputs: str | Path | None) -> None:
+    """A file that cannot be written, is an input of the command, or exists where `force` is not given."""
     from permgraph.atomic_write import refuse_output
 
-    refuse_output(out, folder=False, force=True, inputs=[path for path in inputs if path.is_file()])
+    named = [Path(path) for path in inputs if path is not None]
+    refuse_output(out, folder=False, force=force, inputs=[path for path in named if path.is_file()])
+
+
+def refuse_foreign(out: Path, force: bool, *inputs: str | Path | None) -> None:
+    """The same, and one that replaces what permgraph did not write, with `force` too."""
+    refuse_file(out, force, *inputs)
     if out.is_file() and out.stat().st_size:
         with open(out, "rb") as stream:
             if b'"permgraph"' not in stream.read(4096):
@@ -24,15 +30,15 @@ def refuse_foreign(out: Path, *inputs: Path) -> None:
                 )
 
 
-def refuse_merged(a: Path, b: Path, out: Path, force: bool, files: list[Path]) -> None:
-    """An output of a merge that could not be written. Raises FileError."""
+def refuse_weights(out: Path, force: bool, like: Path, *files: Path) -> None:
+    """Weights, in the layout of the model `like`, that could not be written or would replace an input. Raises FileError."""
     from permgraph.atomic_write import refuse_output
     from permgraph.weights.record import RECORD
 
-    folder = a.is_dir()
-    if not folder and a.exists() and out.suffix != ".safetensors":
+    folder = like.is_dir()
+    if not folder and like.exists() and out.suffix != ".safetensors":
         raise FileError(f"{out}: the result of a single file is a .safetensors file; name it so.")
-    inputs = [path for path in (a, b, *files) if path.exists()]
+    inputs = [path for path in (like, *files) if path.exists()]
     refuse_output(out, folder=folder, force=force, inputs=inputs, mark=RECORD)
 
 
@@ -44,7 +50,7 @@ def refuse_checkpoint(checkpoint: Path | None, plan: Plan | None, *others: Path)
         return
     if checkpoint.resolve() in {path.resolve() for path in others}:
         raise UsageError(f"--checkpoint {checkpoint}: is another file of this command. Choose another.")
-    refuse_foreign(checkpoint)
+    refuse_foreign(checkpoint, True)
     if checkpoint.exists() and plan is not None and Moments.load(checkpoint).origin.plan != plan.digest:
         raise MatchError(
             f"{checkpoint}: a calibration with another plan. Remove it to start afresh, or give another --checkpoint."

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from permgraph.cli.app import app
-from permgraph.cli.options import Class, Json
+from permgraph.cli.early import refuse_file
+from permgraph.cli.options import Class, Force, Json
 from permgraph.cli.shared import next_step, print_json, print_text, say, visible
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def evaluate(
         str | None,
         typer.Option(help="ridge (a fast screen), logistic, linear, two-layer; else the task's own."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Of the probes that draw.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=10**4, help="Of the probes that draw.")] = 1,
     parents: Parents = "",
     cache: Annotated[
         Path | None, typer.Option(help="Folder for the features (default: OUT/features).")
@@ -85,14 +86,15 @@ def score(
         str, typer.Option(help="Rows that are the baseline (default: those named log-mel… or FBANK…).")
     ] = "",
     lower: Annotated[str, typer.Option(help="Tasks where less is better, beside WER and the like.")] = "",
-    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    resamples: Annotated[int, typer.Option(min=100, max=10**6, help="Of the bootstrap.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the bootstrap.")] = 0,
     figures: Annotated[
         Path | None,
         typer.Option(
             help="Write curves over the weight of A, of rows named NAME-0.9, to this folder (SVG, PDF)."
         ),
     ] = None,
+    force: Force = False,
     json_: Json = False,
 ) -> None:
     """Score a table of results, and test the differences.
@@ -100,13 +102,18 @@ def score(
     The score is Eq. 6 of the paper; McNemar's test and intervals say which differences are more than chance.
     """
     from permgraph.evaluation.scoring import score as run
+    from permgraph.reporting.figures.files import paths
+    from permgraph.reporting.figures.weights import NAME
 
+    if figures is not None and figures.is_dir():
+        for path in paths([NAME], figures):
+            refuse_file(path, force, table)
     drawn = [] if figures is None else _panels(table, _listed(parents))
     made = run(table, _listed(parents), _listed(baseline), _listed(lower), resamples=resamples, seed=seed)
     if figures is not None:
         from permgraph.reporting.figures.weights import draw
 
-        for written in draw(drawn, figures):
+        for written in draw(drawn, figures, force):
             say(f"Written to {written}.")
     if not json_:
         print(visible(made.text()))

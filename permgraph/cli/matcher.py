@@ -1,4 +1,4 @@
-"""Verbs of matching: match, calibrate, moments."""
+"""Verb of matching: match."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from permgraph.cli.app import app
 from permgraph.cli.early import refuse_checkpoint, refuse_foreign
 from permgraph.cli.options import (
+    Absolute,
     AllowEmpty,
     AudioArg,
     Batch,
@@ -19,10 +20,12 @@ from permgraph.cli.options import (
     Clips,
     Data,
     Device,
+    Force,
     Images,
     Json,
     Matcher,
     MaxBad,
+    MinFrames,
     ModelA,
     ModelB,
     PerModelRate,
@@ -33,19 +36,21 @@ from permgraph.cli.options import (
     Text,
     Where,
 )
-from permgraph.cli.shared import calibration_of, next_step, pair_of, print_json, print_written, say
+from permgraph.cli.shared import (
+    calibration_of,
+    matcher_of,
+    next_step,
+    pair_of,
+    print_written,
+    say,
+)
 from permgraph.errors import UsageError
-from permgraph.ir.names import in_order
 
 if TYPE_CHECKING:
     from permgraph.calibration import Calibration
-    from permgraph.ir.moments import Moments
     from permgraph.ir.permutations import Permutations
     from permgraph.ir.plan import Plan
     from permgraph.matching.memory import Memory
-
-moments = typer.Typer(help="Moments of calibrations: add them up.", no_args_is_help=True)
-app.add_typer(moments, name="moments")
 
 
 @app.command()
@@ -65,6 +70,8 @@ def match(
         "perms.safetensors"
     ),
     matcher: Matcher = "correlation",
+    absolute: Absolute = False,
+    min_frames: MinFrames = 0,
     seconds: Seconds = None,
     clips: Clips = 200,
     batch: Batch = 4,
@@ -78,18 +85,22 @@ def match(
     model_class: Class = "",
     stride: Stride = 1,
     device: Device = "cpu",
+    force: Force = False,
     json_: Json = False,
 ) -> None:
     """Match B's units to A's, on data or on moments."""
     from permgraph.cli.progress import progress_bar
     from permgraph.ir.plan import Plan
 
+    matcher = matcher_of(matcher, absolute)
     plan = Plan.load(plan_file)
     calibration = calibration_of(
         audio, seconds, clips, batch, max_bad, where, data, text, images, allow_empty, stride, device
     )
     if moments_file is not None:
-        _match_before(plan, plan_file, moments_file, out, calibration, matcher, seed, json_)
+        _match_before(
+            plan, plan_file, moments_file, out, calibration, matcher, seed, json_, force, min_frames
+        )
         return
     from permgraph.pipeline import align, refuse_unmatchable
 
@@ -97,7 +108,7 @@ def match(
         raise UsageError(
             "match: give both models with --a and --b, or --moments that were calibrated before."
         )
-    refuse_foreign(out, plan_file, a, b)
+    refuse_foreign(out, force, plan_file, a, b, *calibration.named)
     refuse_unmatchable(plan, calibration, matcher)
     refuse_checkpoint(checkpoint, plan, a, b, plan_file, out)
     one, other = pair_of(a, b, per_model_rate, state, model_class, plan)
@@ -112,11 +123,12 @@ def match(
         bar=progress_bar,
         keep=out,
         say=say,
+        min_frames=min_frames,
     )
     typed = {"--state": state, "--class": model_class}
     options = ["--per-model-rate"] * per_model_rate + [x for pair in typed.items() if pair[1] for x in pair]
     following = next_step("merge", a, b, "--plan", plan_file, "--perms", out, *options, "-o", "MERGED")
-    _write_matched(done.perms, out, following, json_, done.notes, done.memory)
+    _write_matched(done.perms, out, following, json_, force, done.notes, done.memory)
 
 
 def _write_matched(
@@ -124,12 +136,13 @@ def _write_matched(
     out: Path,
     following: str,
     json_: bool,
+    force: bool,
     notes: Sequence[str] = (),
     memory: Memory | None = None,
 ) -> None:
     from permgraph.reporting.card import matching_text
 
-    perms.save(out)
+    perms.save(out, force)
     if json_:
         print_written([out], perms.report, notes, memory)
     else:
@@ -148,134 +161,26 @@ def _match_before(
     matcher: str,
     seed: int,
     json_: bool,
+    force: bool,
+    min_frames: int,
 ) -> None:
     """`match` without models or data."""
     from dataclasses import replace
 
     from permgraph.ir.moments import Moments
     from permgraph.matching.matchers import match as run
+    from permgraph.matching.matchers import refuse_few
 
     if calibration.given:
         raise UsageError("--moments were calibrated before: give them or data, not both.")
-    refuse_foreign(out, plan_file, moments_file)
+    refuse_foreign(out, force, plan_file, moments_file)
     statistics = Moments.load(moments_file)
     if "shard" in statistics.meta:
         raise UsageError(
             f"{moments_file}: shard {statistics.meta['shard']} of the data alone. "
             f"{next_step('moments', 'merge', moments_file, '…', '-o', 'all.safetensors')}"
         )
+    refuse_few(statistics, min_frames)
     perms = run(plan, statistics, matcher, seed)
     perms = replace(perms, report={**perms.report, "selection": plan.selection})
-    _write_matched(perms, out, next_step("apply", plan_file, out, "B", "-o", "ALIGNED"), json_)
-
-
-@app.command()
-def calibrate(
-    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file.")],
-    a: ModelA = None,
-    b: ModelB = None,
-    audio: AudioArg = [],  # noqa: B006
-    data: Data = "",
-    text: Text = [],  # noqa: B006
-    images: Images = [],  # noqa: B006
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the moments.")] = Path(
-        "moments.safetensors"
-    ),
-    shard: Annotated[
-        str,
-        typer.Option(
-            help="I/N: use the I-th of N parts of the data, counted from 0; add them with `moments merge`."
-        ),
-    ] = "",
-    seconds: Seconds = None,
-    clips: Clips = 200,
-    batch: Batch = 4,
-    max_bad: MaxBad = 0.01,
-    where: Where = [],  # noqa: B006
-    checkpoint: Checkpoint = None,
-    per_model_rate: PerModelRate = False,
-    wait: Annotated[
-        float, typer.Option(min=1, help="Under torchrun: seconds that ranks wait for one another at most.")
-    ] = 1800.0,
-    state: State = "",
-    allow_empty: AllowEmpty = False,
-    model_class: Class = "",
-    stride: Stride = 1,
-    device: Device = "cpu",
-    json_: Json = False,
-) -> None:
-    """Run both models over data and keep their moments.
-
-    From these `match` needs neither models nor data.
-
-    Under torchrun, every process takes its part of the data, and the first writes the sum.
-    """
-    from permgraph.cli.progress import progress_bar
-    from permgraph.ir.plan import Plan
-    from permgraph.matching.ranks import Ranks
-    from permgraph.matching.shards import Shard
-    from permgraph.pipeline import refuse_unmatchable
-
-    ranks = Ranks.of_environment()
-    if ranks is not None and shard:
-        raise UsageError(
-            f"--shard {shard}: under torchrun the processes share the data by themselves. Leave it out."
-        )
-    part = ranks.shard if ranks else Shard.parse(shard) if shard else None
-    plan = Plan.load(plan_file)
-    calibration = calibration_of(
-        audio, seconds, clips, batch, max_bad, where, data, text, images, allow_empty, stride, device, part
-    )
-    if a is None or b is None:
-        raise UsageError("calibrate: give both models with --a and --b.")
-    refuse_foreign(out, plan_file, a, b)
-    refuse_unmatchable(plan, calibration, "correlation")
-    if checkpoint is not None and ranks is not None:
-        checkpoint = checkpoint.with_name(f"{checkpoint.name}.{ranks.rank}-of-{ranks.world}")
-    refuse_checkpoint(checkpoint, plan, a, b, plan_file, out)
-    one, other = pair_of(a, b, per_model_rate, state, model_class, plan)
-
-    alone = ranks is None or ranks.rank == 0  # of several processes the first speaks
-
-    def run() -> tuple[Moments, tuple[str, ...]]:
-        from permgraph.calibration import calibrate_on
-
-        told = (progress_bar, say) if alone else (None,)
-        done = calibrate_on(one, other, plan, calibration, checkpoint, *told)
-        return done.moments, done.notes
-
-    found, notes = ranks.all_of(run, wait) if ranks else run()
-    if alone:
-        found.save(out)
-        _say_written(found, out, notes, plan_file, json_)
-
-
-def _say_written(found: Moments, out: Path, notes: tuple[str, ...], plan_file: Path, json_: bool) -> None:
-    samples = in_order({key: probe.n for key, probe in found.probes.items()})
-    if json_:
-        print_json({"written": [str(out)], "samples": samples, "notes": list(notes), **found.meta})
-    else:
-        print(f"{len(samples)} probes, up to {max(samples.values(), default=0):,} samples each.")
-    for note in notes:
-        say(note)
-    if "shard" in found.meta:
-        following = next_step("moments", "merge", out, "…", "-o", "all.safetensors")
-    else:
-        following = next_step("match", plan_file, "--moments", out)
-    say(f"Moments written to {out}. {following}")
-
-
-@moments.command("merge")
-def merge_moments(
-    parts: Annotated[list[Path], typer.Argument(metavar="MOMENTS…", help="What `calibrate` wrote.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the sum.")],
-    json_: Json = False,
-) -> None:
-    """Add the shards of a calibration, or calibrations on other data."""
-    from permgraph.ir.moments import Moments
-    from permgraph.matching.shards import added
-
-    refuse_foreign(out, *parts)
-    found = added({str(path): Moments.load(path) for path in parts})
-    found.save(out)
-    _say_written(found, out, (), Path("PLAN"), json_)
+    _write_matched(perms, out, next_step("apply", plan_file, out, "B", "-o", "ALIGNED"), json_, force)

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from permgraph.cli.app import app
-from permgraph.cli.early import planned_before, refuse_checkpoint, refuse_merged
+from permgraph.cli.early import planned_before, refuse_checkpoint, refuse_weights
 from permgraph.cli.options import (
+    Absolute,
     AllowEmpty,
     AudioArg,
     Batch,
@@ -21,11 +22,13 @@ from permgraph.cli.options import (
     Data,
     Device,
     Exclude,
+    Force,
     Images,
     IntegersOfA,
     Json,
     Matcher,
     MaxBad,
+    MinFrames,
     Mode,
     NoCheck,
     OtherWeights,
@@ -40,6 +43,7 @@ from permgraph.cli.options import (
 )
 from permgraph.cli.shared import (
     calibration_of,
+    matcher_of,
     next_step,
     pair_of,
     print_json,
@@ -79,6 +83,8 @@ def merge(
     plan_file: Annotated[Path | None, typer.Option("--plan", help="A plan made before.")] = None,
     perms_file: Annotated[Path | None, typer.Option("--perms", help="Permutations matched before.")] = None,
     matcher: Matcher = "correlation",
+    absolute: Absolute = False,
+    min_frames: MinFrames = 0,
     seconds: Seconds = None,
     clips: Clips = 200,
     batch: Batch = 4,
@@ -90,7 +96,7 @@ def merge(
     repair: Annotated[
         bool, typer.Option("--repair", help="Correct activation statistics after the merge (REPAIR).")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+    force: Force = False,
     per_model_rate: PerModelRate = False,
     state: State = "",
     other_weights: OtherWeights = False,
@@ -106,13 +112,14 @@ def merge(
     from permgraph import pipeline
     from permgraph.calibration import batches_for
     from permgraph.cli.progress import progress_bar
-    from permgraph.ir.kept import Savable, kept_on_failure
+    from permgraph.ir.kept import Savable, kept_on_failure, kept_path
     from permgraph.ir.permutations import Permutations
     from permgraph.memory import memory_for
     from permgraph.reporting.card import matching_text
     from permgraph.weights.ratios import group_weights as ratios_of
     from permgraph.weights.ratios import parse_group_weights, parse_weights
 
+    matcher = matcher_of(matcher, absolute)
     pairs = parse_weights(weights)
     parse_group_weights(group_weights)
     calibration = calibration_of(
@@ -126,7 +133,7 @@ def merge(
     perms = Permutations.load(perms_file) if perms_file and plan else None
     files = [path for path in (plan_file, perms_file) if path]
     for pair in pairs:
-        refuse_merged(a, b, pipeline.target_of(out, pair, pairs), force, files)
+        refuse_weights(pipeline.target_of(out, pair, pairs), force, a, b, *files)
     if perms is None:
         none = groups == "none" and not calibration.given
         pipeline.refuse_unmatchable(plan, calibration, "identity" if none else matcher)
@@ -160,14 +167,15 @@ def merge(
             keep_plan=plan_file is None,
             say=say,
             repair=repair,
+            min_frames=min_frames,
         )
     if done.perms.report.get("groups") and not json_:
         print(matching_text(done.perms.report))
     so_far: dict[Path, Savable] = {}
     if perms is None and calibration.given:
-        so_far[pipeline.kept_path(out, "perms")] = done.perms
+        so_far[kept_path(out, "perms")] = done.perms
         if plan_file is None:
-            so_far[pipeline.kept_path(out, "plan")] = plan
+            so_far[kept_path(out, "plan")] = plan
     with kept_on_failure(so_far):
         written, notes = pipeline.merge_all(
             one,
@@ -226,13 +234,14 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path(
         "permgraph-demo"
     ),
-    seed: Annotated[int, typer.Option(help="Of the synthesised audio.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the synthesised audio.")] = 0,
+    force: Force = False,
     json_: Json = False,
 ) -> None:
     """Align and merge two small encoders of the package."""
     from permgraph.cli.progress import progress_bar
     from permgraph.demo import run_demo
 
-    folder = run_demo(out, say if json_ else print, progress_bar, seed)
+    folder = run_demo(out, say if json_ else print, progress_bar, seed, force)
     if json_:
         print_json({"written": sorted(str(path) for path in folder.iterdir())})

@@ -44,6 +44,7 @@ Mode = Annotated[
     str, typer.Option("--mode", help="exact (keeps the function), one-sided, untied, untied-qkv.")
 ]
 Free = Annotated[bool, typer.Option("--free-output", help="Let the channels of the outputs move too.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on standard output.")]
 Strict = Annotated[bool, typer.Option("--strict", help="An op without a rule is an error.")]
 Unfold = Annotated[bool, typer.Option("--unfold", help="One row for each of the repeated layers.")]
@@ -65,14 +66,17 @@ Seconds = Annotated[
     float | None,
     typer.Option(
         min=0.1,
+        max=3600,
         help="Length of every clip; default 5, or the length that the model's feature extractor reads (Whisper: 30).",
     ),
 ]
 Clips = Annotated[
-    int | None, typer.Option(min=1, help="At most so many clips, evenly spread over the files.")
+    int | None, typer.Option(min=1, max=10**9, help="At most so many clips, evenly spread over the files.")
 ]
-Batch = Annotated[int, typer.Option(min=1, help="Clips at a time.")]
-MaxBad = Annotated[float, typer.Option(help="Share of files that may be unusable or too short.")]
+Batch = Annotated[int, typer.Option(min=1, max=10**6, help="Clips at a time.")]
+MaxBad = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of files that may be unusable or too short.")
+]
 AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Let a source of audio give no clip at all.")]
 Where = Annotated[list[str], typer.Option(help="Rows of a manifest to keep: COLUMN=VALUE.")]
 OtherWeights = Annotated[
@@ -83,7 +87,15 @@ OtherWeights = Annotated[
     ),
 ]
 Matcher = Annotated[
-    str, typer.Option(help="correlation, covariance, identity, random, or your own file.py:function.")
+    str, typer.Option(help="correlation, covariance, abs, identity, random, or your own file.py:function.")
+]
+Absolute = Annotated[
+    bool,
+    typer.Option("--abs", help="Match by the size of the correlation, whatever its sign: not for averaging."),
+]
+MinFrames = Annotated[
+    int,
+    typer.Option(min=0, max=10**12, help="Refuse to match where fewer frames than this were counted."),
 ]
 Checkpoint = Annotated[
     Path | None, typer.Option(help="File to keep the statistics in: a stopped run resumes from it.")
@@ -120,12 +132,15 @@ ModelB = Annotated[Path | None, typer.Option("--b", help="Model B, to be aligned
 PerModelRate = Annotated[
     bool, typer.Option("--per-model-rate", help="Let A and B have different sampling rates.")
 ]
-Seed = Annotated[int, typer.Option(help="Of the random matcher and the shuffled baseline.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Of the random matcher and the shuffled baseline.")
+]
 Stride = Annotated[
     int,
     typer.Option(
         "--frame-stride",
         min=1,
+        max=10**6,
         help="Of the frames of front-end convolutions, many and alike, count every so many-th: faster, nearly as good.",
     ),
 ]

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from permgraph.cli.app import app
-from permgraph.cli.options import DEFAULT_TRACE, Class, Free, Json, Unfold
+from permgraph.cli.early import refuse_file
+from permgraph.cli.options import DEFAULT_TRACE, Class, Force, Free, Json, Unfold
 from permgraph.cli.shared import print_json, say, subject_of
 from permgraph.errors import FileError, UsageError
 
@@ -50,21 +51,21 @@ def draw(
     layer: Annotated[str, typer.Option(help="Draw only this module and its neighbours.")] = "",
     free_output: Free = False,
     model_class: Class = "",
+    force: Force = False,
     json_: Json = False,
 ) -> None:
     """Draw the permutation graph."""
-    from permgraph.atomic_write import refuse_output
     from permgraph.planning.selection import select
     from permgraph.reporting.drawing.picture import Options, picture
     from permgraph.reporting.drawing.render import form_of, render
 
     form_of(out, format_)
     options = Options(direction, unfold, (), layer)
-    refuse_output(out, folder=False, force=True, inputs=_files(target, plan_file))
+    refuse_file(out, force, target, plan_file)
     found, spec, chosen = subject_of(target, plan_file, free_output, model_class)
     names = select(spec, groups).names if groups else ()
     made = picture(found, spec, chosen, replace(options, groups=names))
-    written = render(made, out, format_)
+    written = render(made, out, format_, force=force)
     if json_:
         print_json({"written": [str(written)]})
     say(f"Drawn to {written}.")
@@ -94,11 +95,11 @@ def view(
     ] = "html",
     free_output: Free = False,
     model_class: Class = "",
+    force: Force = False,
     json_: Json = False,
 ) -> None:
     """Make a page to explore groups and matchings in a browser."""
-    from permgraph.atomic_write import refuse_output
-    from permgraph.reporting.explorer.export import FORMATS, Subject, export
+    from permgraph.reporting.explorer.export import Subject, export, targets
 
     perms_file = Path(target) if target is not None and target.endswith(".safetensors") else None
     if perms_file is not None:
@@ -106,11 +107,13 @@ def view(
         target = None if trace_file is None else str(trace_file)
     elif moments_file or figures:
         raise UsageError("--moments and --figures need PERMS, the file that permgraph match has written.")
-    if format_ not in FORMATS:
-        raise UsageError(f"--format {format_}: use {' or '.join(FORMATS)}.")
-    refuse_output(out, folder=False, force=True, inputs=_files(target, plan_file, perms_file, moments_file))
+    first, *others = targets(out, format_, figures, moments_file is not None)
+    refuse_file(first, force, target, plan_file, perms_file, moments_file)
+    for other in others:
+        if other.parent.is_dir():
+            refuse_file(other, force, target, plan_file, perms_file, moments_file)
     found, spec, chosen = subject_of(target, plan_file, free_output, model_class)
-    files = export(Subject(found, spec, chosen, perms_file, moments_file), out, format_, figures)
+    files = export(Subject(found, spec, chosen, perms_file, moments_file), out, format_, figures, force)
     if json_:
         print_json({"written": [str(path) for path in files]})
     for written in files:

@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +176,13 @@ def calibration_of(
     return Calibration(tuple(audio), seconds, clips, batch, max_bad, rows, data, **named, **how)  # type: ignore[arg-type]
 
 
+def matcher_of(matcher: str, absolute: bool) -> str:
+    """The matcher that --matcher and --abs name."""
+    if absolute and matcher not in ("correlation", "abs"):
+        raise UsageError(f"--abs is a matcher of its own: leave out --matcher {matcher}.")
+    return "abs" if absolute else matcher
+
+
 def _column(text: str) -> tuple[str, str]:
     column, sign, value = text.partition("=")
     if not sign:
@@ -219,8 +227,12 @@ def print_text(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """What is said beside the result goes to standard error, so that the result can be piped."""
-    print(text, file=sys.stderr)
+    """What is said beside the result goes to standard error, so that the result can be piped; without control characters.
+
+    That nobody can read it is no error.
+    """
+    with suppress(OSError, ValueError):
+        print(visible(text), file=sys.stderr, flush=True)
 
 
 def visible(text: str) -> str:

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from permgraph.errors import TraceError, nearest
+from permgraph.errors import FileError, TraceError, nearest
+from permgraph.ir.files import read_bounded, strict_json
 
 if TYPE_CHECKING:
     import torch
@@ -136,11 +137,12 @@ def plain_config(data: dict[str, Any]) -> bytes:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise TraceError(
-            f"{file}: cannot read this configuration: {error or 'nested too deeply'}."
-        ) from error
+        data = strict_json(read_bounded(file))
+    except FileError as error:
+        raise TraceError(str(error)) from error
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise TraceError(f"{file}: cannot read this configuration: {reason}.") from error
     if not isinstance(data, dict):
         raise TraceError(f"{file}: expected a JSON object, found a {type(data).__name__}.")
     return {key: _numbers(value) for key, value in data.items()}

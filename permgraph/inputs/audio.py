@@ -7,6 +7,7 @@ order that depends on the files alone. What could not be used is skipped, counte
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -98,7 +99,7 @@ class AudioPairs:
         max_bad    share of files that may be unusable or too short
         allow_empty  let a source give no clip at all
         progress   called with (clips done, clips in all)
-        scanning   called with (headers read, files in all)
+        scanning   called with (headers read, files in all), then with (clips read, clips in all)
 
         Raises FileError when nothing is usable, a source gives nothing, or more than `max_bad` of the files are bad.
         """
@@ -115,11 +116,12 @@ class AudioPairs:
             self._of(clip.source).drop(f"clips beyond the {limit} of --clips")
         # equal lengths together; the sort is stable, so by path and time within a length
         self.clips.sort(key=self._lengths)
+        self.content, usable = self._examine(scanning or (lambda done, total: None))
         self._scanned = copy.deepcopy(self.report)
         if not self.clips:
             self._nothing()
         if not allow_empty:
-            self._refuse_empty()
+            self._refuse_empty(usable)
 
     @property
     def total(self) -> int:
@@ -152,11 +154,35 @@ class AudioPairs:
     def _of(self, source: Source) -> SourceReport:
         return self.report.sources.setdefault(shown(source.argument), SourceReport())
 
-    def _refuse_empty(self) -> None:
-        """Raises FileError for a source of which nothing would be used: one usable clip of each is looked for."""
+    def _examine(self, scanning: Progress) -> tuple[str, set[str]]:
+        """Read every clip once: a file that holds a bad one is left out whole, before any of it is used.
+
+        Returns the digest of all samples, in the order in which they are used, and the sources that hold a sound.
+        """
+        digests: dict[Clip, bytes] = {}
+        usable: set[str] = set()
+        for done, clip in enumerate(self.clips):
+            scanning(done, len(self.clips))
+            if clip.source.name in self.report.bad:
+                continue
+            try:
+                data = c.read(clip)
+            except BadAudio as error:
+                self._note_bad(clip.source, str(error))
+                self._refuse_many()
+                continue
+            digests[clip] = hashlib.sha256(f"{clip.rate} ".encode() + data.tobytes()).digest()
+            if not _silent(data):
+                usable.add(shown(clip.source.argument))
+        self.clips = [clip for clip in self.clips if clip.source.name not in self.report.bad]
+        whole = hashlib.sha256(b"".join(digests[clip] for clip in self.clips))
+        return whole.hexdigest()[:32], usable
+
+    def _refuse_empty(self, usable: set[str]) -> None:
+        """Raises FileError for a source of which nothing would be used."""
         for name, used in self.report.sources.items():
             mine = [clip for clip in self.clips if shown(clip.source.argument) == name]
-            if not any(_usable(clip) for clip in mine):
+            if name not in usable:
                 silent = "" if not mine else f", {len(mine)} clips without a usable sound"
                 raise FileError(
                     f"{used_text(name, asdict(used))}{silent}. It gives nothing to calibrate on: leave it out, correct "
@@ -192,16 +218,12 @@ class AudioPairs:
         return found
 
     def _read(self, clip: Clip) -> Samples | None:
-        """The samples of a usable clip; None for a bad or a silent one, which is counted."""
+        """The samples of a usable clip; None for a silent one, which is counted. Raises FileError when it has changed."""
         report, name = self.report, clip.source.name
-        if name in report.bad:
-            return None
         try:
             data = c.read(clip)
         except BadAudio as error:
-            self._note_bad(clip.source, str(error))
-            self._refuse_many()
-            return None
+            raise FileError(f"{name}: it was changed while it was used: {error}. Start again.") from error
         used = self._of(clip.source)
         if _silent(data):
             report.silent += 1
@@ -243,10 +265,3 @@ class AudioPairs:
 
 def _silent(data: Samples) -> bool:
     return float(np.abs(data - data.mean()).max()) < SILENT
-
-
-def _usable(clip: Clip) -> bool:
-    try:
-        return not _silent(c.read(clip))
-    except BadAudio:
-        return False

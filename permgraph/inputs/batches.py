@@ -57,7 +57,9 @@ def user_batches(text: str, limit: int | None = None) -> Batches:
                 return
             yield batch
 
-    batches = Batches(make, text, total=limit or 0)
+    place = Path(text.rpartition(":")[0]).expanduser()
+    code = hashlib.sha256(place.read_bytes()).hexdigest()[:16] if place.is_file() else ""
+    batches = Batches(make, f"{text} {code}", total=limit or 0)
     return batches
 
 
@@ -88,7 +90,7 @@ def text_batches(
             for start in range(0, len(same), batch):
                 yield {"input_ids": torch.tensor(same[start : start + batch])}
 
-    identity = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    identity = hashlib.sha256(repr([*tokens.values()]).encode()).hexdigest()
     total = sum(-(-len(same) // batch) for same in tokens.values())
     return Batches(make, identity, (f"{len(lines)} lines of text, the tokenizer of {folder.name}",), total)
 

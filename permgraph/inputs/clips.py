@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from permgraph.inputs.containers import cut, implausible
 from permgraph.inputs.sources import Source
 
 LONGEST = 30.0  # seconds; whole clips longer than this are read in pieces
+BLOCK = 2**22  # samples of all channels that are read at once
 SHORTEST = 0.025  # seconds; one frame of a wav2vec-like front end (400 samples at 16 kHz)
 
 Samples = NDArray[np.float32]
@@ -56,23 +59,26 @@ def header(source: Source) -> Header:
     path = source.path
     if source.why:
         raise BadAudio(source.why)
-    if not path.exists():
-        raise BadAudio("broken link" if path.is_symlink() else "no such file")
-    if not path.is_file():
-        raise BadAudio("not a regular file")
     try:
+        if not path.exists():
+            raise BadAudio("broken link" if path.is_symlink() else "no such file")
+        if not path.is_file():
+            raise BadAudio("not a regular file")
         with source.open() as stream:
             size = stream.seek(0, os.SEEK_END)
             if size == 0:
                 raise BadAudio("empty file")
             digest = _digest(stream, size, source.stretch)
-            _refuse_cut_wav(stream, size)
+            if why := cut(stream, size):
+                raise BadAudio(why)
             stream.seek(0)
             info: Any = soundfile.info(stream if source.member else _name(path))
     except (OSError, RuntimeError, ValueError) as error:
         raise BadAudio(_reason(error)) from error
     if info.frames <= 0 or info.samplerate <= 0:
         raise BadAudio("holds no samples")
+    if why := implausible(str(info.format), size, int(info.frames), int(info.samplerate)):
+        raise BadAudio(why)
     if any(channel >= info.channels for channel in source.channels):
         raise BadAudio(f"has {info.channels} channels, and no channel {max(source.channels)}")
     return Header(int(info.samplerate), int(info.frames), len(source.channels) or int(info.channels), digest)
@@ -117,15 +123,27 @@ def read(clip: Clip) -> Samples:
     try:
         with _opened(clip.source) as where, soundfile.SoundFile(where) as file:
             file.seek(clip.start)
-            data = file.read(clip.frames, dtype="float32", always_2d=True)
+            parts = list(_mono(file, clip))
     except (OSError, RuntimeError, ValueError) as error:
         raise BadAudio(_reason(error)) from error
+    data = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     if len(data) < clip.frames:
         raise BadAudio(f"truncated: ends at sample {clip.start + len(data):,}, before its header says")
-    if not np.isfinite(data).all():
-        raise BadAudio("holds NaN or infinite samples")
-    data = data[:, list(clip.source.channels)] if clip.source.channels else data
-    return np.ascontiguousarray(data.mean(axis=1, dtype=np.float32))
+    return data
+
+
+def _mono(file: Any, clip: Clip) -> Iterator[Samples]:
+    """The channels of a clip averaged, piece by piece: memory is asked for what is there, not for what a header says."""
+    block, left = max(BLOCK // file.channels, 1), clip.frames
+    while left:
+        data = file.read(min(block, left), dtype="float32", always_2d=True)
+        if not len(data):
+            return
+        if not np.isfinite(data).all():
+            raise BadAudio("holds NaN or infinite samples")
+        data = data[:, list(clip.source.channels)] if clip.source.channels else data
+        left -= len(data)
+        yield np.ascontiguousarray(data.mean(axis=1, dtype=np.float32))
 
 
 def resample(data: Samples, clip: Clip, rate: int) -> Samples:
@@ -155,16 +173,6 @@ def _digest(stream: BinaryIO, size: int, stretch: str) -> str:
     if size > 2 * ends:
         stream.seek(-ends, os.SEEK_END)
     return hashlib.sha256(b"%d " % size + body + stream.read(ends) + stretch.encode()).hexdigest()
-
-
-def _refuse_cut_wav(stream: BinaryIO, size: int) -> None:
-    """libsndfile shortens a cut WAV without a word; its RIFF header still knows the length."""
-    stream.seek(0)
-    start = stream.read(12)
-    promised = int.from_bytes(start[4:8], "little") + 8
-    streamed = promised < 12 or promised >= 2**32  # written to a pipe: the length was never filled in
-    if start[:4] == b"RIFF" and not streamed and size < promised:
-        raise BadAudio(f"truncated: {size:,} of {promised:,} bytes")
 
 
 def _reason(error: Exception) -> str:

@@ -153,7 +153,7 @@ class ImageBatches(Batches):
             self.files = spread(self.files, limit)
         self.a, self.b, self.batch, self.max_bad = a, b, batch, max_bad
         self.bad: dict[str, str] = {}
-        said = [[shown(f), f.stat().st_size if f.exists() else 0] for f in self.files]
+        said = [_content(file) for file in self.files]
         told = f"{said} {a.prepare!r} {b.prepare!r}"
         super().__init__(self._batches, hashlib.sha256(told.encode()).hexdigest())
 
@@ -189,6 +189,14 @@ class ImageBatches(Batches):
                 f"{len(self.bad)} of {len(self.files)} images cannot be used, more than --max-bad {self.max_bad:g} allows. "
                 f"Remove or correct them, or raise --max-bad:{some}"
             )
+
+
+def _content(file: Path) -> str:
+    """Digest of a file's bytes; "" for one that cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _together(same: list[tuple[Prepared, Prepared]]) -> Pair:

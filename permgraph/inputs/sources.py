@@ -13,18 +13,21 @@ import glob
 import gzip
 import io
 import json
-import math
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
 from permgraph.errors import FileError, nearest, reason
+from permgraph.ir.files import MAX_BYTES
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
 CUTS = (".jsonl", ".jsonl.gz")
+MAX_LINE = 2**24  # bytes of one cut
+LATEST = 1e9  # seconds: thirty years
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ def expand(argument: str, suffixes: tuple[str, ...]) -> Iterator[Path]:
 def _of_file(path: Path, argument: str, where: Mapping[str, str]) -> Iterator[Source]:
     name = path.name.lower()
     if name.endswith((".csv", ".tsv")) and path.is_file():
-        yield from (Source(p, argument) for p in _manifest(path, where))
+        yield from (_named(p, path, argument) for p in _manifest(path, where))
     elif name.endswith((".tar", ".tar.gz", ".tgz")):
         yield from _members(path, argument)
     elif name.endswith(CUTS):
@@ -166,6 +169,13 @@ def _of_file(path: Path, argument: str, where: Mapping[str, str]) -> Iterator[So
         yield from _cuts(path, argument)
     else:
         yield Source(path, argument)
+
+
+def _named(file: Path, manifest: Path, argument: str) -> Source:
+    """A file that a list names; a name that no file can have comes back with the reason."""
+    if "\0" in str(file):
+        return Source(manifest, argument, why=f"names {shown(file)}, which no file can be called")
+    return Source(file, argument)
 
 
 def _members(path: Path, argument: str) -> Iterator[Source]:
@@ -189,11 +199,23 @@ def _cuts(path: Path, argument: str) -> Iterator[Source]:
     """The stretches of audio that a list of Lhotse's cuts or recordings names. Raises FileError."""
     try:
         with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as stream:
-            for number, line in enumerate(stream, 1):
+            for number, line in enumerate(_lines(stream, path), 1):
                 if line.strip():
                     yield _cut(json.loads(line), path, argument, number)
-    except (OSError, EOFError, ValueError, RecursionError) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise FileError(f"{shown(path)}: cannot read these cuts: {reason(error)}.") from error
+
+
+def _lines(stream: Any, path: Path) -> Iterator[bytes]:
+    """The lines of a file that may be packed: it may hold far more than its size. Raises FileError."""
+    total = 0
+    while line := stream.readline(MAX_LINE + 1):
+        total += len(line)
+        if len(line) > MAX_LINE or total > MAX_BYTES:
+            raise FileError(
+                f"{shown(path)}: more than {MAX_LINE:,} bytes in a line, or {MAX_BYTES:,} in all. Split it."
+            )
+        yield line
 
 
 def _cut(data: Any, manifest: Path, argument: str, number: int) -> Source:
@@ -217,6 +239,8 @@ def _cut(data: Any, manifest: Path, argument: str, number: int) -> Source:
         return Source(where, argument, why=f"audio from a {own[0].get('type')} is neither run nor fetched")
     columns = _numbers(own[0].get("channels"))
     path = Path(own[0]["source"])
+    if "\0" in str(path):
+        return Source(where, argument, why=f"names {shown(path)}, which no file can be called")
     if not path.exists() and not path.is_absolute():
         path = manifest.parent / path  # Lhotse's are relative to the working directory
     picked = () if set(chosen) in (set(), set(columns)) else tuple(columns.index(c) for c in chosen)
@@ -234,7 +258,7 @@ def _numbers(value: Any) -> list[int]:
 
 
 def _is_time(value: Any, least: float) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value < math.inf
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value < LATEST
 
 
 def _manifest(path: Path, where: Mapping[str, str]) -> Iterator[Path]:
@@ -243,6 +267,8 @@ def _manifest(path: Path, where: Mapping[str, str]) -> Iterator[Path]:
         with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
             rows = csv.DictReader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
             columns = list(rows.fieldnames or ())
+            if len(set(columns)) < len(columns):
+                raise FileError(f"{shown(path)}: a column is named twice: {', '.join(columns)}.")
             for name in ("path", *where):
                 if name not in columns:
                     raise FileError(
@@ -250,6 +276,10 @@ def _manifest(path: Path, where: Mapping[str, str]) -> Iterator[Path]:
                         f"It has: {', '.join(columns) or 'nothing'}."
                     )
             for row in rows:
+                if None in row or None in row.values():
+                    raise FileError(
+                        f"{shown(path)}, line {rows.line_num}: has not as many fields as the header ({len(columns)})."
+                    )
                 if not row["path"]:
                     raise FileError(f"{shown(path)}, line {rows.line_num}: the path is empty.")
                 if all(row[name] == value for name, value in where.items()):

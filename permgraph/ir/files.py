@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -46,10 +47,10 @@ class Document:
         """The contents of the file."""
         return {"permgraph": self.kind, "format": self.format, "digest": self.digest, **encode(self)}
 
-    def save(self, path: str | Path) -> None:
-        """Write the file, whole or not at all. Raises FileError."""
+    def save(self, path: str | Path, force: bool = True) -> None:
+        """Write the file, whole or not at all; `force` replaces what is there. Raises FileError."""
         text = json.dumps(self.document(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        write_bytes(f"{text}\n".encode(errors="surrogatepass"), path)
+        write_bytes(f"{text}\n".encode(errors="surrogatepass"), path, force)
 
     @classmethod
     def load(cls: type[D], path: str | Path) -> D:
@@ -83,12 +84,12 @@ def fitted(cls: type[T], data: Any, where: str | Path) -> T:
         raise FileError(f"{where}: {error}") from error
 
 
-def write_bytes(data: bytes, path: str | Path) -> None:
+def write_bytes(data: bytes, path: str | Path, force: bool = True) -> None:
     """`path` holds the old file or the new one, never half of it.
 
-    Raises FileError when the target is not a regular file or cannot be written.
+    Raises FileError when the target is not a regular file, cannot be written, or is there and `force` is not given.
     """
-    with replacing(Path(path), folder=False, force=True) as partial:
+    with replacing(Path(path), folder=False, force=force) as partial:
         write_file(partial, data)
 
 
@@ -109,6 +110,7 @@ def read_bounded(path: str | Path) -> bytes:
     """The bytes of a file, unless it is too large to be one of ours. Raises FileError."""
     path = Path(path)
     try:
+        refuse_special(path)
         if path.stat().st_size > MAX_BYTES:
             raise FileError(f"{path}: {path.stat().st_size:,} bytes, larger than {MAX_BYTES:,}.")
         return path.read_bytes()
@@ -116,6 +118,13 @@ def read_bounded(path: str | Path) -> bytes:
         raise FileError(f"{path}: no such file.") from error
     except OSError as error:
         raise FileError(f"{path}: cannot read: {error.strerror or error}.") from error
+
+
+def refuse_special(path: Path) -> None:
+    """A pipe or a device, which may never end. Raises FileError, and OSError when it is not there."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        what = "a folder" if path.is_dir() else "not a regular file"
+        raise FileError(f"{path}: cannot read: {what}.")
 
 
 def opened(text: bytes | str, kind: str, format: int, where: str | Path) -> dict[str, Any]:
@@ -162,11 +171,16 @@ def load_arrays(
     from safetensors import safe_open
 
     try:
+        refuse_special(Path(path))
         with safe_open(str(path), framework="numpy") as file:
             text = (file.metadata() or {}).get("permgraph")
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise FileError(f"{path}: no such file. `permgraph {written_by}` writes it.") from error
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(f"{path}: cannot read: {error.strerror or error}.") from error
     except Exception as error:  # safetensors' own, OSError, dtypes that numpy lacks
         raise FileError(f"{path}: not a {kind} file (safetensors): {reason(error)}.") from error
     if text is None:

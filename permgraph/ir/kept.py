@@ -29,8 +29,25 @@ def kept_on_failure(values: Mapping[Path, Savable]) -> Iterator[None]:
 
 
 def _saved(path: Path, value: Savable) -> str:
+    path = _free(path)
     try:
         value.save(path)
     except (PermgraphError, OSError) as error:
         return f"The {type(value).__name__.lower()} could not be kept: {error}"
     return f"The {type(value).__name__.lower()} computed so far: kept in {path}."
+
+
+def _free(path: Path) -> Path:
+    """This path, or one with a number, of which nothing is there: what an earlier run kept stays."""
+    number = 2
+    found = path
+    while found.exists() or found.is_symlink():
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        number += 1
+    return found
+
+
+def kept_path(out: Path, what: str) -> Path:
+    """Where something is kept when the command that writes OUT fails: OUT.kept-moments.safetensors."""
+    suffix = ".json" if what == "plan" else ".safetensors"
+    return out.with_name(f"{out.name.removesuffix('.safetensors')}.kept-{what}{suffix}")

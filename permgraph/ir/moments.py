@@ -198,12 +198,12 @@ class Moments:
                     "audio; float16 models may overflow: run them in float32."
                 )
 
-    def save(self, path: str | Path) -> None:
-        """Write a safetensors file; equal moments give equal bytes. Raises FileError."""
+    def save(self, path: str | Path, force: bool = True) -> None:
+        """Write a safetensors file; equal moments give equal bytes. `force` replaces what is there. Raises FileError."""
         arrays = {f"{key}|{name}": a for key, p in self.probes.items() for name, a in _arrays(p).items()}
         rows = {key: ProbeHeader(p.layout, p.n, p.excluded) for key, p in self.probes.items()}
         header = Header(self.origin, self.meta, rows)
-        write_bytes(save_arrays("moments", FORMAT, header, arrays), path)
+        write_bytes(save_arrays("moments", FORMAT, header, arrays), path, force)
 
     @classmethod
     def load(cls, path: str | Path) -> Moments:

@@ -126,9 +126,9 @@ class Permutations:
         arrays = {n: a.astype(np.int64) if a.dtype.kind in "iu" else a for n, a in self.arrays.items()}
         return save_arrays("permutations", FORMAT, Header(self.report, self.origin), arrays)
 
-    def save(self, path: str | Path) -> None:
-        """Write `to_bytes` to a file, whole or not at all. Raises FileError."""
-        write_bytes(self.to_bytes(), path)
+    def save(self, path: str | Path, force: bool = True) -> None:
+        """Write `to_bytes` to a file, whole or not at all; `force` replaces what is there. Raises FileError."""
+        write_bytes(self.to_bytes(), path, force)
 
     @classmethod
     def load(cls, path: str | Path) -> Permutations:

@@ -31,11 +31,12 @@ from typing import Any
 
 from permgraph.data_files import read_toml
 from permgraph.errors import FileError, UsageError, reason
-from permgraph.ir.files import strict_json
+from permgraph.ir.files import refuse_special, strict_json
 from permgraph.linter.foreign import Foreign, ForeignGroup, ForeignPlace
 
 MAX_BYTES = 32 * 2**20
 MAX_REPEAT = 10_000
+MAX_DEPTH = 64
 _PLACE = re.compile(
     r"(?P<tensor>[^\[\]\s]+)\[(?P<axis>\d+)\](?:\s*=\s*(?P<layout>[uc*\d ]+?))?(?:\s*@(?P<start>\d+))?"
     r"(?:\s*,\s*rows\[(?P<rows_axis>\d+)\]\s*=\s*(?P<rows>[uc*\d ]+))?"
@@ -79,6 +80,7 @@ _FORMS = (
 
 def _load(path: Path) -> Any:
     try:
+        refuse_special(path)
         if path.stat().st_size > MAX_BYTES:
             raise FileError(f"{path}: {path.stat().st_size:,} bytes is more than a specification can be.")
         text = path.read_text(encoding="utf-8")
@@ -100,6 +102,9 @@ def _yaml(text: str) -> Any:
     """YAML as plain data; aliases are refused, a few of them unfold to more than memory holds."""
     import yaml
 
+    depths = itertools.accumulate({"[": 1, "{": 1, "]": -1, "}": -1}.get(character, 0) for character in text)
+    if max(depths, default=0) > MAX_DEPTH:  # PyYAML takes minutes for some kilobytes of them
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
             raise ValueError("it uses aliases (*name); write them out")

@@ -96,10 +96,10 @@ class _Running:
         self.steps: list[tuple[Tensor, Tensor]] = []  # what moves these to the common shift: left · right
 
     def add(self, a: Tensor, b: Tensor, slots: int) -> bool:
-        a, b = _by_slot(a, slots), _by_slot(b, slots)
-        samples = a.shape[1]
+        samples = len(a)
         if samples == 0:
             return True
+        a, b = _by_slot(a, slots), _by_slot(b, slots)
         chunks = [slice(start, start + CHUNK) for start in range(0, samples, CHUNK)]
         centres = [[x[:, at].mean(dim=1) for at in chunks] for x in (a, b)]
         if not all(_is_finite(x, means) for x, means in zip((a, b), centres, strict=True)):

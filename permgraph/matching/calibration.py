@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from permgraph.atomic_write import resuming
 from permgraph.errors import MatchError
 from permgraph.frontend.batches import Inputs
 from permgraph.ir.fingerprint import Fingerprint
-from permgraph.ir.moments import Moments
+from permgraph.ir.moments import Layout, Moments
 from permgraph.ir.plan import Origin, Plan
 from permgraph.ir.values import refuse_other_values
 from permgraph.matching.accumulation import MomentsBuilder
@@ -35,6 +37,7 @@ def calibrate(
     *,
     checkpoint: str | Path | None = None,
     data: str = "",
+    settings: Mapping[str, str] | None = None,
     save_every: float = SAVE_EVERY,
     progress: Callable[[int], None] | None = None,
     inputs: Inputs = None,
@@ -52,6 +55,7 @@ def calibrate(
             the batch at hand); when it exists, the batches it holds are passed over.
         data: what identifies the data, so that a checkpoint is not resumed with others. The plan and the
             weights of both models are identified anyway.
+        settings: more that changes the numbers, by name: what is resumed has to have the same.
         progress: called with the number of batches done.
         stride: of the frames of front-end convolutions, hundreds to a thousand a second and much alike, count every
             so many-th only. 1 counts all.
@@ -72,8 +76,29 @@ def calibrate(
     )
     layouts = {key: layout_of(plan.spec, probe) for key, probe in choose_probes(plan).items()}
     meta = {"data": data} if data else {}
+    meta |= dict(settings or {}) | {
+        "software": _software(),
+        "dtypes": f"{_dtypes(model_a)}; {_dtypes(model_b)}",
+    }
     meta |= {"stride": str(stride)} if stride > 1 else {}
     meta |= {"shard": str(shard)} if shard else {}
+    with nullcontext() if checkpoint is None else resuming(Path(checkpoint)):
+        return _calibrate(plan, both, batches, checkpoint, origin, meta, layouts, save_every, progress, shard)
+
+
+def _calibrate(
+    plan: Plan,
+    both: Observers,
+    batches: Iterable[Any],
+    checkpoint: str | Path | None,
+    origin: Origin,
+    meta: dict[str, str],
+    layouts: Mapping[str, Layout],
+    save_every: float,
+    progress: Callable[[int], None] | None,
+    shard: Shard | None,
+) -> Moments:
+    """What remains of the calibration, on top of what its checkpoint holds."""
     builder = MomentsBuilder(layouts, origin, meta)
     total, done = _resume(checkpoint, origin, meta)
     last, seen = time.monotonic(), 0
@@ -144,13 +169,41 @@ def _resume(
         return None, 0
     total = Moments.load(checkpoint)
     batches = total.meta.get("batches", "")
-    same = all(total.meta.get(key, "") == meta.get(key, "") for key in ("data", "stride", "shard"))
-    if total.origin != origin or not same or not batches.isdecimal():
+    other = different(total, origin, meta)
+    if other or not batches.isdecimal():
         raise MatchError(
-            f"{checkpoint}: a calibration with another plan, other models, data or settings. "
+            f"{checkpoint}: a calibration with {'; '.join(other) or 'an unknown number of batches'}. "
             "Remove it to start afresh, or give another --checkpoint."
         )
     return total, int(batches)
+
+
+def different(found: Moments, origin: Origin, meta: Mapping[str, str]) -> list[str]:
+    """In what a calibration differs from one of this origin with these settings, in words."""
+    pairs = [
+        (what, getattr(found.origin, name), getattr(origin, name))
+        for name, what in _ORIGIN.items()
+        if name != "plan" or found.origin.architecture == origin.architecture
+    ]
+    names = sorted((found.meta.keys() | meta.keys()) - {"batches"})
+    pairs += [(name, found.meta.get(name, ""), meta.get(name, "")) for name in names]
+    return [f"other {what} ({was or 'none'}, now {now or 'none'})" for what, was, now in pairs if was != now]
+
+
+_ORIGIN = {
+    "architecture": "architecture",
+    "plan": "plan",
+    "weights_a": "weights of A",
+    "weights_b": "weights of B",
+}
+
+
+def _software() -> str:
+    return ", ".join(f"{name} {vars(sys.modules[name])['__version__']}" for name in ("permgraph", "torch"))
+
+
+def _dtypes(model: nn.Module) -> str:
+    return " ".join(sorted({str(t.dtype).removeprefix("torch.") for t in model.state_dict().values()}))
 
 
 def _save(checkpoint: str | Path, total: Moments | None, builder: MomentsBuilder, done: int) -> Moments:

@@ -15,7 +15,7 @@ from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Group
 from permgraph.matching.nested_assignment import align, evidence
 from permgraph.matching.probes import DECIDING, decides
-from permgraph.matching.scores import measure, measure_probes
+from permgraph.matching.scores import flat_source, measure, measure_probes
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ MATCHERS: dict[str, Matcher] = {
         "covariance of activations: strong units weigh more (activation matching of Git Re-Basin)",
         "https://arxiv.org/abs/2209.04836",
         ProbeMoments.covariance,
+    ),
+    "abs": Matcher(
+        "size of the correlation: units that do the opposite are paired too, and averaging cancels those",
+        "https://arxiv.org/abs/2305.03053",
+        lambda probe: np.abs(probe.correlation()),
     ),
     "identity": Matcher("every unit stays: plain averaging", "https://arxiv.org/abs/2203.05482"),
     "random": Matcher("a random element of the group: the floor", "https://arxiv.org/abs/2110.06296"),
@@ -110,7 +115,32 @@ def match(
     perms = Permutations(arrays, origin=moments.origin if moments and moments.origin.plan else plan.origin)
     probes = {} if moments is None else measure_probes(plan, perms, moments, seed)
     rows = measure(plan, perms, moments, probes, by)
+    if matcher == "abs" and moments is not None:
+        _warn_of_opposites(plan, perms, moments, rows)
     return replace(perms, report={"matcher": matcher, "seed": seed, "groups": rows, "probes": probes})
+
+
+def _warn_of_opposites(
+    plan: Plan, perms: Permutations, moments: Moments, rows: Mapping[str, dict[str, Any]]
+) -> None:
+    """Say how many units were paired with one that does the opposite."""
+    for probe in moments.probes.values():
+        layout, corr = probe.layout.groups, probe.correlation()
+        count = int((corr[np.arange(len(corr)), flat_source(plan.spec, layout, perms)] < 0).sum())
+        for name in layout:
+            if count and name in rows:
+                rows[name].setdefault("warnings", []).append(
+                    f"{count:,} of {len(corr):,} units are paired with one that is anti-correlated: averaging cancels them."
+                )
+
+
+def refuse_few(moments: Moments, least: int) -> None:
+    """Refuse moments of fewer frames than `least`. Raises MatchError."""
+    for key, probe in moments.probes.items():
+        if probe.n < least:
+            raise MatchError(
+                f"probe {key!r}: {probe.n:,} frames, fewer than --min-frames {least:,}. Calibrate on more data."
+            )
 
 
 def _aligned(

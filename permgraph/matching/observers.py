@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 from permgraph.errors import MatchError
 from permgraph.frontend.batches import Call, Inputs, call_for, sides
 from permgraph.ir.plan import Plan
-from permgraph.ir.spec import PermSpec, Probe
+from permgraph.ir.spec import PermSpec, Place, Probe
 from permgraph.matching.built_alike import alike
 from permgraph.matching.observation import Runner
 from permgraph.matching.probes import choose_probes, in_front_end
@@ -111,7 +112,8 @@ class Observers:
         plan = _same_selection(self.plan, infer(runner.trace, self.plan.spec.free_output))
         # keys name nodes, and nodes may be numbered differently at another length: pair them up in order
         here = list(choose_probes(plan).values())
-        if _groups(plan.spec) == _groups(self.plan.spec) and _alike(here, list(self.wanted.values())):
+        same = _groups(plan.spec) == _groups(self.plan.spec) and _places(plan) == _places(self.plan)
+        if same and _alike(here, list(self.wanted.values())):
             return runner, dict(zip(self.wanted, here, strict=True))
         if len(_clips(call)) > 1:
             return None
@@ -120,6 +122,11 @@ class Observers:
             f"with inputs of shape {shape} the network has other groups than in the plan. The plan is for another "
             "architecture, or the network takes another path at this length: trace it with an input like this."
         )
+
+
+def _places(plan: Plan) -> set[Place]:
+    """Where units stand, whatever the nodes are called at this length."""
+    return {replace(place, node="") for place in plan.spec.places} if plan.mode == "exact" else set()
 
 
 def _results(prepared: Prepared, call: Call) -> dict[str, list[Tensor]]:

@@ -104,7 +104,8 @@ class _Header:
 
     @classmethod
     def of(cls, moments: Moments) -> _Header:
-        identity = (str(moments.origin), moments.meta.get("data", ""), moments.meta.get("stride", ""))
+        data = {k: v for k, v in sorted(moments.meta.items()) if k not in ("shard", "batches", "stride")}
+        identity = (str(moments.origin), str(data), moments.meta.get("stride", ""))
         probes = moments.probes
         return cls(
             identity,

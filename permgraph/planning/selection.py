@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import takewhile
 from typing import Any
 
 from permgraph.data_files import read_toml, specs
@@ -19,7 +20,7 @@ from permgraph.errors import SelectionError, nearest
 from permgraph.ir.names import ROLES
 from permgraph.ir.spec import PermSpec
 
-_RANGE = re.compile(r"(?P<role>[\w/]+)\.(?P<first>\d+)-(?P<last>\d+)(?P<inner>/.+)?")
+_RANGE = re.compile(r"(?P<role>[\w/]+)\.(?P<first>\d{1,18})-(?P<last>\d{1,18})(?P<inner>/.+)?")
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,14 @@ def _resolve(spec: PermSpec, term: str, option: str = "--groups") -> list[str]:
         return [term]
     if match := _RANGE.fullmatch(term):
         first, last, inner = int(match["first"]), int(match["last"]), match["inner"] or ""
-        wanted = [f"{match['role']}.{i}{inner}" for i in range(first, last + 1)]
-        missing = [w for w in wanted if w not in names]
-        if last < first or missing:
-            raise SelectionError(f"{option} {term}: no group {(missing or [term])[0]}. {_menu(spec)}")
-        return wanted
+        wanted = (f"{match['role']}.{i}{inner}" for i in range(first, last + 1))
+        found = list(
+            takewhile(set(names).__contains__, wanted)
+        )  # as far as there are groups, not as far as is typed
+        if len(found) <= last - first or last < first:
+            missing = term if last < first else f"{match['role']}.{first + len(found)}{inner}"
+            raise SelectionError(f"{option} {term}: no group {missing}. {_menu(spec)}")
+        return found
     if any(c in term for c in "*?["):
         found = [n for n in names if fnmatchcase(n, term)]
         if not found:

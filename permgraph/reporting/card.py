@@ -9,7 +9,7 @@ from permgraph.inputs.audio_report import used_text
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.reporting.columns import paragraphs, table
-from permgraph.reporting.text import clean, fold_names
+from permgraph.reporting.text import clean, code, fold_names, markdown
 
 _HEAD = ("groups", "units", "moved", "matched", "in place", "shuffled")
 
@@ -57,9 +57,9 @@ def _calibrated(calibration: dict[str, Any]) -> list[str]:
     """What was used to calibrate, not what was named. Reports of an earlier permgraph name the audio only."""
     if sources := calibration.get("sources", {}):
         head = f"- calibration, clips of {calibration.get('seconds', 0):g} s:"
-        return [head, *(f"  - {clean(used_text(name, used), 400)}" for name, used in sources.items())]
+        return [head, *(f"  - {markdown(used_text(name, used), 400)}" for name, used in sources.items())]
     named = ", ".join(calibration.get("data", calibration.get("audio", ()))) or "none"
-    return [f"- calibration: {clean(named, 400)}"]
+    return [f"- calibration: {markdown(named, 400)}"]
 
 
 def model_card(
@@ -75,9 +75,7 @@ def model_card(
     report = perms.report
     calibration = report.get("calibration", {})
     matched = ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
-    matched += [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in matching_rows(report)
-    ]
+    matched += ["| " + " | ".join(map(markdown, row)) + " |" for row in matching_rows(report)]
     kept = (
         "exact: the permuted B computes what B computed"
         if plan.mode == "exact"
@@ -89,16 +87,16 @@ def model_card(
         "tags: [model-merging, permgraph]",
         "---",
         "",
-        f"# {weights[0]:g} · {clean(a)} + {weights[1]:g} · aligned {clean(b)}",
+        f"# {weights[0]:g} · {markdown(a)} + {weights[1]:g} · aligned {markdown(b)}",
         "",
         "Made by permgraph: the units of the second model were permuted to match the first, then the weights averaged.",
         "",
-        f"- groups: `{clean(plan.selection)}`, mode {kept}",
-        f"- matcher: {report.get('matcher', 'none')}, seed {report.get('seed', 0)}",
+        f"- groups: {code(plan.selection)}, mode {kept}",
+        f"- matcher: {markdown(str(report.get('matcher', 'none')))}, seed {markdown(str(report.get('seed', 0)))}",
         *_calibrated(calibration),
         f"- plan digest: `{plan.digest}`",
-        *([f"- command: `{clean(command, 1000)}`"] if command else []),
-        *(f"- {clean(note, 300)}" for note in notes),
+        *([f"- command: {code(command, 1000)}"] if command else []),
+        *(f"- {markdown(note, 300)}" for note in notes),
         "",
         "Mean correlation of matched units, beside units left in place and shuffled ones; percent of units moved:",
         "",

@@ -17,6 +17,17 @@ def clean(text: str, limit: int = 120) -> str:
     return "".join(_visible(c) if unicodedata.category(c) in _HIDDEN else c for c in text)
 
 
+def markdown(text: str, limit: int = 120) -> str:
+    """A name in running Markdown, where it is neither a link, nor code, nor HTML."""
+    plain = clean(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", plain)
+
+
+def code(text: str, limit: int = 120) -> str:
+    """A name between backticks, which it cannot end."""
+    return f"`{clean(text, limit).replace('`', chr(39))}`"
+
+
 def _visible(character: str) -> str:
     code = ord(character)
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

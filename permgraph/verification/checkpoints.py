@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from permgraph.errors import PermgraphError, VerificationError
+from permgraph.errors import PermgraphError, PlanError, VerificationError
 from permgraph.frontend.architectures import is_alias
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
+from permgraph.symmetry.infer import infer
 from permgraph.verification.check import Check
 from permgraph.verification.function_check import verify
 from permgraph.verification.inputs import random_inputs
@@ -53,15 +54,36 @@ class Checked:
         )
 
 
+class EditedPlan(PlanError):
+    """A plan that says other groups or places than inference finds, whatever its digest."""
+
+
+def refuse_edited(encoder: Encoder, plan: Plan) -> None:
+    """Hold a plan against a fresh inference of the architecture it was made for. Raises EditedPlan.
+
+    Nothing is compared where the network is traced otherwise than it was for the plan: then the function check decides.
+    """
+    if plan.mode != "exact" or encoder.trace.fingerprint != plan.fingerprint:
+        return
+    fresh = infer(encoder.trace, plan.spec.free_output)
+    for what in ("groups", "places", "values", "joined"):
+        if getattr(fresh, what) != getattr(plan.spec, what):
+            raise EditedPlan(
+                f"the plan's {what} are not those that are inferred for {encoder.name}: it was edited, or "
+                f"made by another version. Make it again: permgraph plan MODEL --groups {plan.selection or 'all'}"
+            )
+
+
 def check_encoder(encoder: Encoder, plan: Plan, perms: Permutations) -> Checked:
     """Check that these very permutations keep the function of a model. Raises VerificationError when they do not."""
-    if plan.mode != "exact":
+    if plan.mode != "exact" and plan.broken:
         return Checked(encoder.name, why=f"mode {plan.mode} does not keep the function")
     args, kwargs = random_inputs(encoder.source)
     if any(
         _is_empty_integer(leaf) for leaf in (*args, *kwargs.values())
     ):  # token ids: the trace has their table
         args, kwargs = random_inputs(encoder.source, encoder.trace)
+    refuse_edited(encoder, plan)
     check = verify(encoder.module(), args, plan, kwargs, perms=perms.only(plan.selected))
     if not check.kept:
         raise VerificationError(
@@ -84,7 +106,7 @@ def check_checkpoint(
     from permgraph.weights.encoder import open_encoder
 
     path = Path(path)
-    if ":" in plan.spec.model:
+    if ":" in plan.spec.model and not (path / "config.json").is_file():
         return Checked(
             path.name,
             why=f"the plan was made for {plan.spec.model}, and code named in a plan file is not run. Check it with: "
@@ -94,7 +116,7 @@ def check_checkpoint(
     try:
         kind = model_class or class_of_plan(path, plan.spec)
         return check_encoder(open_encoder(path, architecture, state, kind), plan, perms)
-    except VerificationError:
+    except (VerificationError, EditedPlan):
         raise
     except (PermgraphError, NotImplementedError, RuntimeError) as error:
         return Checked(

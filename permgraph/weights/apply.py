@@ -86,6 +86,7 @@ def apply_checkpoint(
     other_weights: bool = False,
     allow_nonfinite: bool = False,
     state: str = "",
+    undo: bool = False,
 ) -> Path:
     """Permute a checkpoint file or folder into `out`, tensor by tensor, as safetensors. Returns `out`.
 
@@ -96,13 +97,16 @@ def apply_checkpoint(
     function_check   runs after all other checks; what it returns goes into the record
     allow_nonfinite  carry NaN and infinity through, instead of refusing them
     state            which weights of a file that holds several, as for `open_checkpoint`
+    undo             take back what was applied last, which has to be these permutations: the weights are as before
     """
     checkpoint = open_checkpoint(source, state)
     refuse_quantised_config(checkpoint.config, str(source))
     refuse_out(checkpoint, Path(out), force)
-    names, moves = find_moves(plan, perms, checkpoint.infos, str(source), prefix, ignore_unexpected)
+    check_permutations(plan, perms)
+    used = perms.inverse(plan.spec) if undo else perms
+    names, moves = find_moves(plan, used, checkpoint.infos, str(source), prefix, ignore_unexpected)
     step = applied_step(plan, perms)
-    refuse_twice(checkpoint, step)
+    (refuse_not_applied if undo else refuse_twice)(checkpoint, step)
     checkpoint.verify()
     refuse_other_stored(plan, checkpoint, names)
     before = checkpoint.record or Record("apply")
@@ -113,14 +117,16 @@ def apply_checkpoint(
         tensor = checkpoint.read(key)
         if not allow_nonfinite:
             refuse_nonfinite(key, tensor, str(source))
-        weights.add(names.get(key, ""), tensor)
-        return moved(moves, key, tensor, checkpoint.read)
+        result = moved(moves, key, tensor, checkpoint.read)
+        weights.add(names.get(key, ""), result if undo else tensor)
+        return result
 
     def finish() -> None:
         if not other_weights:
             refuse_other_weights("B", source, perms.origin.weights_b, weights)
 
-    record = replace(before, made_by="apply", applied=(*before.applied, step), function_check=checked)
+    applied = before.applied[:-1] if undo else (*before.applied, step)
+    record = replace(before, made_by="unapply" if undo else "apply", applied=applied, function_check=checked)
     return write_like(checkpoint, Path(out), checkpoint.infos, read, record, force=force, finish=finish)
 
 
@@ -216,11 +222,26 @@ def refuse_other_weights(whose: str, where: object, matched: str, weights: Finge
 
 
 def refuse_twice(checkpoint: Checkpoint, step: Applied) -> None:
-    """Refuse a checkpoint to which these permutations were already applied. Raises PlanError."""
-    if checkpoint.record is not None and step in checkpoint.record.applied:
+    """Refuse a checkpoint to which these permutations were already applied, or into which they merged B. Raises PlanError."""
+    record = checkpoint.record
+    if record is not None and step == record.b:
+        raise PlanError(
+            f"{checkpoint.path}: was merged with this plan and these permutations already (permutations "
+            f"{step.permutations[:8]}…). Merge the originals instead."
+        )
+    if record is not None and step in record.applied:
         raise PlanError(
             f"{checkpoint.path}: this plan with these permutations was already applied to it "
             f"(permutations {step.permutations[:8]}…). Apply it to the original instead."
+        )
+
+
+def refuse_not_applied(checkpoint: Checkpoint, step: Applied) -> None:
+    """Refuse a checkpoint to which these permutations were not the last to be applied. Raises PlanError."""
+    if checkpoint.record is None or checkpoint.record.applied[-1:] != (step,):
+        raise PlanError(
+            f"{checkpoint.path}: this plan with these permutations is not what was applied to it last, so it cannot be "
+            "undone. Give what permgraph apply wrote, with the same plan and permutations."
         )
 
 

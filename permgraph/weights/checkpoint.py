@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +15,7 @@ import torch
 from permgraph.errors import FileError
 from permgraph.ir.files import read_bounded, strict_json
 from permgraph.weights.conversion import Conversion, Read
+from permgraph.weights.links import inside
 from permgraph.weights.names import first
 from permgraph.weights.pickles import PickleFile
 from permgraph.weights.record import RECORD, Record, read_record
@@ -96,7 +98,7 @@ class Checkpoint:
     def config(self) -> dict[str, Any]:
         """config.json of a folder; empty when there is none."""
         path = self.path / "config.json"
-        return _json_object(path) if self.is_folder and path.is_file() else {}
+        return _json_object(inside(self.path, path.name)) if self.is_folder and path.is_file() else {}
 
     @cached_property
     def record(self) -> Record | None:
@@ -130,10 +132,24 @@ class Checkpoint:
             return infos, read
         return self.conversion.stored_infos(self.stored, infos), self.conversion.writer(read)
 
+    @cached_property
+    def mixed(self) -> str:
+        """The dtypes of the floating-point tensors, in words, where there are several; "" otherwise."""
+        kinds = Counter(
+            str(i.dtype).removeprefix("torch.") for i in self.infos.values() if i.dtype.is_floating_point
+        )
+        listed = ", ".join(f"{count} of {kind}" for kind, count in sorted(kinds.items()))
+        return f"{self.path.name}: tensors of several dtypes, each kept: {listed}" if len(kinds) > 1 else ""
+
     def verify(self) -> None:
-        """Compare every shard with the SHA-256 noted in it, if any. Raises FileError."""
+        """Compare every shard with the SHA-256 noted in it, if any, once. Raises FileError."""
+        _ = self._verified
+
+    @cached_property
+    def _verified(self) -> bool:
         for shard in self.shards:
             shard.verify()
+        return True
 
 
 def open_checkpoint(path: str | Path, state: str = "") -> Checkpoint:
@@ -233,8 +249,8 @@ def _open_folder(folder: Path) -> Checkpoint:
             f"It holds {', '.join(held) or 'nothing'}. A single file can be named directly."
         )
     if not name.endswith(".index.json"):
-        return Checkpoint(folder, (_open_file(_inside(folder, name)),))
-    return _open_shards(folder, _inside(folder, name))
+        return Checkpoint(folder, (_open_file(inside(folder, name)),))
+    return _open_shards(folder, inside(folder, name))
 
 
 def _open_shards(folder: Path, index: Path) -> Checkpoint:
@@ -242,10 +258,10 @@ def _open_shards(folder: Path, index: Path) -> Checkpoint:
     if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
         raise FileError(f"{index}: no weight_map from keys to file names.")
     names = sorted(set(weight_map.values()))
-    absent = [n for n in names if not _inside(folder, n).is_file()]
+    absent = [n for n in names if not inside(folder, n).is_file()]
     if absent:
         raise FileError(f"{index}: {first(absent)} named here, not in the folder. Download again.")
-    shards = tuple(_open_file(_inside(folder, n)) for n in names)
+    shards = tuple(_open_file(inside(folder, n)) for n in names)
     held = {name: shard.infos.keys() for name, shard in zip(names, shards, strict=True)}
     lost = [f"{key!r} ({name})" for key, name in weight_map.items() if key not in held[name]]
     if lost:
@@ -254,22 +270,6 @@ def _open_shards(folder: Path, index: Path) -> Checkpoint:
     if stray:
         raise FileError(f"{index}: {first(stray)} in a shard that the index does not give for it.")
     return Checkpoint(folder, shards)
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """`folder/name`, refused when it could lead out of the folder.
-
-    The hub's cache links its snapshots to ../../blobs, which is allowed for a folder laid out like that.
-    """
-    path = folder / name
-    plain = name and name not in (".", "..") and "/" not in name and "\\" not in name and "\0" not in name
-    if not plain or PureWindowsPath(name).drive:
-        raise FileError(f"{folder}: shard name {name!r} is not a plain file name; refusing to follow it.")
-    root = folder.resolve()
-    blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
-    if path.is_symlink() and path.resolve().parent not in (root, blobs):
-        raise FileError(f"{path}: a link that leaves the folder; refusing to follow it.")
-    return path
 
 
 def _json_object(path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from permgraph.errors import FileError, TraceError, UsageError
 from permgraph.frontend.architectures import aliases, is_alias
 from permgraph.ir.names import canonical
 from permgraph.ir.spec import PermSpec
+from permgraph.weights.apply import refuse_nonfinite
 from permgraph.weights.checkpoint import Checkpoint, open_checkpoint
 from permgraph.weights.names import match_names
 from permgraph.weights.preprocessing import RATE, Preprocessing, preprocessing
@@ -40,8 +41,7 @@ _UNREAD = ("masked_spec_embed",)  # read in training only; transformers makes it
 class Encoder:
     """A model on disk. Weights are read when asked for.
 
-    path           what was opened
-    name           of the folder, or of the file without its suffix
+    path, name     what was opened; of the folder, or of the file without its suffix
     config         the transformers configuration, as config.json holds it; MERT's as HuBERT's
     checkpoint     its tensors, under the names transformers gives them (a head's prefix included)
     source         the network on the meta device, ready to be traced
@@ -108,12 +108,14 @@ class Encoder:
         return module.to(device=device, dtype=dtype).eval()  # type: ignore[no-any-return]
 
     def load_into(self, module: nn.Module) -> None:
-        """Write the weights into such a module, cast to its dtypes. Raises like `module`."""
+        """Write the weights into such a module, cast to its dtypes. Raises like `module`, and for NaN."""
         refuse_quantised(self.checkpoint.infos, str(self.path), self.checkpoint.config)
+        self.checkpoint.verify()
         state = module.state_dict()
         with torch.no_grad():
             for key, name in self.stored.items():
-                state[name].copy_(self.checkpoint.read(key))
+                refuse_nonfinite(key, tensor := self.checkpoint.read(key), str(self.path))
+                state[name].copy_(tensor)
             for name in state:
                 if name.endswith(_UNREAD) and name not in self.stored.values():
                     state[name].zero_()  # not stored, not read: the same in every run
@@ -211,9 +213,8 @@ def _find_architecture(path: Path, checkpoint: Checkpoint) -> str:
     from permgraph.frontend.sources import load_source
     from permgraph.weights.renames import tables
 
-    names = [
-        n for table in ([checkpoint.renames] if checkpoint.renames else tables()) for n in table.architectures
-    ]
+    known = [checkpoint.renames] if checkpoint.renames else tables()
+    names = [name for table in known for name in table.architectures]
     reasons = []
     for name in names:
         try:
@@ -233,9 +234,8 @@ def _preprocessing(
 ) -> Preprocessing:
     if "conv_kernel" not in config or len(source.args[0].shape) != 2:
         return Preprocessing(None, False)
-    folder = Path(architecture).expanduser()
-    if (folder / "config.json").is_file():
-        return preprocessing(folder, config, settings, None)
+    if (Path(architecture).expanduser() / "config.json").is_file():
+        return preprocessing(Path(architecture).expanduser(), config, settings, None)
     from permgraph.weights.renames import tables
 
     rates = {name: rate for table in tables() for name, rate in table.sampling_rate.items()}
@@ -292,8 +292,8 @@ def _table(differing: Mapping[str, tuple[Any, Any]], a: str, b: str, count: int 
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
-    more = [f"and {len(differing) - count} more"] if len(differing) > count else []
-    return "\n".join(f"  {line}" for line in (*lines, *more))
+    lines += [f"and {len(differing) - count} more"] if len(differing) > count else []
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def _rate(encoder: Encoder) -> str:

@@ -227,7 +227,8 @@ class _Aligned:
         tables = [k for k, i in a.infos.items() if not is_inexact(i.dtype)]
         names_a = match_names(plan.spec, a.shapes, str(a.path), None, [*ignore, *tables])
         step = applied_step(plan, perms)
-        refuse_twice(b, step)
+        for checkpoint in (a, b):
+            refuse_twice(checkpoint, step)
         pairs = planned_pairs(a, b, names_a, names_b)
         seen = (Fingerprint(plan.spec), Fingerprint(plan.spec))
         return cls(perms, step, (a, b), (names_a, names_b), moves, pairs, seen)

@@ -13,10 +13,11 @@ from permgraph.atomic_write import refuse_output, replacing, write_file
 from permgraph.errors import FileError
 from permgraph.frontend.hugging_face import plain_config
 from permgraph.weights.checkpoint import Checkpoint, Shard, open_checkpoint
+from permgraph.weights.links import leaves
 from permgraph.weights.record import RECORD, Record
 from permgraph.weights.safetensors_io import Info, SafetensorsFile, write_safetensors
 
-# Configuration, tokenizer and preprocessor files. Code and other weights are not handed on.
+# Configuration, tokenizer and preprocessor files. Code, other weights and what a link brings from elsewhere are not handed on.
 COPIED = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".yaml", ".md")
 COPIED_BYTES = 64 * 2**20
 
@@ -98,7 +99,7 @@ def _write_folder(
         write_file(folder / name, data)
     for path in sorted(source.path.iterdir()):
         wanted = path.suffix in COPIED and not path.name.endswith(".index.json") and path.name not in extra
-        if wanted and path.is_file() and path.stat().st_size <= COPIED_BYTES:
+        if wanted and path.is_file() and not leaves(path) and path.stat().st_size <= COPIED_BYTES:
             shutil.copyfile(path, folder / path.name)
 
 

@@ -27,7 +27,7 @@ class Applied:
 
 @dataclass(frozen=True)
 class Record:
-    """made_by   "apply" or "merge"
+    """made_by   "apply", "unapply" or "merge"
     applied   what was applied to these weights, in order
     weights   of A and of B, for a merge
     b         what was applied to B before it was merged

@@ -2,7 +2,7 @@
 
 The library reads safely but writes a whole file at once, and it keeps silent about a duplicate key. The
 format is 8 bytes of header length, a JSON header {key: dtype, shape, data_offsets}, then the bytes. A file
-written here also carries the SHA-256 of those bytes in its metadata, so that a flipped bit is seen later.
+written here also carries the SHA-256 of those bytes and of its header in its metadata, so that a flipped bit is seen later.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from permgraph.ir.files import strict_json
 
 MAX_HEADER = 100 * 2**20
 MAX_TENSORS = 1_000_000
-DIGEST = "data_sha256"
+DIGEST, HEADER = "data_sha256", "header_sha256"  # of the data; of all else, with the former
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -68,6 +68,9 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         header, self._data = _read_header(path)
+        sealed = header.get("__metadata__", {}).get(HEADER)
+        if sealed is not None and sealed != _digest(header):
+            raise FileError(f"{path}: its header has changed since it was written (SHA-256 differs).")
         self.metadata: dict[str, str] = header.pop("__metadata__", {})
         if len(header) > MAX_TENSORS:
             raise FileError(f"{path}: {len(header):,} tensors, more than {MAX_TENSORS:,}.")
@@ -151,9 +154,17 @@ def _header(infos: Mapping[str, Info], order: list[str], metadata: Mapping[str, 
         end = at + info.nbytes
         rows[key] = {"dtype": CODES[info.dtype], "shape": list(info.shape), "data_offsets": [at, end]}
         at = end
+    rows["__metadata__"] = dict(sorted({**rows["__metadata__"], HEADER: _digest(rows)}.items()))
     text = json.dumps(rows, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
+
+
+def _digest(rows: dict[str, Any]) -> str:
+    """SHA-256 of a header, but for its own digest."""
+    metadata = {key: text for key, text in rows["__metadata__"].items() if key != HEADER}
+    text = json.dumps({**rows, "__metadata__": metadata}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:

@@ -185,13 +185,13 @@ def test_70_another_calibrations_checkpoint_is_refused(plan, pair, tmp_path: Pat
     kept = path.read_bytes()
     narrower = pg.plan(plan.spec, "cnn")
     wrong = [
-        (plan, *pair, "other clips"),
-        (plan, pair[0], Tiny(7), "clips"),
-        (plan, pair[1], pair[0], "clips"),
-        (narrower, *pair, "clips"),
+        (plan, *pair, "other clips", r"other data \(clips, now other clips\)"),
+        (plan, pair[0], Tiny(7), "clips", "other weights of B"),
+        (plan, pair[1], pair[0], "clips", "other weights of A .* other weights of B"),
+        (narrower, *pair, "clips", "other plan"),
     ]
-    for other, a, b, data in wrong:
-        with pytest.raises(MatchError, match="another plan, other models, data or settings"):
+    for other, a, b, data, difference in wrong:
+        with pytest.raises(MatchError, match=f"a calibration with {difference}"):
             calibrate(other, a, b, x.split(2), checkpoint=path, data=data)
     with pytest.raises(MatchError, match="holds 6 batches, the data has only 3"):
         calibrate(plan, *pair, x[:6].split(2), checkpoint=path, data="clips")

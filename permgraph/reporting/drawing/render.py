@@ -24,8 +24,10 @@ def form_of(path: Path, form: str | None = None) -> str:
     return form
 
 
-def render(picture: Picture, path: str | Path, form: str | None = None, timeout: float = 60) -> Path:
-    """Lay the picture out and write it to `path`, in the format `form` or that of the path's suffix.
+def render(
+    picture: Picture, path: str | Path, form: str | None = None, timeout: float = 60, force: bool = True
+) -> Path:
+    """Lay the picture out and write it to `path`, in the format `form` or that of the path's suffix. `force` replaces a file.
 
     Returns the path written. Raises UsageError for a format that is not known, and FileError when the layout
     fails or takes more than `timeout` seconds; the DOT text is then beside `path`, for another tool.
@@ -33,16 +35,16 @@ def render(picture: Picture, path: str | Path, form: str | None = None, timeout:
     path = Path(path)
     form = form_of(path, form)
     if form == "dot":
-        write_bytes(picture.dot().encode(), path)
+        write_bytes(picture.dot().encode(), path, force)
         return path
     try:
         scene = picture.scene(timeout)
         data = svg(scene).encode() if form == "svg" else raster.drawn(scene, form, timeout)
     except LayoutError as error:
         text = path.with_suffix(".dot")
-        write_bytes(picture.dot().encode(), text)
+        write_bytes(picture.dot().encode(), text, force)
         raise FileError(
             f"{path}: {error}. Wrote {text} instead; fold repeated layers, or lay it out elsewhere."
         ) from error
-    write_bytes(data, path)
+    write_bytes(data, path, force)
     return path

@@ -41,22 +41,35 @@ class Subject:
         return self.plan, perms, moments
 
 
-def export(subject: Subject, out: Path, form: str = "html", figures: Path | None = None) -> Iterable[Path]:
+def targets(out: Path, form: str = "html", figures: Path | None = None, moments: bool = False) -> list[Path]:
+    """The files that `export` will write. Raises UsageError for an unknown format."""
+    from permgraph.reporting.figures.matching import files
+
+    if form not in FORMATS:
+        raise UsageError(f"--format {form}: use {' or '.join(FORMATS)}.")
+    if form == "model-explorer" and out.suffix == ".html":
+        out = out.with_suffix(".json")
+    return [out, *(files(figures, moments) if figures is not None else [])]
+
+
+def export(
+    subject: Subject, out: Path, form: str = "html", figures: Path | None = None, force: bool = True
+) -> Iterable[Path]:
     """Write the page or the JSON to `out`, and figures of the matching to a folder. Yields what was written.
+    `force` replaces files that are there.
 
     Raises UsageError for an unknown format, FileError and PlanError as reading and writing do.
     """
-    if form not in FORMATS:
-        raise UsageError(f"--format {form}: use {' or '.join(FORMATS)}.")
+    out, *_ = targets(out, form)
     if form == "model-explorer":
-        out = out.with_suffix(".json") if out.suffix == ".html" else out
-        yield model_explorer.write(model_explorer.collection(subject.trace, subject.spec, subject.plan), out)
+        data = model_explorer.collection(subject.trace, subject.spec, subject.plan)
+        yield model_explorer.write(data, out, force)
         return
     data = model(subject.trace, subject.spec, subject.plan)
     if subject.perms is not None:
         data["results"] = results(*subject.matching())
-    yield page.write(data, out)
+    yield page.write(data, out, force)
     if figures is not None:
         from permgraph.reporting.figures.matching import draw
 
-        yield from draw(*subject.matching(), figures)
+        yield from draw(*subject.matching(), figures, force)

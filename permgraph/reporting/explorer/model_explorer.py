@@ -36,9 +36,10 @@ def collection(trace: Trace, spec: PermSpec, plan: Plan | None = None) -> dict[s
     return {"label": label, "graphs": [{"id": label, "nodes": nodes, "tasksData": tasks}]}
 
 
-def write(data: dict[str, Any], path: str | Path) -> Path:
-    """Write the JSON. Raises FileError."""
-    write_bytes(json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode(), path)
+def write(data: dict[str, Any], path: str | Path, force: bool = True) -> Path:
+    """Write the JSON; `force` replaces a file. Raises FileError."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    write_bytes(text.encode("utf-8", "backslashreplace"), path, force)
     return Path(path)
 
 

@@ -43,9 +43,9 @@ def page(model: dict[str, Any]) -> str:
     )
 
 
-def write(model: dict[str, Any], path: str | Path) -> Path:
-    """Write the page. Raises FileError."""
-    write_bytes(page(model).encode(), path)
+def write(model: dict[str, Any], path: str | Path, force: bool = True) -> Path:
+    """Write the page; `force` replaces a file. Raises FileError."""
+    write_bytes(page(model).encode(), path, force)
     return Path(path)
 
 

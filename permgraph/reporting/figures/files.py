@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from permgraph.errors import FileError
+from permgraph.ir.files import write_bytes
 
 FORMATS = ("svg", "pdf")
 # Equal figures give equal files.
@@ -16,8 +18,13 @@ _METADATA: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"Creatio
 Fill = Callable[[Any], None]  # draws on a figure of matplotlib
 
 
-def write(figures: Mapping[str, Fill], folder: Path) -> Iterable[Path]:
-    """Write every figure under its name into `folder`. Yields their paths.
+def paths(names: Iterable[str], folder: Path) -> list[Path]:
+    """The files of these figures in `folder`."""
+    return [folder / f"{name}.{form}" for name in names for form in FORMATS]
+
+
+def write(figures: Mapping[str, Fill], folder: Path, force: bool = True) -> Iterable[Path]:
+    """Write every figure under its name into `folder`. Yields their paths. `force` replaces files.
 
     Raises FileError when matplotlib is not installed or the folder cannot be written.
     """
@@ -32,9 +39,10 @@ def write(figures: Mapping[str, Fill], folder: Path) -> Iterable[Path]:
             for name, fill in figures.items():
                 figure = Figure(layout="constrained")
                 fill(figure)
-                for form in FORMATS:
-                    path = folder / f"{name}.{form}"
-                    figure.savefig(path, metadata=_METADATA[form])
+                for form, path in zip(FORMATS, paths([name], folder), strict=True):
+                    data = BytesIO()
+                    figure.savefig(data, format=form, metadata=_METADATA[form])
+                    write_bytes(data.getvalue(), path, force)
                     yield path
     except OSError as error:
         raise FileError(f"{folder}: cannot write: {error.strerror or error}.") from error

@@ -16,7 +16,7 @@ from permgraph.ir.spec import Group
 from permgraph.matching.scores import flat_source
 from permgraph.reporting.drawing import colours
 from permgraph.reporting.explorer.results import heat_maps, moved, probe_of
-from permgraph.reporting.figures.files import Fill, write
+from permgraph.reporting.figures.files import Fill, paths, write
 from permgraph.reporting.text import clean
 
 _MOST = 24  # groups with heat maps; the page has all
@@ -25,8 +25,16 @@ STYLES = {"correlation": "-o", "identity": "--", "shuffled": ":"}
 WORDS = {"correlation": "matched", "identity": "in place", "shuffled": "shuffled"}
 
 
-def draw(plan: Plan, perms: Permutations, moments: Moments | None, folder: Path) -> Iterable[Path]:
+def files(folder: Path, moments: bool) -> list[Path]:
+    """What `draw` writes into a folder, with moments or without."""
+    return paths(["by_depth", *(("before_after", "sorted") if moments else ("orders",))], folder)
+
+
+def draw(
+    plan: Plan, perms: Permutations, moments: Moments | None, folder: Path, force: bool = True
+) -> Iterable[Path]:
     """Write `by_depth`, and `before_after` and `sorted` with moments, `orders` without, into `folder`. Yields their paths.
+    `force` replaces files.
 
     Raises FileError when matplotlib is not installed or the folder cannot be written.
     """
@@ -38,7 +46,7 @@ def draw(plan: Plan, perms: Permutations, moments: Moments | None, folder: Path)
             "before_after": partial(_before_after, plan, perms, moments),
             "sorted": partial(_sorted, plan, perms, moments),
         }
-    yield from write(figures, folder)
+    yield from write(figures, folder, force)
 
 
 def _roles(plan: Plan, perms: Permutations) -> dict[str, list[Group]]:

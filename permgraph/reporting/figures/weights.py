@@ -26,9 +26,12 @@ class Panel:
     beside: tuple[str, float] | None = None
 
 
-def draw(panels: Sequence[Panel], folder: Path) -> Iterable[Path]:
-    """Write `weights`, a panel for each, into `folder`. Yields its paths. Raises FileError."""
-    yield from write({"weights": partial(_fill, panels)}, folder)
+NAME = "weights"
+
+
+def draw(panels: Sequence[Panel], folder: Path, force: bool = True) -> Iterable[Path]:
+    """Write `weights`, a panel for each, into `folder`. Yields its paths; `force` replaces files. Raises FileError."""
+    yield from write({NAME: partial(_fill, panels)}, folder, force)
 
 
 def _fill(panels: Sequence[Panel], figure: Any) -> None:

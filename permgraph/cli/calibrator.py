@@ -1,0 +1,170 @@
+"""Verbs of calibration: calibrate, moments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from permgraph.cli.app import app
+from permgraph.cli.early import refuse_checkpoint, refuse_foreign
+from permgraph.cli.options import (
+    AllowEmpty,
+    AudioArg,
+    Batch,
+    Checkpoint,
+    Class,
+    Clips,
+    Data,
+    Device,
+    Force,
+    Images,
+    Json,
+    MaxBad,
+    ModelA,
+    ModelB,
+    PerModelRate,
+    Seconds,
+    State,
+    Stride,
+    Text,
+    Where,
+)
+from permgraph.cli.shared import (
+    calibration_of,
+    next_step,
+    pair_of,
+    print_json,
+    say,
+)
+from permgraph.errors import UsageError
+from permgraph.ir.names import in_order
+
+if TYPE_CHECKING:
+    from permgraph.ir.moments import Moments
+
+moments = typer.Typer(help="Moments of calibrations: add them up.", no_args_is_help=True)
+app.add_typer(moments, name="moments")
+
+
+@app.command()
+def calibrate(
+    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file.")],
+    a: ModelA = None,
+    b: ModelB = None,
+    audio: AudioArg = [],  # noqa: B006
+    data: Data = "",
+    text: Text = [],  # noqa: B006
+    images: Images = [],  # noqa: B006
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the moments.")] = Path(
+        "moments.safetensors"
+    ),
+    shard: Annotated[
+        str,
+        typer.Option(
+            help="I/N: use the I-th of N parts of the data, counted from 0; add them with `moments merge`."
+        ),
+    ] = "",
+    seconds: Seconds = None,
+    clips: Clips = 200,
+    batch: Batch = 4,
+    max_bad: MaxBad = 0.01,
+    where: Where = [],  # noqa: B006
+    checkpoint: Checkpoint = None,
+    per_model_rate: PerModelRate = False,
+    wait: Annotated[
+        float,
+        typer.Option(
+            min=1, max=10**6, help="Under torchrun: seconds that ranks wait for one another at most."
+        ),
+    ] = 1800.0,
+    state: State = "",
+    allow_empty: AllowEmpty = False,
+    model_class: Class = "",
+    stride: Stride = 1,
+    device: Device = "cpu",
+    force: Force = False,
+    json_: Json = False,
+) -> None:
+    """Run both models over data and keep their moments.
+
+    From these `match` needs neither models nor data.
+
+    Under torchrun, every process takes its part of the data, and the first writes the sum.
+    """
+    from permgraph.cli.progress import progress_bar
+    from permgraph.ir.plan import Plan
+    from permgraph.matching.ranks import Ranks
+    from permgraph.matching.shards import Shard
+    from permgraph.pipeline import refuse_unmatchable
+
+    ranks = Ranks.of_environment()
+    if ranks is not None and shard:
+        raise UsageError(
+            f"--shard {shard}: under torchrun the processes share the data by themselves. Leave it out."
+        )
+    part = ranks.shard if ranks else Shard.parse(shard) if shard else None
+    plan = Plan.load(plan_file)
+    calibration = calibration_of(
+        audio, seconds, clips, batch, max_bad, where, data, text, images, allow_empty, stride, device, part
+    )
+    if a is None or b is None:
+        raise UsageError("calibrate: give both models with --a and --b.")
+    refuse_foreign(out, force, plan_file, a, b, *calibration.named)
+    refuse_unmatchable(plan, calibration, "correlation")
+    if checkpoint is not None and ranks is not None:
+        checkpoint = checkpoint.with_name(f"{checkpoint.name}.{ranks.rank}-of-{ranks.world}")
+    refuse_checkpoint(checkpoint, plan, a, b, plan_file, out)
+    one, other = pair_of(a, b, per_model_rate, state, model_class, plan)
+
+    alone = ranks is None or ranks.rank == 0  # of several processes the first speaks
+
+    def run() -> tuple[Moments, tuple[str, ...]]:
+        from permgraph.calibration import calibrate_on
+
+        told = (progress_bar, say) if alone else (None,)
+        done = calibrate_on(one, other, plan, calibration, checkpoint, *told)
+        return done.moments, done.notes
+
+    found, notes = ranks.all_of(run, wait) if ranks else run()
+    if alone:
+        found.save(out, force)
+        _say_written(found, out, notes, plan_file, json_)
+
+
+def _say_written(found: Moments, out: Path, notes: tuple[str, ...], plan_file: Path, json_: bool) -> None:
+    samples = in_order({key: probe.n for key, probe in found.probes.items()})
+    if json_:
+        named = ("data", "batches", "stride", "shard")
+        told: dict[str, Any] = {key: found.meta[key] for key in named if key in found.meta}
+        settings = {key: text for key, text in found.meta.items() if key not in told}
+        print_json(
+            {"written": [str(out)], "samples": samples, "notes": list(notes), **told, "settings": settings}
+        )
+    else:
+        print(f"{len(samples)} probes, up to {max(samples.values(), default=0):,} samples each.")
+    for note in notes:
+        say(note)
+    if "shard" in found.meta:
+        following = next_step("moments", "merge", out, "…", "-o", "all.safetensors")
+    else:
+        following = next_step("match", plan_file, "--moments", out)
+    say(f"Moments written to {out}. {following}")
+
+
+@moments.command("merge")
+def merge_moments(
+    parts: Annotated[list[Path], typer.Argument(metavar="MOMENTS…", help="What `calibrate` wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the sum.")],
+    force: Force = False,
+    json_: Json = False,
+) -> None:
+    """Add the shards of a calibration, or calibrations on other data."""
+    from permgraph.ir.moments import Moments
+    from permgraph.matching.shards import added
+
+    refuse_foreign(out, force, *parts)
+    found = added({str(path): Moments.load(path) for path in parts})
+    found.save(out, force)
+    _say_written(found, out, (), Path("PLAN"), json_)
