@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -268,6 +268,7 @@ def repair_merged(
     from permgraph.weights.output import write_like
     from permgraph.weights.record import Record
     from permgraph.weights.repair import repair
+    from permgraph.weights.tensors import held_by
 
     subject, model_b = open_encoder(merged, model_class=a.model_class), b.module()
     model_b.load_state_dict(apply(aligned.plan, aligned.perms, model_b.state_dict()))
@@ -279,12 +280,14 @@ def repair_merged(
     state = module.state_dict()
     source = open_checkpoint(merged)
 
-    def read(key: str) -> Any:
+    def blocks(key: str) -> Iterator[Any]:
         known = subject.stored.get(key)
-        return source.read(key) if known is None else state[known].to(source.infos[key].dtype)
+        yield (
+            source.rows(key) if known is None else held_by(state[known].to(source.infos[key].dtype.torch))[0]
+        )
 
     record = replace(source.record or Record("merge"), repaired=True)
-    write_like(source, out, source.infos, read, record, force=force)
+    write_like(source, out, source.infos, blocks, record, force=force)
     skipped = "".join(f"; {name} left as it is: {why}" for name, why in report["skipped"].items())
     scaled = f" ({len(report['scaled'])} of them in deviation only: no bias)" if report["scaled"] else ""
     return (

@@ -23,6 +23,7 @@ from permgraph.frontend.architectures import aliases, is_alias
 from permgraph.ir.names import canonical
 from permgraph.ir.spec import PermSpec
 from permgraph.weights.checkpoint import Checkpoint, open_checkpoint
+from permgraph.weights.dtypes import is_inexact
 from permgraph.weights.names import match_names
 from permgraph.weights.preprocessing import RATE, Preprocessing, preprocessing
 from permgraph.weights.quantised import refuse_quantised
@@ -199,9 +200,7 @@ def _fit(module: nn.Module, checkpoint: Checkpoint, where: str) -> dict[str, str
     spare = [
         key
         for key, info in checkpoint.infos.items()
-        if key.endswith(_UNREAD)
-        or not (info.dtype.is_floating_point or info.dtype.is_complex)
-        or any(re.search(pattern, key) for pattern in patterns)
+        if key.endswith(_UNREAD) or not is_inexact(info.dtype) or any(re.search(p, key) for p in patterns)
     ]
     return match_names(spec, checkpoint.shapes, where, ignore_unexpected=spare, whole="model")
 
