@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from permgraph.calibration import Bar, Calibrated, Calibration, batches_for, calibrate_on, read_as, silent
+from permgraph.calibration import Bar, Calibrated, Calibration, calibrate_on, read_as, silent
 from permgraph.errors import MatchError, PlanError
 from permgraph.ir.kept import Savable, kept_on_failure
 from permgraph.ir.permutations import Permutations
@@ -16,13 +16,13 @@ from permgraph.ir.plan import Plan
 from permgraph.matching.default_groups import default_groups
 from permgraph.matching.probes import refuse_unobserved
 from permgraph.planning.compile import compile_plan
-from permgraph.symmetry.infer import infer
-from permgraph.verification.checkpoints import SKIPPED, Checked
+from permgraph.verification.checkpoints import SKIPPED, Checked, checked_before, with_check
 
 if TYPE_CHECKING:
     from permgraph.matching.memory import Memory
     from permgraph.weights.encoder import Encoder
     from permgraph.weights.record import Applied
+    from permgraph.weights.stored import StoredModel
 
 PERMUTATIONS = "permutations.safetensors"  # beside the weights of a merged model, for `permgraph report`
 
@@ -41,6 +41,8 @@ class Aligned:
 
 def plan_for(encoder: Encoder, groups: str = "", exclude: str = "", mode: str = "exact") -> Plan:
     """Trace an encoder from its configuration and plan the selected groups; without any, those that fit the model."""
+    from permgraph.symmetry.infer import infer
+
     spec = infer(encoder.source.trace(encoder.name))
     if not groups:
         groups, hidden = default_groups(spec)
@@ -95,6 +97,7 @@ def align(
         if keep is not None and moments is not None:
             so_far[kept_path(keep, "perms")] = perms
         checked = check_function(b, plan, perms, bar) if verify else Checked(b.name, why=SKIPPED)
+    perms = with_check(perms, checked)
     notes = (*read_as(a, b), *(done.notes if done else ()), checked.text())
     return Aligned(plan, perms, notes, checked, done.memory if done else None)
 
@@ -138,6 +141,20 @@ def aligned(
     return Aligned(plan, perms, (*read_as(b), checked.text()), checked)
 
 
+def as_matched(
+    plan: Plan, perms: Permutations, a: Path, b: Path, state: str = "", check: bool = True
+) -> tuple[StoredModel, StoredModel, Aligned] | None:
+    """Both models without building them, where the permutations say what they were matched on and, with `check`, that the
+    function check was made then: `merge_all` compares the weights. None where the models themselves are needed."""
+    from permgraph.weights.stored import stored_pair
+
+    found = stored_pair(plan, perms, a, b, state)
+    if found is None:
+        return None
+    checked = checked_before(perms, found[1].name) if check else Checked(found[1].name, why=SKIPPED)
+    return None if checked is None else (*found, Aligned(plan, perms, (checked.text(),), checked))
+
+
 def check_function(b: Encoder, plan: Plan, perms: Permutations, bar: Bar | None = None) -> Checked:
     """The function check, on B's own weights and these very permutations. Raises VerificationError."""
     from permgraph.verification.checkpoints import check_encoder
@@ -174,8 +191,8 @@ def _applied(step: Applied | None) -> str:
 
 
 def merge_all(
-    a: Encoder,
-    b: Encoder,
+    a: Encoder | StoredModel,
+    b: Encoder | StoredModel,
     aligned: Aligned,
     out: Path,
     weights: Sequence[tuple[float, float]],
@@ -198,10 +215,12 @@ def merge_all(
 
     With `repair`, activation statistics are corrected on that calibration data. Returns the paths and notes.
     """
+    from permgraph.repaired import repair_merged
     from permgraph.reporting.card import model_card
     from permgraph.weights.computed import SAID, layers_in
     from permgraph.weights.interpolate import merge_checkpoints
     from permgraph.weights.names import match_names
+    from permgraph.weights.stored import StoredModel
 
     chosen = tensor_weights or {}
     names = match_names(aligned.plan.spec, a.checkpoint.shapes, str(a.path)) if chosen else {}
@@ -211,7 +230,7 @@ def merge_all(
     for pair in weights:
         target = target_of(out, pair, weights)
         card = model_card(a.name, b.name, aligned.plan, aligned.perms, pair, command, aligned.notes)
-        extra = _small_files(a, card, aligned) if target.suffix != ".safetensors" else None
+        extra = _small_files(card, aligned) if target.suffix != ".safetensors" else None
         options: dict[str, Any] = {
             "plan": aligned.plan,
             "perms": aligned.perms,
@@ -225,10 +244,15 @@ def merge_all(
         if repair is None:
             merge_checkpoints(a.path, b.path, target, pair, force=force, extra=extra, **options)
         else:
+            assert not isinstance(a, StoredModel) and not isinstance(b, StoredModel)
             with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
                 raw = Path(folder) / target.name
                 merge_checkpoints(a.path, b.path, raw, pair, extra=extra, **options)
-                notes.append(repair_merged(raw, a, b, aligned, repair, pair, target, force=force, bar=bar))
+                notes.append(
+                    repair_merged(
+                        raw, a, b, aligned.plan, aligned.perms, repair, pair, target, force=force, bar=bar
+                    )
+                )
         written.append(target)
     computed = layers_in(a.checkpoint, parametrized)
     if computed:
@@ -249,52 +273,6 @@ def _written(weight: float) -> str:
     return f"{weight:.2f}" if float(f"{weight:.2f}") == weight else repr(weight)
 
 
-def repair_merged(
-    merged: Path,
-    a: Encoder,
-    b: Encoder,
-    aligned: Aligned,
-    calibration: Calibration,
-    weights: tuple[float, float],
-    out: Path,
-    *,
-    force: bool = False,
-    bar: Bar | None = None,
-) -> str:
-    """Write `merged` with its activation statistics corrected to `out` (REPAIR); returns what was done, in words."""
-    from permgraph.weights.apply import apply
-    from permgraph.weights.checkpoint import open_checkpoint
-    from permgraph.weights.encoder import open_encoder
-    from permgraph.weights.output import write_like
-    from permgraph.weights.record import Record
-    from permgraph.weights.repair import repair
-    from permgraph.weights.tensors import held_by
-
-    subject, model_b = open_encoder(merged, model_class=a.model_class), b.module()
-    model_b.load_state_dict(apply(aligned.plan, aligned.perms, model_b.state_dict()))
-    module = subject.module()
-    pairs = batches_for(a, b, calibration)
-    with (bar or silent)("repairing") as step:
-        pairs.progress = step
-        report = repair(aligned.plan, module, a.module(), model_b, pairs, weights)
-    state = module.state_dict()
-    source = open_checkpoint(merged)
-
-    def blocks(key: str) -> Iterator[Any]:
-        known = subject.stored.get(key)
-        yield (
-            source.rows(key) if known is None else held_by(state[known].to(source.infos[key].dtype.torch))[0]
-        )
-
-    record = replace(source.record or Record("merge"), repaired=True)
-    write_like(source, out, source.infos, blocks, record, force=force)
-    skipped = "".join(f"; {name} left as it is: {why}" for name, why in report["skipped"].items())
-    scaled = f" ({len(report['scaled'])} of them in deviation only: no bias)" if report["scaled"] else ""
-    return (
-        f"repaired {len(report['layers'])} layers{scaled} and {len(report['batch_norm'])} BatchNorms{skipped}"
-    )
-
-
-def _small_files(a: Encoder, card: str, aligned: Aligned) -> dict[str, bytes]:
+def _small_files(card: str, aligned: Aligned) -> dict[str, bytes]:
     """The model card and the permutations."""
     return {"README.md": card.encode(), PERMUTATIONS: aligned.perms.to_bytes()}

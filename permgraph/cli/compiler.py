@@ -37,7 +37,6 @@ from permgraph.cli.shared import (
     trace_of,
     visible,
 )
-from permgraph.ir.codec import encode
 
 if TYPE_CHECKING:
     from permgraph.ir.spec import PermSpec
@@ -111,6 +110,8 @@ def plan(
         made = measured(made, found, target, model_class)
     made.save(out)
     if json_:
+        from permgraph.ir.codec import encode
+
         print_json({**made.document(), "steps": encode(made)["spec"]["places"]})
         return
     print(steps_text(made, unfold))
@@ -163,19 +164,19 @@ def apply(
     """Permute a checkpoint, once its function is checked to be kept."""
     from permgraph.ir.permutations import Permutations
     from permgraph.ir.plan import Plan
-    from permgraph.verification.checkpoints import SKIPPED, Checked, check_checkpoint
+    from permgraph.verification.checkpoints import SKIPPED, Checked, check_checkpoint, checked_before
     from permgraph.weights.apply import apply_checkpoint
 
     plan, perms = Plan.load(plan_file), Permutations.load(perms_file)
 
     made: list[Checked] = []
 
-    def function_check() -> dict[str, Any]:
-        made.append(
-            Checked(source.name, why=SKIPPED)
-            if no_check
-            else check_checkpoint(source, plan, perms, state, model_class)
-        )
+    def function_check(as_matched: bool) -> dict[str, Any]:
+        before = checked_before(perms, source.name) if as_matched and not model_class else None
+        if no_check:
+            made.append(Checked(source.name, why=SKIPPED))
+        else:
+            made.append(before or check_checkpoint(source, plan, perms, state, model_class))
         return made[-1].record()
 
     written = apply_checkpoint(
@@ -240,6 +241,8 @@ def lint(
 
     found = lint_files(foreign, model, free_output=free_output, measure=measure)
     if json_:
+        from permgraph.ir.codec import encode
+
         print_json(encode(found.summary))
     else:
         print(visible(found.text()))
@@ -248,11 +251,16 @@ def lint(
 
 
 @app.command()
-def doctor(json_: Json = False) -> None:
+def doctor(
+    tried: Annotated[
+        bool, typer.Option("--try", help="Import every library too: slower, and finds those that crash.")
+    ] = False,
+    json_: Json = False,
+) -> None:
     """Check this installation: Python, libraries, Graphviz."""
     from permgraph.doctor import examine
 
-    findings = examine()
+    findings = examine(tried)
     if json_:
         print_json({"ok": all(f.ok for f in findings), "findings": [f.to_json() for f in findings]})
     else:

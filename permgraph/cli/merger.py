@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -40,6 +40,10 @@ from permgraph.cli.options import (
 )
 from permgraph.cli.shared import calibration_of, next_step, pair_of, print_json, print_written, say
 from permgraph.errors import UsageError
+
+if TYPE_CHECKING:
+    from permgraph.weights.encoder import Encoder
+    from permgraph.weights.stored import StoredModel
 
 
 @app.command()
@@ -125,37 +129,45 @@ def merge(
         pipeline.refuse_other_plan(plan, perms, str(perms_file))
         if calibration.given:
             calibration.refuse_missing()
-    one, other = pair_of(a, b, per_model_rate, state, model_class, plan)
-    plan = plan or pipeline.plan_for(one, groups, exclude, mode)
-    tensor_weights = ratios_of(plan, group_weights)
-    if perms is not None:
-        done = pipeline.aligned(other, plan, perms, bar=progress_bar, check=not no_check)
+    models: tuple[Encoder | StoredModel, Encoder | StoredModel]
+    known = None
+    if plan is not None and perms is not None and not (repair or other_weights or model_class):
+        known = pipeline.as_matched(plan, perms, a, b, state, not no_check)
+    if known is not None:
+        *_, done = known
+        models, tensor_weights = known[:2], ratios_of(done.plan, group_weights)
     else:
-        done = pipeline.align(
-            one,
-            other,
-            plan,
-            calibration,
-            matcher=matcher,
-            seed=seed,
-            checkpoint=checkpoint,
-            bar=progress_bar,
-            verify=not no_check,
-            keep=out,
-            keep_plan=plan_file is None,
-            say=say,
-        )
+        models = one, other = pair_of(a, b, per_model_rate, state, model_class, plan)
+        plan = plan or pipeline.plan_for(one, groups, exclude, mode)
+        tensor_weights = ratios_of(plan, group_weights)
+        if perms is not None:
+            done = pipeline.aligned(other, plan, perms, bar=progress_bar, check=not no_check)
+        else:
+            done = pipeline.align(
+                one,
+                other,
+                plan,
+                calibration,
+                matcher=matcher,
+                seed=seed,
+                checkpoint=checkpoint,
+                bar=progress_bar,
+                verify=not no_check,
+                keep=out,
+                keep_plan=plan_file is None,
+                say=say,
+            )
     if done.perms.report.get("groups") and not json_:
         print(matching_text(done.perms.report))
     so_far: dict[Path, Savable] = {}
     if perms is None and calibration.given:
         so_far[pipeline.kept_path(out, "perms")] = done.perms
         if plan_file is None:
-            so_far[pipeline.kept_path(out, "plan")] = plan
+            so_far[pipeline.kept_path(out, "plan")] = done.plan
     with kept_on_failure(so_far):
         written, notes = pipeline.merge_all(
-            one,
-            other,
+            models[0],
+            models[1],
             done,
             out,
             pairs,

@@ -17,7 +17,6 @@ from typing import Any
 from permgraph.data_files import read_toml, specs
 from permgraph.errors import SelectionError, nearest
 from permgraph.ir.spec import PermSpec
-from permgraph.symmetry.names import ROLES
 
 _RANGE = re.compile(r"(?P<role>[\w/]+)\.(?P<first>\d+)-(?P<last>\d+)(?P<inner>/.+)?")
 
@@ -80,6 +79,8 @@ def select(spec: PermSpec, groups: str, exclude: str = "") -> Selection:
 
 def refuse_unknown_terms(groups: str, exclude: str = "", option: str = "--groups") -> None:
     """Typos that show without a network: neither a word, a preset, nor of a role that exists. Raises SelectionError."""
+    from permgraph.symmetry.names import ROLES  # with what infers groups: not needed for the groups of a file
+
     known = [*words(), *presets(), *ROLES]
     for typed, text in ((option, groups), ("-x", exclude)):
         for term in _terms(text):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ class Checked:
     """What became of a check: its result, or why there is none.
 
     name    of the model
-    check   None when it was not made; `why` then says why
+    check   None when it was not made; `why` then says why, and else when, if not now
     """
 
     name: str
@@ -41,16 +41,35 @@ class Checked:
             "change": self.check.change,
             "limit": self.check.limit,
             "noise": self.check.noise,
+            **({"why": self.why} if self.why else {}),
         }
 
     def text(self) -> str:
         if self.check is None:
             return f"Function check of the permuted {self.name}: not checked: {self.why}."
         remarks = " ".join(["", *self.check.remarks()])
+        when = f" {self.why}" if self.why else ""
         return (
-            f"Function check: the permuted {self.name} computes what {self.name} computes: largest relative change "
+            f"Function check{when}: the permuted {self.name} computes what {self.name} computes: largest relative change "
             f"{self.check.change:.1e} in float64.{remarks}"
         )
+
+
+def with_check(perms: Permutations, checked: Checked) -> Permutations:
+    """Permutations whose report says what the check of them found."""
+    if checked.check is None:
+        return perms
+    row = {**asdict(checked.check), "permutations": perms.digest}
+    return replace(perms, report={**perms.report, "function_check": row})
+
+
+def checked_before(perms: Permutations, name: str) -> Checked | None:
+    """The check that was made when these very permutations were matched; it holds for the weights they were matched on."""
+    row = dict(perms.report.get("function_check") or {})
+    if row.pop("permutations", "") != perms.digest or row.keys() != {f.name for f in fields(Check)}:
+        return None
+    check = Check(**row)
+    return Checked(name, check, "when it was matched") if check.kept else None
 
 
 def check_encoder(encoder: Encoder, plan: Plan, perms: Permutations) -> Checked:

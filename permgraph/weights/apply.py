@@ -88,7 +88,7 @@ def apply_checkpoint(
     force: bool = False,
     prefix: str | None = None,
     ignore_unexpected: Sequence[str] = (),
-    function_check: Callable[[], Mapping[str, Any]] | None = None,
+    function_check: Callable[[bool], Mapping[str, Any]] | None = None,
     other_weights: bool = False,
     allow_nonfinite: bool = False,
     state: str = "",
@@ -99,7 +99,8 @@ def apply_checkpoint(
     applying it again to the result is refused, and so is a checkpoint with other weights than those that were matched,
     unless `other_weights`: a later state of that model, fine-tuned say. Raises PlanError, FileError.
 
-    function_check   runs after all other checks; what it returns goes into the record
+    function_check   runs after all other checks; what it returns goes into the record. It is told whether these are proved
+                     to be the weights that were matched, if by what is compared at the end
     allow_nonfinite  carry NaN and infinity through, instead of refusing them
     state            which weights of a file that holds several, as for `open_checkpoint`
     """
@@ -113,8 +114,9 @@ def apply_checkpoint(
     checkpoint.verify()
     refuse_other_stored(plan, checkpoint, names)
     before = checkpoint.record or Record("apply")
-    checked = dict(function_check()) if function_check else None
     read = Source(checkpoint, names, Fingerprint(plan.spec), moves)
+    proved = bool(matched) and Fingerprint(plan.spec).covers(names.values())
+    checked = dict(function_check(proved)) if function_check else None
 
     def blocks(key: str) -> Iterator[Array]:
         side = read.side(key)
