@@ -12,12 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from permgraph.errors import FileError, MatchError, UsageError
 from permgraph.inputs.batches import Batches, text_batches, text_lines, user_batches
-from permgraph.ir.plan import Plan
 
 if TYPE_CHECKING:
     from permgraph.inputs.audio import AudioPairs, Receiver
-    from permgraph.ir.moments import Moments
-    from permgraph.matching.memory import Memory
     from permgraph.matching.shards import Shard
     from permgraph.weights.encoder import Encoder
 
@@ -39,6 +36,7 @@ class Calibration:
     stride    of the frames of front-end convolutions, every how many-th counts
     device    where models run and sums are taken: cpu, auto, cuda:0, or one for A and one for B
     shard     the part of the data that is used; None for all
+    max_memory  bytes that a pass may need: groups take turns, in as many passes as that takes; None for one pass
     """
 
     audio: tuple[str, ...] = ()
@@ -54,6 +52,7 @@ class Calibration:
     stride: int = 1
     device: str = "cpu"
     shard: Shard | None = None
+    max_memory: int | None = None
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -92,98 +91,13 @@ class Calibration:
             user_function(self.data)  # its file is run; the function, which may take long, is not called
 
 
-@dataclass(frozen=True)
-class Calibrated:
-    """One pass of both models over the data.
-
-    notes   what is to be said of the data
-    used    what was used of them
-    memory  what it was estimated to need
-    """
-
-    moments: Moments
-    notes: tuple[str, ...]
-    used: dict[str, Any]
-    memory: Memory
-
-
-def calibrate_on(
-    a: Encoder,
-    b: Encoder,
-    plan: Plan,
-    calibration: Calibration,
-    checkpoint: Path | None,
-    bar: Bar | None,
-    say: Callable[[str], None] = lambda text: None,
-) -> Calibrated:
-    """One pass of both models over the data. `say` is told the memory that it will need, before it starts.
-
-    Raises MatchError where that is more than there is.
-    """
-    from permgraph.matching.calibration import calibrate
-    from permgraph.matching.devices import devices
-
-    places = devices(calibration.device)
-    with (bar or silent)("reading headers") as step:
-        pairs = batches_for(a, b, calibration, step)
-    memory = memory_for(a, b, plan, None if calibration.data else pairs, checkpoint is not None)
-    memory.refuse()
-    say(memory.text())
-    if memory.scarce:
-        say(
-            "Warning: that is more than is available. A smaller --batch, or fewer groups at a time, need less."
-        )
-    data = _identity(a, b, pairs)
-    shard, batches = calibration.shard, pairs
-    if shard is not None:
-        if isinstance(pairs, Batches):
-            batches = Batches(
-                lambda: shard.each(pairs), pairs.identity, pairs.notes, -(-pairs.total // shard.count)
-            )
-        else:
-            pairs.clips = shard.of(pairs.clips)
-    with (bar or silent)("calibrating") as step:
-        batches.progress = step
-        step(0, batches.total)
-        moments = calibrate(
-            plan,
-            a.module().to(places[0]),
-            b.module().to(places[1]),
-            batches,
-            checkpoint=checkpoint,
-            data=data,
-            stride=calibration.stride,
-            shard=shard,
-        )
-    if isinstance(pairs, Batches):
-        named = list(pairs.notes) or [Path(p).name for p in calibration.named]
-        return Calibrated(moments, pairs.notes, {"data": named}, memory)
-    used = {"seconds": pairs.seconds, "sources": pairs.report.to_json()["sources"]}
-    return Calibrated(moments, (*_notes(a, b, pairs), *pairs.report.notes()), used, memory)
-
-
-def _identity(a: Encoder, b: Encoder, pairs: AudioPairs | Batches) -> str:
+def identity(a: Encoder, b: Encoder, pairs: AudioPairs | Batches) -> str:
     """What tells these data from others: all of them, whatever the shard."""
     if isinstance(pairs, Batches):
         told: Any = pairs.identity
     else:
         told = [repr(pairs.a), repr(pairs.b), [[str(c.source), c.start, c.frames] for c in pairs.clips]]
     return hashlib.sha256(json.dumps([told, str(a.path), str(b.path)]).encode()).hexdigest()[:16]
-
-
-def memory_for(
-    a: Encoder, b: Encoder, plan: Plan, pairs: AudioPairs | Batches | None, checkpoint: bool
-) -> Memory:
-    """What one pass will need. The first batch shows how large the inputs are; a function of the user's, None, is not asked."""
-    from torch.utils._pytree import tree_leaves
-
-    from permgraph.frontend.batches import sides
-    from permgraph.matching.memory import needed
-
-    weights = sum(p.numel() for e in (a, b) for p in e.source.module.parameters())
-    first = None if pairs is None else next(iter(pairs), None)
-    tensors = [] if first is None else tree_leaves(sides(first)[0])
-    return needed(plan, weights, a.trace, tensors[0].numel() if tensors else None, checkpoint)
 
 
 def read_as(*encoders: Encoder) -> tuple[str, ...]:
@@ -255,7 +169,7 @@ def _seconds(receivers: Sequence[Receiver], calibration: Calibration) -> float:
     return calibration.seconds or max(own, default=USUAL)
 
 
-def _notes(a: Encoder, b: Encoder, pairs: AudioPairs) -> list[str]:
+def notes_on(a: Encoder, b: Encoder, pairs: AudioPairs) -> list[str]:
     """What the models receive that nobody said, and padding."""
     from permgraph.inputs.features import FeatureExtractor
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from permgraph.calibration import Bar, Calibrated, Calibration, calibrate_on, read_as, silent
+from permgraph.calibration import Bar, Calibration, read_as, silent
 from permgraph.errors import MatchError, PlanError
 from permgraph.ir.kept import Savable, kept_on_failure
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.matching.default_groups import default_groups
 from permgraph.matching.probes import refuse_unobserved
+from permgraph.passes import Calibrated, calibrate_on
 from permgraph.planning.compile import compile_plan
 from permgraph.verification.checkpoints import SKIPPED, Checked, checked_before, with_check
 
 if TYPE_CHECKING:
+    from permgraph.ir.moments import Moments
     from permgraph.matching.memory import Memory
     from permgraph.weights.encoder import Encoder
     from permgraph.weights.record import Applied
@@ -74,27 +77,37 @@ def align(
     Raises MatchError when the matcher needs data and there is none, VerificationError when the function of B
     would change.
     """
-    from permgraph.matching.matchers import match
+    from permgraph.matching.matchers import match_passes
 
     refuse_unmatchable(plan, calibration, matcher)
     if not plan.groups:
         return Aligned(plan, Permutations({}, {"matcher": matcher, "seed": seed, "groups": {}}, plan.origin))
-    done: Calibrated | None = None
+    passes: Iterator[Calibrated] = iter(())
     if calibration is not None and calibration.given:
-        done = calibrate_on(a, b, plan, calibration, checkpoint, bar, say)
-    moments = done.moments if done else None
+        passes = calibrate_on(a, b, plan, calibration, checkpoint, bar, say)
+    done = next(passes, None)
     so_far: dict[Path, Savable] = {}
+
+    def each() -> Iterator[Moments]:
+        """The moments of each pass, kept until the next is there."""
+        for one in chain([done] if done else [], passes):
+            if keep is not None:
+                so_far.clear()
+                so_far.update({kept_path(keep, "plan"): plan} if keep_plan else {})
+                so_far.update(
+                    {one.named(kept_path(keep, "moments")): one.moments} if checkpoint is None else {}
+                )
+            yield one.moments
+
     with kept_on_failure(so_far):
-        if keep is not None and moments is not None:
-            so_far |= {kept_path(keep, "plan"): plan} if keep_plan else {}
-            so_far |= {kept_path(keep, "moments"): moments} if checkpoint is None else {}
-        with (bar or silent)("matching") as step:
+        several = done is not None and done.count > 1  # each shows its own progress
+        with (silent if several or bar is None else bar)("matching") as step:
             step(0, 1)
-            perms = match(plan, moments, matcher, seed)
+            perms = match_passes(plan, each(), matcher, seed)
             step(1, 1)
         report = {**perms.report, "selection": plan.selection, "a": a.name, "b": b.name}
         perms = replace(perms, report=report | ({"calibration": done.used} if done else {}))
-        if keep is not None and moments is not None:
+        if keep is not None and done is not None:
             so_far[kept_path(keep, "perms")] = perms
         checked = check_function(b, plan, perms, bar) if verify else Checked(b.name, why=SKIPPED)
     perms = with_check(perms, checked)

@@ -9,7 +9,7 @@ import traceback
 
 import typer
 
-from permgraph.cli import compiler, judge, matcher, merger, pictures  # noqa: F401  (they register their verbs)
+from permgraph.cli import compiler, judge, matcher, merger, moments, pictures  # noqa: F401  (they register their verbs)
 from permgraph.cli.app import app
 from permgraph.cli.shared import say, visible
 from permgraph.errors import PermgraphError

@@ -1,4 +1,4 @@
-"""Verbs of matching: match, calibrate, moments."""
+"""The verb of matching: match."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from permgraph.cli.options import (
     Json,
     Matcher,
     MaxBad,
+    MaxMemory,
     ModelA,
     ModelB,
     PerModelRate,
@@ -33,7 +34,7 @@ from permgraph.cli.options import (
     Text,
     Where,
 )
-from permgraph.cli.shared import calibration_of, next_step, pair_of, print_json, print_written, say
+from permgraph.cli.shared import calibration_of, next_step, pair_of, print_written, say
 from permgraph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,19 +44,19 @@ if TYPE_CHECKING:
     from permgraph.ir.plan import Plan
     from permgraph.matching.memory import Memory
 
-moments = typer.Typer(help="Moments of calibrations: add them up.", no_args_is_help=True)
-app.add_typer(moments, name="moments")
-
 
 @app.command()
 def match(
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file.")],
     a: ModelA = None,
     b: ModelB = None,
-    moments_file: Annotated[
-        Path | None,
-        typer.Option("--moments", help="Instead of data: what `calibrate` or `moments merge` wrote."),
-    ] = None,
+    moments_files: Annotated[
+        list[Path],
+        typer.Option(
+            "--moments",
+            help="Instead of data: what `calibrate` or `moments merge` wrote; once for each of several passes.",
+        ),
+    ] = [],  # noqa: B006
     audio: AudioArg = [],  # noqa: B006
     data: Data = "",
     text: Text = [],  # noqa: B006
@@ -77,6 +78,7 @@ def match(
     model_class: Class = "",
     stride: Stride = 1,
     device: Device = "cpu",
+    max_memory: MaxMemory = "",
     json_: Json = False,
 ) -> None:
     """Match B's units to A's on calibration data, or on moments that were calibrated before."""
@@ -85,10 +87,22 @@ def match(
 
     plan = Plan.load(plan_file)
     calibration = calibration_of(
-        audio, seconds, clips, batch, max_bad, where, data, text, images, allow_empty, stride, device
+        audio,
+        seconds,
+        clips,
+        batch,
+        max_bad,
+        where,
+        data,
+        text,
+        images,
+        allow_empty,
+        stride,
+        device,
+        max_memory=max_memory,
     )
-    if moments_file is not None:
-        _match_before(plan, plan_file, moments_file, out, calibration, matcher, seed, json_)
+    if moments_files:
+        _match_before(plan, plan_file, moments_files, out, calibration, matcher, seed, json_)
         return
     from permgraph.pipeline import align, refuse_unmatchable
 
@@ -141,7 +155,7 @@ def _write_matched(
 def _match_before(
     plan: Plan,
     plan_file: Path,
-    moments_file: Path,
+    moments_files: list[Path],
     out: Path,
     calibration: Calibration,
     matcher: str,
@@ -151,128 +165,23 @@ def _match_before(
     """`match` without models or data."""
     from dataclasses import replace
 
-    from permgraph.ir.moments import Moments
-    from permgraph.matching.matchers import match as run
+    from permgraph.matching.matchers import match_passes
 
     if calibration.given:
         raise UsageError("--moments were calibrated before: give them or data, not both.")
-    refuse_foreign(out, plan_file, moments_file)
-    statistics = Moments.load(moments_file)
-    if "shard" in statistics.meta:
-        raise UsageError(
-            f"{moments_file}: shard {statistics.meta['shard']} of the data alone. "
-            f"{next_step('moments', 'merge', moments_file, '…', '-o', 'all.safetensors')}"
-        )
-    perms = run(plan, statistics, matcher, seed)
+    refuse_foreign(out, plan_file, *moments_files)
+    perms = match_passes(plan, map(_whole_moments, moments_files), matcher, seed)
     perms = replace(perms, report={**perms.report, "selection": plan.selection})
     _write_matched(perms, out, next_step("apply", plan_file, out, "B", "-o", "ALIGNED"), json_)
 
 
-@app.command()
-def calibrate(
-    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file.")],
-    a: ModelA = None,
-    b: ModelB = None,
-    audio: AudioArg = [],  # noqa: B006
-    data: Data = "",
-    text: Text = [],  # noqa: B006
-    images: Images = [],  # noqa: B006
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the moments.")] = Path(
-        "moments.safetensors"
-    ),
-    shard: Annotated[
-        str,
-        typer.Option(
-            help="I/N: use the I-th of N parts of the data, counted from 0; add them with `moments merge`."
-        ),
-    ] = "",
-    seconds: Seconds = None,
-    clips: Clips = 200,
-    batch: Batch = 4,
-    max_bad: MaxBad = 0.01,
-    where: Where = [],  # noqa: B006
-    checkpoint: Checkpoint = None,
-    per_model_rate: PerModelRate = False,
-    wait: Annotated[
-        float, typer.Option(min=1, help="Under torchrun: seconds that ranks wait for one another at most.")
-    ] = 1800.0,
-    state: State = "",
-    allow_empty: AllowEmpty = False,
-    model_class: Class = "",
-    stride: Stride = 1,
-    device: Device = "cpu",
-    json_: Json = False,
-) -> None:
-    """Run both models over data and keep the moments, from which `match` needs neither.
-
-    Under torchrun, every process takes its part of the data, and the first writes the sum.
-    """
-    from permgraph.cli.progress import progress_bar
-    from permgraph.ir.plan import Plan
-    from permgraph.matching.ranks import Ranks
-    from permgraph.matching.shards import Shard
-    from permgraph.pipeline import refuse_unmatchable
-
-    ranks = Ranks.of_environment()
-    if ranks is not None and shard:
-        raise UsageError(
-            f"--shard {shard}: under torchrun the processes share the data by themselves. Leave it out."
-        )
-    part = ranks.shard if ranks else Shard.parse(shard) if shard else None
-    plan = Plan.load(plan_file)
-    calibration = calibration_of(
-        audio, seconds, clips, batch, max_bad, where, data, text, images, allow_empty, stride, device, part
-    )
-    if a is None or b is None:
-        raise UsageError("calibrate: give both models with --a and --b.")
-    refuse_foreign(out, plan_file, a, b)
-    refuse_unmatchable(plan, calibration, "correlation")
-    if checkpoint is not None and ranks is not None:
-        checkpoint = checkpoint.with_name(f"{checkpoint.name}.{ranks.rank}-of-{ranks.world}")
-    refuse_checkpoint(checkpoint, plan, a, b, plan_file, out)
-    one, other = pair_of(a, b, per_model_rate, state, model_class, plan)
-
-    alone = ranks is None or ranks.rank == 0  # of several processes the first speaks
-
-    def run() -> tuple[Moments, tuple[str, ...]]:
-        from permgraph.calibration import calibrate_on
-
-        told = (progress_bar, say) if alone else (None,)
-        done = calibrate_on(one, other, plan, calibration, checkpoint, *told)
-        return done.moments, done.notes
-
-    found, notes = ranks.all_of(run, wait) if ranks else run()
-    if alone:
-        found.save(out)
-        _say_written(found, out, notes, plan_file, json_)
-
-
-def _say_written(found: Moments, out: Path, notes: tuple[str, ...], plan_file: Path, json_: bool) -> None:
-    samples = {key: probe.n for key, probe in found.probes.items()}
-    if json_:
-        print_json({"written": [str(out)], "samples": samples, "notes": list(notes), **found.meta})
-    else:
-        print(f"{len(samples)} probes, up to {max(samples.values(), default=0):,} samples each.")
-    for note in notes:
-        say(note)
-    if "shard" in found.meta:
-        following = next_step("moments", "merge", out, "…", "-o", "all.safetensors")
-    else:
-        following = next_step("match", plan_file, "--moments", out)
-    say(f"Moments written to {out}. {following}")
-
-
-@moments.command("merge")
-def merge_moments(
-    parts: Annotated[list[Path], typer.Argument(metavar="MOMENTS…", help="What `calibrate` wrote.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the sum.")],
-    json_: Json = False,
-) -> None:
-    """Add moments: all shards of a calibration, or calibrations on different data."""
+def _whole_moments(file: Path) -> Moments:
     from permgraph.ir.moments import Moments
-    from permgraph.matching.shards import added
 
-    refuse_foreign(out, *parts)
-    found = added({str(path): Moments.load(path) for path in parts})
-    found.save(out)
-    _say_written(found, out, (), Path("PLAN"), json_)
+    found = Moments.load(file)
+    if "shard" in found.meta:
+        raise UsageError(
+            f"{file}: shard {found.meta['shard']} of the data alone. "
+            f"{next_step('moments', 'merge', file, '…', '-o', 'all.safetensors')}"
+        )
+    return found

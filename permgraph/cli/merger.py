@@ -26,6 +26,7 @@ from permgraph.cli.options import (
     Json,
     Matcher,
     MaxBad,
+    MaxMemory,
     Mode,
     NoCheck,
     OtherWeights,
@@ -96,6 +97,7 @@ def merge(
     model_class: Class = "",
     stride: Stride = 1,
     device: Device = "cpu",
+    max_memory: MaxMemory = "",
     json_: Json = False,
 ) -> None:
     """Align B to A and average: the whole pipeline in one command."""
@@ -110,7 +112,19 @@ def merge(
     pairs = parse_weights(weights)
     parse_group_weights(group_weights)
     calibration = calibration_of(
-        audio, seconds, clips, batch, max_bad, where, data, text, images, allow_empty, stride, device
+        audio,
+        seconds,
+        clips,
+        batch,
+        max_bad,
+        where,
+        data,
+        text,
+        images,
+        allow_empty,
+        stride,
+        device,
+        max_memory=max_memory,
     )
     if repair and not calibration.given:
         raise UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from permgraph.ir.plan import Origin, Plan
 from permgraph.ir.values import refuse_other_values
 from permgraph.matching.accumulation import MomentsBuilder
 from permgraph.matching.observers import Observers
-from permgraph.matching.probes import choose_probes, layout_of, refuse_unobserved, refuse_unvisited
+from permgraph.matching.probes import layout_of, refuse_unobserved, refuse_unvisited
 from permgraph.matching.shards import Shard
 
 SAVE_EVERY = 60.0  # seconds between checkpoints
@@ -40,6 +40,7 @@ def calibrate(
     inputs: Inputs = None,
     stride: int = 1,
     shard: Shard | None = None,
+    keys: Collection[str] | None = None,
 ) -> Moments:
     """Moments of all probes of the plan's groups, over all batches; batch and time positions are samples.
 
@@ -56,6 +57,7 @@ def calibrate(
         stride: of the frames of front-end convolutions, hundreds to a thousand a second and much alike, count every
             so many-th only. 1 counts all.
         shard: which part of the data the batches are; others may have seen what these do not.
+        keys: of the probes that this pass observes; all when None.
 
     Raises:
         PlanError: a model holds other integers than the plan follows.
@@ -66,16 +68,21 @@ def calibrate(
     refuse_unobserved(plan)
     for whose, model in (("model A", model_a), ("model B", model_b)):
         refuse_other_values(plan.spec, model.state_dict(), whose)
-    both = Observers(plan, model_a, model_b, inputs, stride)
+    both = Observers(plan, model_a, model_b, inputs, stride, keys)
     origin = replace(
         plan.origin, weights_a=_fingerprint(plan, model_a), weights_b=_fingerprint(plan, model_b)
     )
-    layouts = {key: layout_of(plan.spec, probe) for key, probe in choose_probes(plan).items()}
+    layouts = {key: layout_of(plan.spec, probe) for key, probe in both.wanted.items()}
     meta = {"data": data} if data else {}
     meta |= {"stride": str(stride)} if stride > 1 else {}
     meta |= {"shard": str(shard)} if shard else {}
     builder = MomentsBuilder(layouts, origin, meta)
     total, done = _resume(checkpoint, origin, meta)
+    if total is not None and not total.probes.keys() <= layouts.keys():
+        raise MatchError(
+            f"{checkpoint}: a calibration of other groups, made with another --max-memory. "
+            "Remove it to start afresh, or give another --checkpoint."
+        )
     last, seen = time.monotonic(), 0
     with _deferred(checkpoint is not None) as interrupted:
         for seen, batch in enumerate(batches, 1):
@@ -101,7 +108,7 @@ def calibrate(
             _joined(total, builder, done) if checkpoint is None else _save(checkpoint, total, builder, done)
         )
     if seen and shard is None:
-        refuse_unvisited(plan, total.probes if total else ())
+        refuse_unvisited(plan, total.probes if total else (), keys)
     if total is None:
         raise MatchError("no batch to calibrate on: the list of inputs is empty.")
     total.refuse_excluded()
