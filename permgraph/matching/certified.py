@@ -22,8 +22,10 @@ from permgraph.ir.moments import FloatArray
 from permgraph.ir.spec import IntArray
 from permgraph.matching.primal_dual import Entries
 
-WIDTH = 24  # entries kept of a row on average
-FEW = 10  # entries kept of every row and column at least: where some hold a clear best and others none, the clear ones get few
+WIDTH = 24  # entries kept of each row
+UNLIKE = (
+    1 / 4
+)  # share of rows that hold a clear best, where others do not: no one sharpness fits, a dense solver is quick
 SCALINGS = 6
 SHARPNESS = 0.15  # ε as a share of the usual distance between a row's best entry and its 16th
 MOST = 96  # entries of a row on average, before the dense solver is cheaper
@@ -72,7 +74,10 @@ def certified(score: FloatArray, start: Duals | None = None) -> Solution | None:
         return _certificate(score, best, Duals(top, np.zeros(len(score))), scale)[0]
     if _alike(score[_some(len(score), 64)]):
         return None
-    return _solve(score, *_entropic(score, top), scale)
+    near, keep = _entropic(score, top)
+    if (np.bincount(keep // len(score), minlength=len(score)) < WIDTH / 4).mean() > UNLIKE:
+        return None
+    return _solve(score, near, keep, scale)
 
 
 def _some(n: int, count: int) -> IntArray:
@@ -122,8 +127,8 @@ def _nearest(score: FloatArray, start: Duals) -> IntArray:
     return _covering(
         np.concatenate(parts),
         n,
-        lambda rows: score[rows] - start.column,
-        lambda columns: score[:, columns].T - start.row,
+        lambda rows: (score[rows] - start.column).argmax(axis=1),
+        lambda columns: (score[:, columns] - start.row[:, None]).argmax(axis=0),
     )
 
 
@@ -134,8 +139,8 @@ def _entries(weight: Single, row: Single) -> IntArray:
     return _covering(
         np.flatnonzero(weight > (least / row)[:, None]),
         len(weight),
-        lambda rows: weight[rows],
-        lambda columns: weight[:, columns].T * row,
+        lambda rows: weight[rows].argmax(axis=1),
+        lambda columns: (weight[:, columns] * row[:, None]).argmax(axis=0),
     )
 
 
@@ -148,29 +153,17 @@ def _least(sample: NDArray[Any]) -> float:
 def _covering(
     keep: IntArray,
     n: int,
-    of_rows: Callable[[IntArray], NDArray[Any]],
-    of_columns: Callable[[IntArray], NDArray[Any]],
+    best_of_rows: Callable[[IntArray], IntArray],
+    best_of_columns: Callable[[IntArray], IntArray],
 ) -> IntArray:
-    """With the best entries of every row and column of which few were kept.
-
-    of_rows, of_columns   what the entries of some rows, or columns, are worth: a row of numbers for each
-    """
+    """With the best entry of every row and column of which none was kept."""
     rows, columns = np.divmod(keep, n)
-    bare_rows = np.flatnonzero(np.bincount(rows, minlength=n) < min(FEW, n))
-    bare_columns = np.flatnonzero(np.bincount(columns, minlength=n) < min(FEW, n))
+    bare_rows = np.flatnonzero(np.bincount(rows, minlength=n) == 0)
+    bare_columns = np.flatnonzero(np.bincount(columns, minlength=n) == 0)
     if not len(bare_rows) and not len(bare_columns):
         return keep
-    more = [
-        (bare_rows[:, None] * n + _largest(of_rows(bare_rows))).ravel(),
-        (_largest(of_columns(bare_columns)) * n + bare_columns[:, None]).ravel(),
-    ]
+    more = [bare_rows * n + best_of_rows(bare_rows), best_of_columns(bare_columns) * n + bare_columns]
     return np.unique(np.concatenate([keep, *more]))
-
-
-def _largest(values: NDArray[Any]) -> IntArray:
-    """Where the FEW largest of each row are."""
-    count = min(FEW, values.shape[1])
-    return np.argpartition(values, values.shape[1] - count, axis=1)[:, values.shape[1] - count :]
 
 
 def _gaps(score: FloatArray, prices: Duals) -> Iterator[tuple[int, FloatArray]]:

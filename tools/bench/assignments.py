@@ -59,12 +59,23 @@ def _low_rank(rng: np.random.Generator, n: int) -> FloatArray:
 
 
 def _trained_like(rng: np.random.Generator, n: int) -> FloatArray:
-    """Correlations of two mixtures of the same sources: some units have a partner, many share one, some have none."""
-    sources = rng.standard_normal((max(2048, n), n // 4))
+    """Correlations of two layers that read the same features, a part of what they read in common, through a nonlinearity."""
+    features = rng.standard_normal((2048, 256)) @ np.diag(np.linspace(2, 0.2, 256))
+    read = rng.standard_normal((256, n)) / 16
+    other = (0.3 * read + 0.95 * rng.standard_normal((256, n)) / 16)[:, rng.permutation(n)]
+    return _correlated(np.tanh(features @ read), np.tanh(features @ other))
+
+
+def _sparse(rng: np.random.Generator, n: int) -> FloatArray:
+    """Correlations of mixtures of few sources each: some units have one clear partner, some none at all."""
+    sources = rng.standard_normal((2048, n // 4))
     a, b = (
         sources @ (rng.standard_normal((n // 4, n)) * (rng.random((n // 4, n)) < 8 / n)) for _ in range(2)
     )
-    a, b = (x + 0.5 * rng.standard_normal(x.shape) for x in (a, b))
+    return _correlated(*(x + 0.5 * rng.standard_normal(x.shape) for x in (a, b)))
+
+
+def _correlated(a: FloatArray, b: FloatArray) -> FloatArray:
     a, b = ((x - x.mean(0)) / x.std(0) for x in (a, b))
     return np.asarray(a.T @ b / len(a))
 
@@ -74,6 +85,7 @@ KINDS: dict[str, Callable[[np.random.Generator, int], FloatArray]] = {
     "noisy permutation": _noisy,
     "low rank": _low_rank,
     "trained-like": _trained_like,
+    "sparse sources": _sparse,
     "integers": lambda rng, n: rng.integers(0, 1000, (n, n)).astype(float),
     "half dead": lambda rng, n: np.where(np.arange(n)[:, None] % 2, rng.standard_normal((n, n)), 0.0),
 }

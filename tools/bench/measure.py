@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / "tools"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import permgraph as pg
-from bench.measure import Row, commands_in_turn, row
+from bench.measure import TOOLS, Row, commands_in_turn, python, row, run
 
 ROUNDS = 5
 # Reads every file, writes the first anew: what any merge or copy has to do at least.
@@ -35,7 +35,14 @@ def measured(
     folder   where two models, and what is made of them, may lie
     peers    "mergekit" → the folder that it was installed in
     """
-    a, b, plan, perms = pair(folder, architecture)
+    # in a process of its own: the peak of a command counts what its parent holds
+    run(
+        python(
+            f"from bench.weights import pair; pair(__import__('pathlib').Path({str(folder)!r}), {architecture!r})"
+        ),
+        [TOOLS],
+    )
+    a, b, plan, perms = files_of(folder)
     files = [str(path / "model.safetensors") for path in (a, b)]
     out, copy = folder / "out", folder / "copy.bin"
 
@@ -65,11 +72,17 @@ def measured(
         yield row(f"merge, {name}", costs, "merge", "mergekit", target=1 / 5)
 
 
-def pair(folder: Path, architecture: str) -> tuple[Path, Path, Path, Path]:
+def files_of(folder: Path) -> tuple[Path, Path, Path, Path]:
+    """Two models, a plan, and permutations."""
+    return folder / "a", folder / "b", folder / "plan.json", folder / "perms.safetensors"
+
+
+def pair(folder: Path, architecture: str) -> None:
     """Two models with random weights, a plan, and permutations as `match` would leave them; made once."""
-    a, b, plan_file, perms_file = (folder / n for n in ("a", "b", "plan.json", "perms.safetensors"))
+    a, b, plan_file, perms_file = files_of(folder)
     if perms_file.exists():
-        return a, b, plan_file, perms_file
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     import torch
     from transformers import AutoModel
 
@@ -94,7 +107,6 @@ def pair(folder: Path, architecture: str) -> tuple[Path, Path, Path, Path]:
     perms = replace(pg.random_permutations(plan), origin=Origin(plan.digest, plan.fingerprint, *known))
     plan.save(plan_file)
     with_check(perms, Checked("b", Check(0.0))).save(perms_file)
-    return a, b, plan_file, perms_file
 
 
 def _mergekit(a: Path, b: Path, out: Path) -> str:
