@@ -23,9 +23,6 @@ from permgraph.ir.spec import IntArray
 from permgraph.matching.primal_dual import Entries
 
 WIDTH = 24  # entries kept of each row
-UNLIKE = (
-    1 / 4
-)  # share of rows that hold a clear best, where others do not: no one sharpness fits, a dense solver is quick
 SCALINGS = 6
 SHARPNESS = 0.15  # ε as a share of the usual distance between a row's best entry and its 16th
 MOST = 96  # entries of a row on average, before the dense solver is cheaper
@@ -74,10 +71,7 @@ def certified(score: FloatArray, start: Duals | None = None) -> Solution | None:
         return _certificate(score, best, Duals(top, np.zeros(len(score))), scale)[0]
     if _alike(score[_some(len(score), 64)]):
         return None
-    near, keep = _entropic(score, top)
-    if (np.bincount(keep // len(score), minlength=len(score)) < WIDTH / 4).mean() > UNLIKE:
-        return None
-    return _solve(score, near, keep, scale)
+    return _solve(score, *_entropic(score, top), scale)
 
 
 def _some(n: int, count: int) -> IntArray:
