@@ -29,7 +29,7 @@ FLOORS = [  # a module imports from its own package and from floors above it in 
     {"linter"},
     {"matchers", "rules"},  # for users to import; nothing here does
     {"calibration", "doctor"},
-    {"passes", "repaired"},
+    {"passes", "ray_data", "repaired"},
     {"pipeline"},
     {"demo"},
     {"cli"},
