@@ -63,6 +63,8 @@ def calibrate_dataset(
         try:
             found: Moments | None = ray.get(done)
         except ray.exceptions.RayTaskError as error:
+            for other in running:
+                ray.cancel(other, force=True)
             raise error.cause if isinstance(error.cause, MatchError | UsageError) else error from error
         if found is not None:
             total = found if total is None else total + found

@@ -39,7 +39,7 @@ def test_every_objective_is_checked(kind: str) -> None:
     best = linear_sum_assignment(score, maximize=True)[1]
     assert "same" in assignments._compared(score, pg.assign(score), best)
     worse = np.roll(best, 1)
-    with pytest.raises(RuntimeError, match="where .* can be had"):
+    with pytest.raises(RuntimeError, match=r"where .* can be had"):
         assignments._compared(score, worse, best)
 
 
@@ -73,7 +73,10 @@ def test_an_exponent_is_the_slope_of_logarithms() -> None:
 
 def test_what_is_no_section_and_no_peer_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     main: Any = __import__("bench.__main__", fromlist=["main"]).main
-    for arguments, words in ((["speed"], "speed: no such section"), (["--peer", "gurobi=/x"], "gurobi: no such peer")):
+    for arguments, words in (
+        (["speed"], "speed: no such section"),
+        (["--peer", "gurobi=/x"], "gurobi: no such peer"),
+    ):
         with pytest.raises(SystemExit):
             main(arguments)
         assert words in capsys.readouterr().err

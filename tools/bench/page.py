@@ -22,7 +22,7 @@ TITLES = {
 }
 SAID = {
     "calibration": "One thread. The floor is both forwards of every batch and, for every probe, one product of float32 matrices of "
-    "the size of its activations; `calibrate` also exports, reads states, centres, and sums in float64.",
+    "the size of its activations; `calibrate` also exports, reads states, centres, and sums in float64. Its peak is of the process that measures both.",
     "assignment": "`pg.assign` beside the solvers of scipy and of the packages lapx and lap, on the same scores. Every objective is "
     "compared with the peer's. Small tables are solved many times a round.",
     "weights": "Whole commands, start-up included, with all checks: what is read is compared with the fingerprints of the matching, "
