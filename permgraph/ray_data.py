@@ -52,7 +52,7 @@ def calibrate_dataset(
     if actors < 1:
         raise UsageError(f"actors={actors}: at least one is needed.")
     shares = dataset.streaming_split(actors)
-    share = ray.remote(**(resources or {"num_cpus": 1}))(_moments_of)
+    share = ray.remote(**(resources or {"num_cpus": 0}))(_moments_of)  # CPUs are left to what reads the blocks
     running = [
         share.remote(plan, part, models, inputs, batch_size, stride, (number, actors))
         for number, part in enumerate(shares)

@@ -53,9 +53,6 @@ def main() -> None:
             "error": max(float(np.abs(a.correlation() - b.correlation()).max()) for a, b in pairs),
             "same": pg.match(plan, made) == pg.match(plan, want),
         }
-    few = calibrate_dataset(plan, ray.data.from_numpy(rows[:4]), models, inputs=inputs, actors=2)
-    found["few"] = max(probe.n for probe in few.probes.values())
-    found["empty"] = refused(plan, ray.data.from_numpy(rows[:0]), models, inputs=inputs)
     found["none"] = refused(plan, dataset, models, inputs=inputs, actors=0)
     print(json.dumps(found), flush=True)
     ray.shutdown()

@@ -34,8 +34,7 @@ def test_the_sum_over_actors_is_that_of_one_process() -> None:
     for actors in ("1 actors", "2 actors"):
         error = found[actors].pop("error")
         assert error < 1e-6 and all(found[actors].values()), found
-    assert found["few"] == 4  # more actors than blocks: one of them sees nothing
-    assert "no batch to calibrate on" in found["empty"] and "actors=0" in found["none"]
+    assert "actors=0" in found["none"]
 
 
 @pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
