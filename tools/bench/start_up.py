@@ -63,7 +63,7 @@ def commands_of(folder: Path) -> dict[str, list[str]]:
     return {
         "--help": [],
         "plan": [trace, "-o", str(folder / "again.json")],
-        "tree": [trace, "--plan", plan],
+        "tree": [trace],
         "why": [trace, axis],
         "draw": [trace, "--plan", plan, "-o", str(folder / "net.svg")],
         "view": [trace, "--plan", plan, "-o", str(folder / "net.html")],
