@@ -145,7 +145,11 @@ def test_the_command_tells_before_it_starts(
     monkeypatch.setattr("permgraph.matching.calibration.Observers.observe", observed)
     monkeypatch.setattr(memory, "available", lambda: 10**5)
     said = run(*command, "-o", tmp_path / "q.safetensors")
-    assert said.code == 3 and "Give fewer groups at a time" in said.err and "a batch is run" not in said.err
+    assert (
+        said.code == 3
+        and "Let the groups take turns with --max-memory" in said.err
+        and "a batch is run" not in said.err
+    )
 
 
 @pytest.fixture

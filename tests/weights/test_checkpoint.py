@@ -17,7 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from permgraph.errors import FileError
 from permgraph.weights.checkpoint import open_checkpoint
-from permgraph.weights.safetensors_io import DTYPES, Info, SafetensorsFile, write_safetensors
+from permgraph.weights.conversion import info_of
+from permgraph.weights.dtypes import DTYPES
+from permgraph.weights.safetensors_io import SafetensorsFile, write_safetensors
+from permgraph.weights.tensors import held_by
 
 from .conftest import Maker
 
@@ -47,11 +50,11 @@ def test_a_folder_gives_back_its_tensors(make_folder: Maker, kind: str) -> None:
 
 def test_13_20_every_dtype_and_odd_shape_survives_our_writer_and_the_library(tmp_path: Path) -> None:
     bits = torch.arange(64, dtype=torch.uint8) % 2
-    state = {f"x{i}": bits.view(dtype).clone() for i, dtype in enumerate(DTYPES.values())}
+    state = {f"x{i}": bits.view(dtype.torch).clone() for i, dtype in enumerate(DTYPES.values())}
     state |= {"empty": torch.empty(0, 3), "scalar": torch.tensor(2.5), "strided": torch.randn(4, 6)[:, ::2]}
-    infos = {k: Info(tuple(v.shape), v.dtype) for k, v in state.items()}
+    infos = {k: info_of(v) for k, v in state.items()}
     path = tmp_path / "x.safetensors"
-    write_safetensors(path, infos, state.__getitem__, {"format": "pt"})
+    write_safetensors(path, infos, lambda k: iter([held_by(state[k])[0]]), {"format": "pt"})
     ours, theirs = SafetensorsFile(path), load_file(path)
     assert ours.infos == infos and set(theirs) == set(state)
     for key, tensor in state.items():
@@ -102,8 +105,8 @@ def test_5_a_huge_header_is_refused_before_it_is_read(tmp_path: Path) -> None:
 
 def test_3_a_flipped_bit_is_seen_in_a_file_we_wrote(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    infos = {k: Info(tuple(v.shape), v.dtype) for k, v in STATE.items()}
-    write_safetensors(path, infos, STATE.__getitem__, {})
+    infos = {k: info_of(v) for k, v in STATE.items()}
+    write_safetensors(path, infos, lambda k: iter([held_by(STATE[k])[0]]), {})
     open_checkpoint(path).verify()
     data = bytearray(path.read_bytes())
     data[-1] ^= 4
