@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,12 +68,19 @@ def test_passes_stay_within_the_limit_and_see_every_probe_once() -> None:
     assert counts[0] > counts[1] > counts[2] == len(split(None)) == 1
 
 
+def test_what_comes_after_the_passes_asks_for_no_more_of_them() -> None:
+    whole = needed(PLAN, 0, TRACE).total
+    for later in ({"check": 2 * whole}, {"repair": 2 * whole}):
+        (turn,) = passes(PLAN, whole, lambda keys, x=later: replace(needed(PLAN, 0, TRACE, keys=keys), **x))
+        assert turn.memory.calibration == whole and turn.memory.total == 2 * whole
+
+
 def test_one_group_that_needs_more_is_refused() -> None:
     with pytest.raises(MatchError, match=r"--max-memory 1 MB: the units of .* alone need .*smaller --batch"):
         passes(PLAN, 1_000_000, lambda keys: needed(PLAN, 10**9, TRACE, keys=keys))
 
 
-@pytest.mark.parametrize("matcher", ["correlation", "covariance", "identity", "random"])
+@pytest.mark.parametrize("matcher", ["correlation", "covariance", "abs", "identity", "random"])
 def test_the_result_of_passes_is_that_of_one(matcher: str) -> None:
     want = match(PLAN, calibrate(PLAN, A, B, BATCHES), matcher, 3)
     for limit in limits():
@@ -123,6 +131,10 @@ def test_the_commands_take_turns(tmp_path: Path, capsys: pytest.CaptureFixture[s
     run("calibrate", *common, "--max-memory", "14MB", "-o", tmp_path / "m.safetensors")
     files = sorted(tmp_path.glob("m.*-of-3.safetensors"))
     assert len(files) == 3
+    capsys.readouterr()
+    run("calibrate", *common, "--max-memory", "9GB", "-o", tmp_path / "m.safetensors", code=3)
+    said = capsys.readouterr().err
+    assert "m.0-of-3.safetensors: exists" in said and " of memory" not in said  # before anything is computed
     moments = [word for file in files for word in ("--moments", file)]
     run("match", tmp_path / "plan.json", *moments, "-o", tmp_path / "files.safetensors")
     one, turns, from_files = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import struct
@@ -113,6 +114,26 @@ def test_3_a_flipped_bit_is_seen_in_a_file_we_wrote(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(FileError, match="has changed since it was written"):
         open_checkpoint(path).verify()
+
+
+def test_3_the_sha_256_of_older_files_is_checked(tmp_path: Path) -> None:
+    path, data = tmp_path / "x.safetensors", bytes(range(4))
+    header = {"__metadata__": {"data_sha256": hashlib.sha256(data).hexdigest()}, "a": entry(0, 4)}
+    open_checkpoint(raw_file(path, header, data)).verify()
+    with pytest.raises(FileError, match="checksum data_sha256 differs"):
+        open_checkpoint(raw_file(path, header, data[:3] + b"\x07")).verify()
+
+
+def test_3_a_header_that_was_changed_is_seen(tmp_path: Path) -> None:
+    """Also where the digest of the data is taken out, which would hide that these have changed."""
+    path = tmp_path / "x.safetensors"
+    infos = {k: info_of(v) for k, v in STATE.items()}
+    write_safetensors(path, infos, lambda k: iter([held_by(STATE[k])[0]]), {})
+    whole = path.read_bytes()
+    assert whole.count(b"data_xxh3_128") == 1
+    path.write_bytes(whole.replace(b"data_xxh3_128", b"data_xxh3_129"))
+    with pytest.raises(FileError, match="header has changed"):
+        open_checkpoint(path)
 
 
 class Evil:
