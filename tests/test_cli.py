@@ -350,7 +350,8 @@ def test_81_a_reader_that_leaves_is_no_error() -> None:
     said = shell("permgraph plan hubert.trace.json --json -o x.json | head -1; exit ${PIPESTATUS[0]}")
     assert said.code == 3  # no such file: the pipe does not hide an error
     command = (
-        "set -o pipefail; for verb in 'plan --json' 'plan' '--help'; do permgraph $verb | head -c 1; done"
+        "set -o pipefail; for verb in 'plan --json --force' 'plan --force' '--help'; "
+        "do permgraph $verb | head -c 1 || exit; done"
     )
     said = shell(command)
     assert (said.code, said.out) == (0, "{sU")
@@ -362,7 +363,7 @@ def test_81_a_reader_that_leaves_is_no_error() -> None:
     "env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"PYTHONUTF8": "0", "PYTHONIOENCODING": "cp1252"}]
 )
 def test_81_any_terminal_will_do(env: dict[str, str]) -> None:
-    said = shell("permgraph plan -g cnn -o y.json && permgraph draw y.json -o y.svg", **env)
+    said = shell("permgraph plan -g cnn -o y.json --force && permgraph draw y.json -o y.svg --force", **env)
     assert said.code == 0, said.err
     assert "\x1b" not in said.out + said.err
     assert "Traceback" not in said.err

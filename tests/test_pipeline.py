@@ -14,6 +14,7 @@ from permgraph.errors import UsageError, VerificationError
 from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
 from permgraph.pipeline import PERMUTATIONS, _written, check_function, plan_for
+from permgraph.verification.checkpoints import EditedPlan
 from permgraph.verification.function_check import left_out
 from permgraph.weights.encoder import Encoder, open_encoder
 from permgraph.weights.ratios import group_weights, parse_weights
@@ -143,11 +144,17 @@ def test_the_report_reads_permutations_and_merged_folders(
     assert one["groups"] == other["groups"] and one["selection"] == "cnn,heads,ffn2"
 
 
-def test_a_plan_that_does_not_keep_the_function_writes_nothing(pair: tuple[Encoder, Encoder]) -> None:
+def test_a_plan_that_does_not_keep_the_function_writes_nothing(
+    pair: tuple[Encoder, Encoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, b = pair
     plan = plan_for(b, "ffn")
     assert "computes what encoder_b computes" in check_function(b, plan, random_permutations(plan)).text()
     broken = left_out(plan, 0)
+    with pytest.raises(EditedPlan):
+        check_function(b, broken, random_permutations(broken))
+    # were the inference itself at fault, there would be no difference to see
+    monkeypatch.setattr("permgraph.verification.checkpoints.infer", lambda *_: broken.spec)
     with pytest.raises(VerificationError, match="Nothing was written"):
         check_function(b, broken, random_permutations(broken))
 
