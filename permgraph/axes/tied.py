@@ -17,13 +17,16 @@ def tied_classes(points: Points, ties: Iterable[tuple[Labels, Labels]]) -> tuple
     """Number of classes, and the class of every point, in order of first appearance."""
     spans = [(o.start, o.stop) for o in points.origins if o.stop > o.start]
     starts = np.array([start for start, _ in spans], dtype=np.int64)
-    run = points.runs()
+
+    def run_of(point: int) -> int:
+        return int(np.searchsorted(starts, point, side="right")) - 1
+
     moved: dict[int, int] = {}  # run → where the points that its points are tied to begin, in an earlier run
     rest: list[tuple[Labels, Labels]] = []
     for a, b in ties:
         later, earlier = (a, b) if a.size and a[0] > b[0] else (b, a)
-        number = int(run[later[0]]) if later.size else -1
-        whole = number >= 0 and spans[number] == (later[0], later[-1] + 1) and run[earlier[0]] != number
+        number = run_of(later[0]) if later.size else -1
+        whole = number >= 0 and spans[number] == (later[0], later[-1] + 1) and run_of(earlier[0]) != number
         if whole and number not in moved and _ascends(later) and _ascends(earlier):
             moved[number] = int(earlier[0])
         else:
@@ -34,10 +37,11 @@ def tied_classes(points: Points, ties: Iterable[tuple[Labels, Labels]]) -> tuple
     )  # to be added to a point for its number among those left
     for number, (start, stop) in enumerate(spans):
         if number in moved:
-            shift[number] = moved[number] + shift[run[moved[number]]] - start
+            shift[number] = moved[number] + shift[run_of(moved[number])] - start
         else:
             shift[number], left = left - start, left + stop - start
-    number_of = np.arange(points.count) + np.repeat(shift, np.diff(starts, append=points.count))
+    number_of = np.repeat(shift, np.diff(starts, append=points.count))
+    number_of += np.arange(points.count)
     joins = [np.concatenate([number_of[pair[side]] for pair in rest] or [starts[:0]]) for side in (0, 1)]
     count, of = components(left, *joins)
     return count, of[number_of]

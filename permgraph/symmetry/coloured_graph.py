@@ -55,11 +55,12 @@ class Classes:
 
 def classify(points: Points) -> Classes:
     """Merge tied points, then refine colours until nothing more is distinguished."""
-    x, y, kind = points.links()
     run, look, axis = _runs(points)
     count, of = tied_classes(points, ((a, b) for a, b, _ in points.tied))
     pinned = _pinned(points, of, count)
     crossed = _crossed(of, axis, count)
+    del axis  # an array of all points is large
+    x, y, kind = points.links()
     held = (crossed & pinned)[of]  # points that share a pinned class with another one of their axis
     crossed &= ~pinned
     if crossed.any():
@@ -73,10 +74,12 @@ def classify(points: Points) -> Classes:
             points, [(a[k], b[k]) for (a, b, _), k in zip(points.tied, kept, strict=True)]
         )
         pinned = _pinned(points, of, count)
-    own = 2 * int(look.max(initial=0)) + 2 + np.arange(points.count)
-    member = np.where(held, own, look)
+    member = look
+    if held.any():
+        member = np.where(held, 2 * int(look.max(initial=0)) + 2 + np.arange(points.count), look)
     ends = [_member(points, kind, end, member, of, run) for end in (x, y)]
     edges = unique_edges(Edges(of[x], of[y], _told(kind, *ends)))
+    del x, y, kind, ends, member, run
     colour = refine(_initial(look, of, count, pinned), edges)
     return Classes(of, count, pinned, colour, edges.select(edges.a != edges.b))
 

@@ -30,7 +30,7 @@ from permgraph.symmetry.random_values import random_notes
 from permgraph.symmetry.values import followed_values
 from permgraph.symmetry.wreath import read
 
-_GAIN = 0.1  # of the log10 of the order; an exchange of two is 0.3
+_GAIN = 1e-6  # of the log10 of the order, above rounding
 _ONE_BY_ONE = 16  # vertices held singly before all are that cannot be placed
 
 
@@ -54,7 +54,8 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
         ) from None
     found = plain
     if context.slices:
-        found = _better(found, _in_slices(trace, context.slices, free_output))
+        sliced, lost = _in_slices(trace, context.slices, free_output)
+        found = _better(replace(found, frozen=found.frozen + lost), sliced)
     sides = side_by_side(accumulated(trace))
     if sides.sets:
         branches, lost = _in_branches(trace, sides, free_output)
@@ -106,17 +107,21 @@ def _exchanged(context: Propagation, sides: Sides, free_output: bool) -> tuple[P
     return None, lost
 
 
-def _in_slices(trace: Trace, slices: Slices, free_output: bool) -> PermSpec | None:
-    """With axes labelled in each slice; without those of a tensor whose places could not be written so."""
+def _in_slices(trace: Trace, slices: Slices, free_output: bool) -> tuple[PermSpec | None, int]:
+    """With axes labelled in each slice; without those of a tensor whose places could not be written so, and how many
+    these are."""
     nodes = {node.options["tensor"]: node.name for node in trace.nodes if node.op == "state"}
-    slices = dict(slices)
+    slices, lost = dict(slices), 0
     while slices:
         try:
-            return _infer(trace, propagate(trace, free_output, slices), free_output)
+            found = _infer(trace, propagate(trace, free_output, slices), free_output)
+            return replace(found, frozen=found.frozen + lost), lost
         except RowsMixed as mixed:
-            if slices.pop(nodes[mixed.tensor], None) is None:
-                return None
-    return None
+            held = slices.pop(nodes[mixed.tensor], None)
+            if held is None:
+                return None, lost + sum(map(len, slices.values()))
+            lost += len(held)
+    return None, lost
 
 
 def _infer(

@@ -48,6 +48,8 @@ class Addresses:
         """A second address for each vertex that stands for a pair in either order, after those of all vertices."""
         self.pairs = np.flatnonzero(self.turned)
         self.lifted = np.arange(count)  # vertex → its second address, or the only one
+        if not self.pairs.size:
+            return
         self.lifted[self.pairs] = count + np.arange(self.pairs.size)
         for name in ("chain_of", "column"):
             setattr(self, name, np.concatenate([getattr(self, name), getattr(self, name)[self.pairs]]))
