@@ -186,8 +186,11 @@ def test_nothing_is_run_by_a_name_when_encoders_are_matched_and_merged() -> None
     plan = replace(plan, spec=everywhere(plan.spec, "evil.py:make"), selection="evil.py:make")
     plan.save("x.plan.json")
     files = ("--plan", "x.plan.json", "--perms", "x.perms")
-    assert run("match", "x.plan.json", "--a", a, "--b", b, "--matcher", "identity", "-o", "x.perms") == 0
-    assert run("merge", a, b, *files, "--weights", "0.5,0.5", "-o", "merged") == 0
+    matching = ("match", "x.plan.json", "--a", a, "--b", b, "--matcher", "identity", "-o", "x.perms")
+    assert run(*matching) == 3  # its names are not those that are inferred
+    random_permutations(plan).save("x.perms")
+    assert run("merge", a, b, *files, "--weights", "0.5,0.5", "-o", "merged") == 3
+    assert run("merge", a, b, *files, "--weights", "0.5,0.5", "--no-check", "-o", "merged") == 0
     assert run("report", "merged") == 0
     assert not singing()
     perms = Permutations.load("x.perms")
