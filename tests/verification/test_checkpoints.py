@@ -56,8 +56,14 @@ def test_what_was_measured_is_recorded(
 
 
 def test_a_plan_that_changes_the_function_writes_nothing(
-    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is not what is inferred; were it that, the function check would see it."""
+    for command in commands(files, "broken", tmp_path):
+        run(*command, code=3)
+        assert "are not those that are inferred" in capsys.readouterr().err
+    wrong = pg.Plan.load(files / "broken.json").spec
+    monkeypatch.setattr("permgraph.symmetry.infer.infer", lambda *_: wrong)
     for command in commands(files, "broken", tmp_path):
         run(*command, code=4)
         said = capsys.readouterr().err
