@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -69,8 +70,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def there(place: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place / kind)
+def there(
+    place: Path, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A folder of the test's own: no output of another one is there."""
+    own = tmp_path_factory.mktemp("own") / kind
+    monkeypatch.chdir(copytree(place / kind, own, ignore=lambda *_: {"plan.json", "perms.safetensors"}))
 
 
 def typed(*args: object) -> Said:
