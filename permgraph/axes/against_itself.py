@@ -10,60 +10,34 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
+from permgraph.axes.op_kinds import MOVEMENTS
 from permgraph.ir.trace import Node, Ref, Trace
 
 _SOFTMAX = ("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax")
-_PICKS = (  # a coordinate of the result is one of the operand
-    *(
+_PICKS = MOVEMENTS | frozenset(  # a coordinate of the result is one of the operand, or follows from one
+    [
+        "abs",
         "amax",
         "amin",
-        "max",
-        "min",
-        "median",
-        "nanmedian",
-        "mode",
-        "kthvalue",
-        "topk",
-        "sort",
+        "broadcast_to",
+        "clamp",
+        "clamp_min",
         "cummax",
         "cummin",
-    ),
-    *(
-        "select",
-        "slice",
-        "narrow",
+        "gather",
         "index",
         "index_select",
-        "gather",
-        "take_along_dim",
-        "getitem",
+        "kthvalue",
+        "max",
+        "median",
+        "min",
+        "mode",
+        "nanmedian",
         "neg",
-        "abs",
-    ),
-    *(
-        "split",
-        "split_with_sizes",
-        "chunk",
-        "unbind",
-        "view",
-        "_unsafe_view",
-        "reshape",
-        "flatten",
-        "unflatten",
-    ),
-    *(
-        "squeeze",
-        "unsqueeze",
-        "transpose",
-        "t",
-        "permute",
-        "movedim",
-        "expand",
-        "broadcast_to",
-        "roll",
-        "flip",
-    ),
-    *("alias", "clone", "contiguous", "detach", "_to_copy", "to", "clamp_min", "clamp"),
+        "sort",
+        "take_along_dim",
+        "topk",
+    ]
 )
 _REDUCE = ("sum", "mean", "norm", "linalg_vector_norm", "logsumexp", "prod")
 _BINARY = ("add", "sub", "rsub", "mul", "div", "true_divide")

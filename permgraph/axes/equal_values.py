@@ -10,41 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from permgraph.axes.against_itself import meets_itself, softmax_of
+from permgraph.axes.op_kinds import MOVEMENTS
 from permgraph.ir.trace import Node, Ref, Trace
 
 DISTINCT, ZEROS, EQUAL = 0, 1, 2  # in general different; equal only where they are zero; equal anywhere
 
-MOVEMENTS = frozenset(  # ops that re-arrange or copy coordinates and compute nothing
-    [
-        "roll",
-        "flip",
-        "view",
-        "_unsafe_view",
-        "reshape",
-        "flatten",
-        "unflatten",
-        "squeeze",
-        "unsqueeze",
-        "transpose",
-        "t",
-        "permute",
-        "movedim",
-        "slice",
-        "select",
-        "narrow",
-        "split",
-        "chunk",
-        "split_with_sizes",
-        "unbind",
-        "expand",
-        "alias",
-        "clone",
-        "contiguous",
-        "detach",
-        "_to_copy",
-        "to",
-    ]
-)
 _PRODUCTS = frozenset(
     [
         "linear",
@@ -193,10 +163,10 @@ def _level(node: Node, trace: Trace, levels: dict[str, int]) -> int:
     if name in _RANDOM:
         return DISTINCT
     given = [levels[ref] for ref in node.refs() if ref in levels and _varies(trace.by_name[ref])]
-    if (softened := softmax_of(node, trace)) is not None:
-        return DISTINCT if levels.get(softened) == DISTINCT else EQUAL
     if not node.is_float or not given or meets_itself(node, trace):
         return EQUAL
+    if (softened := softmax_of(node, trace)) is not None:
+        return DISTINCT if levels.get(softened) == DISTINCT else EQUAL
     if name in _PRODUCTS or (name in _NORMS and node.operands.get("weight") is not None):
         return min(given)
     if (

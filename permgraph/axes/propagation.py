@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from permgraph.axes.contraction import settled, without_singles
-from permgraph.axes.equal_values import MOVEMENTS, equal_values
+from permgraph.axes.equal_values import equal_values
 from permgraph.axes.flat_state import Region, flat_state, label_region
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
 from permgraph.axes.merges import JOINS
 from permgraph.axes.mirrored import Mirrored
+from permgraph.axes.op_kinds import MOVEMENTS
 from permgraph.axes.outputs import axis_by_axis
 from permgraph.axes.points import Points, without_rule
 from permgraph.axes.refusal import UnsupportedForm

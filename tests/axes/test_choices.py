@@ -70,6 +70,9 @@ HELD: dict[str, Callable[[Chooses, Tensor], Tensor]] = {
     "a softmax of one unit each": lambda s, x: s.rows(
         s.up(x).unsqueeze(-1).softmax(-1).squeeze(-1).argmax(-1)
     ),
+    "a softmax of one unit each, written out": lambda s, x: (
+        lambda e: s.rows((e / e.sum(-1, keepdim=True)).squeeze(-1).argmax(-1))
+    )((lambda h: (h - h.amax(-1, keepdim=True)).exp())(s.up(x).unsqueeze(-1))),
     "divided by its own size": lambda s, x: s.rows(
         F.normalize(s.up(x).unsqueeze(-1), dim=-1).squeeze(-1).argmax(-1)
     ),
