@@ -104,11 +104,10 @@ def plan(
     from permgraph.reporting.steps import steps_text
 
     refuse_unknown_mode(mode)
-    refuse_foreign(out, force)
+    refuse_foreign(out, force, target or DEFAULT_TRACE)
     if target is not None and not is_trace_file(target):  # before it is built
         refuse_unknown_terms(groups, exclude)
     found = trace_of(target, model_class)
-    refuse_foreign(out, force, target or DEFAULT_TRACE)
     spec = infer_spec(found, free_output, strict)
     made = compile_plan(spec, groups, exclude, mode)
     if mode != "exact" and measure:

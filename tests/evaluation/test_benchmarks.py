@@ -24,6 +24,17 @@ from permgraph.weights.encoder import open_encoder
 from tests.test_cli import run
 
 CLIPS = [torch.randn(n, generator=torch.Generator().manual_seed(n)) for n in (9_000, 6_500)]
+SMALL: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "conv_dim": (8, 8, 8),
+    "conv_kernel": (10, 3, 2),
+    "conv_stride": (5, 4, 4),
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+}
 KINDS = {  # as HuBERT-base, and as HuBERT-large
     "speech": dict(rate=16_000, normalize=False, norm="group"),
     "music": dict(rate=24_000, normalize=True, norm="layer"),
@@ -37,15 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, (name, kind) in enumerate(KINDS.items()):
         torch.manual_seed(seed)
         config = HubertConfig(
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=24,
-            conv_dim=(8, 8, 8),
-            conv_kernel=(10, 3, 2),
-            conv_stride=(5, 4, 4),
-            num_conv_pos_embeddings=4,
-            num_conv_pos_embedding_groups=2,
+            **SMALL,
             feat_extract_norm=kind["norm"],
             do_stable_layer_norm=kind["norm"] == "layer",
         )
@@ -209,16 +212,8 @@ def test_marble_gets_a_tuple_of_layers(folder: Path, kind: str, monkeypatch: pyt
 def test_every_family_of_raw_audio_is_exported_and_evaluated_alike(family: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=24,
-        conv_dim=(8, 8, 8),
-        conv_kernel=(10, 3, 2),
-        conv_stride=(5, 4, 4),
+        **SMALL,
         num_feat_extract_layers=3,
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
     )
     getattr(transformers, f"{family}Model")(config).save_pretrained(tmp_path / "model")
     encoder = loaded(pg.export(tmp_path / "model", "xares", "out")).ModelEncoder()
