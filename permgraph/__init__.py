@@ -24,8 +24,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from permgraph.errors import PermgraphError
-from permgraph.frontend.batches import Pair
-from permgraph.ir import Group, Moments, PermSpec, Permutations, Place, Plan, Probe, Trace
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -37,6 +35,8 @@ if TYPE_CHECKING:
     from permgraph.evaluation.benchmarks import Exported
     from permgraph.evaluation.results import Evaluation
     from permgraph.evaluation.scoring import Scores
+    from permgraph.frontend.batches import Pair
+    from permgraph.ir import Group, Moments, PermSpec, Permutations, Place, Plan, Probe, Trace
     from permgraph.ir.spec import IntArray
     from permgraph.linter.report import LintReport
     from permgraph.reporting.explain import Reason
@@ -44,6 +44,21 @@ if TYPE_CHECKING:
     from permgraph.verification.check import Check
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """The types, imported when they are first asked for: `permgraph --help` needs none of them."""
+    from importlib import import_module
+
+    if name == "Pair":
+        return import_module("permgraph.frontend.batches").Pair
+    if name in ("Group", "Moments", "PermSpec", "Permutations", "Place", "Plan", "Probe", "Trace"):
+        return getattr(import_module("permgraph.ir"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def trace(
@@ -416,6 +431,7 @@ def report(perms: Permutations | str | Path, by_section: bool = True) -> Matchin
     """
     from pathlib import Path
 
+    from permgraph.ir import Permutations
     from permgraph.pipeline import matching_of
     from permgraph.reporting.sections import MatchingReport
 

@@ -7,16 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from permgraph.errors import FileError, MatchError, UsageError
 from permgraph.inputs.batches import Batches, text_batches, text_lines, user_batches
-from permgraph.ir.plan import Plan
 
 if TYPE_CHECKING:
     from permgraph.inputs.audio import AudioPairs, Receiver
-    from permgraph.ir.moments import Moments
-    from permgraph.matching.memory import Memory
     from permgraph.matching.shards import Shard
     from permgraph.weights.encoder import Encoder
 
@@ -38,6 +35,7 @@ class Calibration:
     stride    of the frames of front-end convolutions, every how many-th counts
     device    where models run and sums are taken: cpu, auto, cuda:0, or one for A and one for B
     shard     the part of the data that is used; None for all
+    max_memory  bytes that a pass may need: groups take turns, in as many passes as that takes; None for one pass
     """
 
     audio: tuple[str, ...] = ()
@@ -53,6 +51,7 @@ class Calibration:
     stride: int = 1
     device: str = "cpu"
     shard: Shard | None = None
+    max_memory: int | None = None
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -91,79 +90,7 @@ class Calibration:
             user_function(self.data)  # its file is run; the function, which may take long, is not called
 
 
-@dataclass(frozen=True)
-class Calibrated:
-    """One pass of both models over the data.
-
-    notes   what is to be said of the data
-    used    what was used of them
-    memory  what it was estimated to need
-    """
-
-    moments: Moments
-    notes: tuple[str, ...]
-    used: dict[str, Any]
-    memory: Memory
-
-
-def calibrate_on(
-    a: Encoder,
-    b: Encoder,
-    plan: Plan,
-    calibration: Calibration,
-    checkpoint: Path | None,
-    bar: Bar | None,
-    say: Callable[[str], None] = lambda text: None,
-    check: bool = False,
-    repair: bool = False,
-) -> Calibrated:
-    """One pass of both models over the data. `say` is told the memory that it will need, before it starts, and a
-    function `check` or a `repair` that follows.
-
-    Raises MatchError where that is more than there is.
-    """
-    from permgraph.matching.calibration import calibrate
-    from permgraph.matching.devices import devices
-    from permgraph.memory import memory_for
-
-    places = devices(calibration.device)
-    with (bar or silent)("reading headers") as step:
-        pairs = batches_for(a, b, calibration, step)
-    known = None if calibration.data else pairs
-    memory = memory_for(a, b, plan, known, checkpoint is not None, check, repair)
-    memory.tell(say)
-    settings = _settings(a, b, pairs, calibration)
-    shard, batches = calibration.shard, pairs
-    if shard is not None:
-        if isinstance(pairs, Batches):
-            batches = Batches(
-                lambda: shard.each(pairs), pairs.identity, pairs.notes, -(-pairs.total // shard.count)
-            )
-        else:
-            pairs.clips = shard.of(pairs.clips)
-    with (bar or silent)("calibrating") as step:
-        batches.progress = step
-        step(0, batches.total)
-        moments = calibrate(
-            plan,
-            a.module().to(places[0]),
-            b.module().to(places[1]),
-            batches,
-            checkpoint=checkpoint,
-            settings=settings,
-            stride=calibration.stride,
-            shard=shard,
-        )
-    if isinstance(pairs, Batches):
-        named = list(pairs.notes) or [Path(p).name for p in calibration.named]
-        return Calibrated(moments, pairs.notes, {"data": named}, memory)
-    used = {"seconds": pairs.seconds, "sources": pairs.report.to_json()["sources"]}
-    return Calibrated(moments, (*_notes(a, b, pairs), *pairs.report.notes()), used, memory)
-
-
-def _settings(
-    a: Encoder, b: Encoder, pairs: AudioPairs | Batches, calibration: Calibration
-) -> dict[str, str]:
+def settings_of(pairs: AudioPairs | Batches, calibration: Calibration) -> dict[str, str]:
     """What changes the numbers beside plan and weights, by name. Of the data all is meant, whatever the shard."""
     found = {
         "batch": str(calibration.batch),
@@ -249,7 +176,7 @@ def _seconds(receivers: Sequence[Receiver], calibration: Calibration) -> float:
     return calibration.seconds or max(own, default=USUAL)
 
 
-def _notes(a: Encoder, b: Encoder, pairs: AudioPairs) -> list[str]:
+def notes_on(a: Encoder, b: Encoder, pairs: AudioPairs) -> list[str]:
     """What the models receive that nobody said, and padding."""
     from permgraph.inputs.features import FeatureExtractor
 

@@ -44,9 +44,12 @@ class Finding:
         return asdict(self)
 
 
-def examine() -> list[Finding]:
-    """Python, every library that permgraph needs (version, and whether it works), and the route to Graphviz."""
-    return [_python(), *_libraries(), _graphviz()]
+def examine(tried: bool = False) -> list[Finding]:
+    """Python, the version of every library that permgraph needs, and the route to Graphviz.
+
+    tried   import the libraries too, which takes seconds: one that crashes is found only so
+    """
+    return [_python(), *_libraries(tried), _graphviz()]
 
 
 def _python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
@@ -56,19 +59,18 @@ def _python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
     return Finding("Python", False, f"{state}, 3.10 or newer is needed", "Make a new environment.")
 
 
-def _libraries() -> list[Finding]:
+def _libraries(tried: bool) -> list[Finding]:
     from packaging.requirements import Requirement
 
     try:
         wanted = [Requirement(text) for text in metadata.requires("permgraph") or ()]
     except metadata.PackageNotFoundError:
         return [Finding("permgraph", False, "is not installed", "pip install . in the folder of its source.")]
-    return [
-        _library(r.name, r.specifier) for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})
-    ]
+    needed = [r for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return [_library(r.name, r.specifier, tried) for r in needed]
 
 
-def _library(name: str, versions: Any) -> Finding:
+def _library(name: str, versions: Any, tried: bool = True) -> Finding:
     """`versions` is a SpecifierSet; a local part such as +cpu does not count."""
     repair = f'pip install "{name}{versions}"'
     try:
@@ -79,6 +81,8 @@ def _library(name: str, versions: Any) -> Finding:
         return Finding(
             name, False, f"{found}, {versions} is needed", f"{_FLOORS.get(name, '')} {repair}".strip()
         )
+    if name in _TRIALS and not tried:
+        return Finding(name, True, f"{found}  not imported; --try does")
     said, problem = _try(_TRIALS[name]) if name in _TRIALS else ("", "")
     if not problem:
         return Finding(name, True, f"{found}  {said}".rstrip())

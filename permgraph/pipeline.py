@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from permgraph.atomic_write import scratch
-from permgraph.calibration import Bar, Calibrated, Calibration, batches_for, calibrate_on, read_as, silent
+from permgraph.calibration import Bar, Calibration, read_as, silent
 from permgraph.errors import FileError, MatchError, PlanError
 from permgraph.ir.kept import Savable, kept_on_failure, kept_path
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.matching.default_groups import default_groups
 from permgraph.matching.probes import refuse_unobserved
+from permgraph.passes import Calibrated, calibrate_on
 from permgraph.planning.compile import compile_plan
-from permgraph.symmetry.infer import infer
-from permgraph.verification.checkpoints import SKIPPED, Checked
+from permgraph.verification.checkpoints import SKIPPED, Checked, checked_before, with_check
 
 if TYPE_CHECKING:
+    from permgraph.ir.moments import Moments
     from permgraph.matching.memory import Memory
     from permgraph.weights.encoder import Encoder
     from permgraph.weights.record import Applied
+    from permgraph.weights.stored import StoredModel
 
 PERMUTATIONS = "permutations.safetensors"  # beside the weights of a merged model, for `permgraph report`
 
@@ -41,6 +44,8 @@ class Aligned:
 
 def plan_for(encoder: Encoder, groups: str = "", exclude: str = "", mode: str = "exact") -> Plan:
     """Trace an encoder from its configuration and plan the selected groups; without any, those that fit the model."""
+    from permgraph.symmetry.infer import infer
+
     spec = infer(encoder.source.trace(encoder.name))
     if not groups:
         groups, hidden = default_groups(spec)
@@ -72,32 +77,42 @@ def align(
 
     Raises MatchError without the data that a matcher needs, VerificationError when B's function would change.
     """
-    from permgraph.matching.matchers import match, refuse_few
+    from permgraph.matching.matchers import match_passes, refuse_few
 
     refuse_unmatchable(plan, calibration, matcher)
     if not plan.groups:
         return Aligned(plan, Permutations({}, {"matcher": matcher, "seed": seed, "groups": {}}, plan.origin))
-    done: Calibrated | None = None
+    passes: Iterator[Calibrated] = iter(())
     if calibration is not None and calibration.given:
         exact = verify and plan.mode == "exact"
-        done = calibrate_on(a, b, plan, calibration, checkpoint, bar, say, exact, repair)
-    moments = done.moments if done else None
+        passes = calibrate_on(a, b, plan, calibration, checkpoint, bar, say, exact, repair)
+    done = next(passes, None)
     so_far: dict[Path, Savable] = {}
+
+    def each() -> Iterator[Moments]:
+        """The moments of each pass, kept until the next is there. Raises MatchError for fewer frames than `min_frames`."""
+        for one in chain([done] if done else [], passes):
+            if keep is not None:
+                so_far.clear()
+                so_far.update({kept_path(keep, "plan"): plan} if keep_plan else {})
+                so_far.update(
+                    {one.named(kept_path(keep, "moments")): one.moments} if checkpoint is None else {}
+                )
+            refuse_few(one.moments, min_frames)
+            yield one.moments
+
     with kept_on_failure(so_far):
-        if keep is not None and moments is not None:
-            so_far |= {kept_path(keep, "plan"): plan} if keep_plan else {}
-            so_far |= {kept_path(keep, "moments"): moments} if checkpoint is None else {}
-        if moments is not None:
-            refuse_few(moments, min_frames)
-        with (bar or silent)("matching") as step:
+        several = done is not None and done.count > 1  # each shows its own progress
+        with (silent if several or bar is None else bar)("matching") as step:
             step(0, 1)
-            perms = match(plan, moments, matcher, seed)
+            perms = match_passes(plan, each(), matcher, seed)
             step(1, 1)
         report = {**perms.report, "selection": plan.selection, "a": a.name, "b": b.name}
         perms = replace(perms, report=report | ({"calibration": done.used} if done else {}))
-        if keep is not None and moments is not None:
+        if keep is not None and done is not None:
             so_far[kept_path(keep, "perms")] = perms
         checked = check_function(b, plan, perms, bar) if verify else Checked(b.name, why=SKIPPED)
+    perms = with_check(plan, perms, checked)
     notes = (*read_as(a, b), *(done.notes if done else ()), checked.text())
     return Aligned(plan, perms, notes, checked, done.memory if done else None)
 
@@ -133,6 +148,24 @@ def aligned(
     """Permutations that were matched before, with the function check. Raises VerificationError."""
     checked = check_function(b, plan, perms, bar) if check else Checked(b.name, why=SKIPPED)
     return Aligned(plan, perms, (*read_as(b), checked.text()), checked)
+
+
+def as_matched(
+    plan: Plan, perms: Permutations, a: Path, b: Path, state: str = "", check: bool = True
+) -> tuple[StoredModel, StoredModel, Aligned] | None:
+    """Both models without building them, where the permutations say what they were matched on and, with `check`, that the
+    function check was made then, for this plan. None where the models themselves are needed.
+
+    No model being built, the plan is not held against a fresh inference: `match` did it before it made that check, and
+    `merge_all` refuses weights other than those that were matched.
+    """
+    from permgraph.weights.stored import stored_pair
+
+    found = stored_pair(plan, perms, a, b, state)
+    if found is None:
+        return None
+    checked = checked_before(plan, perms, found[1].name) if check else Checked(found[1].name, why=SKIPPED)
+    return None if checked is None else (*found, Aligned(plan, perms, (checked.text(),), checked))
 
 
 def check_function(b: Encoder, plan: Plan, perms: Permutations, bar: Bar | None = None) -> Checked:
@@ -173,8 +206,8 @@ def _applied(step: Applied | None) -> str:
 
 
 def merge_all(
-    a: Encoder,
-    b: Encoder,
+    a: Encoder | StoredModel,
+    b: Encoder | StoredModel,
     aligned: Aligned,
     out: Path,
     weights: Sequence[tuple[float, float]],
@@ -197,10 +230,12 @@ def merge_all(
 
     With `repair`, activation statistics are corrected on that calibration data. Returns the paths and notes.
     """
+    from permgraph.repaired import repair_merged
     from permgraph.reporting.card import model_card
     from permgraph.weights.computed import SAID, layers_in
     from permgraph.weights.interpolate import merge_checkpoints
     from permgraph.weights.names import match_names
+    from permgraph.weights.stored import StoredModel
 
     chosen = tensor_weights or {}
     names = match_names(aligned.plan.spec, a.checkpoint.shapes, str(a.path)) if chosen else {}
@@ -210,7 +245,7 @@ def merge_all(
     for pair in weights:
         target = target_of(out, pair, weights)
         card = model_card(a.name, b.name, aligned.plan, aligned.perms, pair, command, aligned.notes)
-        extra = _small_files(a, card, aligned) if target.suffix != ".safetensors" else None
+        extra = _small_files(card, aligned) if target.suffix != ".safetensors" else None
         options: dict[str, Any] = {
             "plan": aligned.plan,
             "perms": aligned.perms,
@@ -224,10 +259,15 @@ def merge_all(
         if repair is None:
             merge_checkpoints(a.path, b.path, target, pair, force=force, extra=extra, **options)
         else:
+            assert not isinstance(a, StoredModel) and not isinstance(b, StoredModel)
             with scratch(target) as folder:
                 raw = folder / target.name
                 merge_checkpoints(a.path, b.path, raw, pair, extra=extra, **options)
-                notes.append(repair_merged(raw, a, b, aligned, repair, pair, target, force=force, bar=bar))
+                notes.append(
+                    repair_merged(
+                        raw, a, b, aligned.plan, aligned.perms, repair, pair, target, force=force, bar=bar
+                    )
+                )
         written.append(target)
     notes += [mixed for e in (a, b) if (mixed := e.checkpoint.mixed)]
     computed = layers_in(a.checkpoint, parametrized)
@@ -249,49 +289,6 @@ def _written(weight: float) -> str:
     return f"{weight:.2f}" if float(f"{weight:.2f}") == weight else repr(weight)
 
 
-def repair_merged(
-    merged: Path,
-    a: Encoder,
-    b: Encoder,
-    aligned: Aligned,
-    calibration: Calibration,
-    weights: tuple[float, float],
-    out: Path,
-    *,
-    force: bool = False,
-    bar: Bar | None = None,
-) -> str:
-    """Write `merged` with its activation statistics corrected to `out` (REPAIR); returns what was done, in words."""
-    from permgraph.weights.apply import apply
-    from permgraph.weights.checkpoint import open_checkpoint
-    from permgraph.weights.encoder import open_encoder
-    from permgraph.weights.output import write_like
-    from permgraph.weights.record import Record
-    from permgraph.weights.repair import repair
-
-    subject, model_b = open_encoder(merged, model_class=a.model_class), b.module()
-    model_b.load_state_dict(apply(aligned.plan, aligned.perms, model_b.state_dict()))
-    module = subject.module()
-    pairs = batches_for(a, b, calibration)
-    with (bar or silent)("repairing") as step:
-        pairs.progress = step
-        report = repair(aligned.plan, module, a.module(), model_b, pairs, weights)
-    state = module.state_dict()
-    source = open_checkpoint(merged)
-
-    def read(key: str) -> Any:
-        known = subject.stored.get(key)
-        return source.read(key) if known is None else state[known].to(source.infos[key].dtype)
-
-    record = replace(source.record or Record("merge"), repaired=True)
-    write_like(source, out, source.infos, read, record, force=force)
-    skipped = "".join(f"; {name} left as it is: {why}" for name, why in report["skipped"].items())
-    scaled = f" ({len(report['scaled'])} of them in deviation only: no bias)" if report["scaled"] else ""
-    return (
-        f"repaired {len(report['layers'])} layers{scaled} and {len(report['batch_norm'])} BatchNorms{skipped}"
-    )
-
-
-def _small_files(a: Encoder, card: str, aligned: Aligned) -> dict[str, bytes]:
+def _small_files(card: str, aligned: Aligned) -> dict[str, bytes]:
     """The model card and the permutations."""
     return {"README.md": card.encode(), PERMUTATIONS: aligned.perms.to_bytes()}

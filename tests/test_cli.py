@@ -410,7 +410,7 @@ def test_a_library_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sys.modules["permgraph.frontend.sources"], "load_source", broken)
     said = run("trace", "hubert", "-o", "x.json")
     assert said.code == 3
-    assert "torchvision::nms does not exist. `permgraph doctor` says what is wrong." in said.err
+    assert "torchvision::nms does not exist. `permgraph doctor --try` says what is wrong." in said.err
 
 
 def test_help_lists_every_verb_in_whole_sentences_in_the_order_of_use() -> None:

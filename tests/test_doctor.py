@@ -67,3 +67,11 @@ def test_everything_needed_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None
     assert names[-1] == "Graphviz"
     assert {"torch", "transformers", "numpy", "typer"} <= set(names)
     assert not {"pytest", "mypy"} & set(names)
+
+
+def test_a_first_look_imports_nothing_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(doctor._TRIALS, "torch", "raise RuntimeError('broken')")
+    first = {f.name: f for f in doctor.examine()}
+    assert first["torch"].ok and "not imported; --try does" in first["torch"].state
+    monkeypatch.setattr(doctor, "_TRIALS", {"torch": "raise RuntimeError('broken')"})
+    assert not {f.name: f for f in doctor.examine(tried=True)}["torch"].ok

@@ -109,7 +109,7 @@ def test_moments_are_kept_when_matching_fails_and_go_on_as_a_checkpoint(
         def fails(*args: Any) -> None:
             raise MatchError("scores that are not finite.")
 
-        patch.setattr("permgraph.matching.matchers.match", fails)
+        patch.setattr("permgraph.matching.matchers.measure_probes", fails)
         said = matched("-o", tmp_path / "p.safetensors")
     assert said.code == 3 and f"kept in {kept}" in said.err
     assert Moments.load(kept).origin.plan == Plan.load("plan.json").digest

@@ -247,6 +247,10 @@ def test_a_mistake_is_told_before_a_model_is_built(
     def built(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a model is built")
 
+    # these hold the name as it is when they are imported
+    import permgraph.evaluation.benchmarks
+    import permgraph.evaluation.probing  # noqa: F401
+
     monkeypatch.setattr("permgraph.frontend.sources.load_source", built)
     monkeypatch.setattr("permgraph.weights.encoder.open_encoder", built)
     told(args, code, message)

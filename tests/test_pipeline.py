@@ -147,14 +147,14 @@ def test_the_report_reads_permutations_and_merged_folders(
 def test_a_plan_that_does_not_keep_the_function_writes_nothing(
     pair: tuple[Encoder, Encoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One that was edited is told as such; one that inference would give, were it wrong, by what it does."""
     _, b = pair
     plan = plan_for(b, "ffn")
     assert "computes what encoder_b computes" in check_function(b, plan, random_permutations(plan)).text()
     broken = left_out(plan, 0)
-    with pytest.raises(EditedPlan):
+    with pytest.raises(EditedPlan, match="are not those that are inferred"):
         check_function(b, broken, random_permutations(broken))
-    # were the inference itself at fault, there would be no difference to see
-    monkeypatch.setattr("permgraph.verification.checkpoints.infer", lambda *_: broken.spec)
+    monkeypatch.setattr("permgraph.symmetry.infer.infer", lambda *_: broken.spec)
     with pytest.raises(VerificationError, match="Nothing was written"):
         check_function(b, broken, random_permutations(broken))
 

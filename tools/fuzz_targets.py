@@ -25,6 +25,7 @@ from permgraph.inputs.sources import Source, gather
 from permgraph.linter.notations import read_foreign
 from permgraph.planning.selection import refuse_unknown_terms
 from permgraph.weights.checkpoint import open_checkpoint
+from permgraph.weights.dtypes import DTYPES
 from permgraph.weights.preprocessing import preprocessing
 from permgraph.weights.ratios import parse_weights
 from permgraph.weights.record import Applied, Record, read_record
@@ -75,8 +76,9 @@ def _pickled(zipped: bool) -> Callable[[Path], Samples]:
 def _sealed(folder: Path) -> Samples:
     path, state = folder / "made.safetensors", _state()
     record = Record("apply", (Applied("a" * 32, "b" * 32),)).text()
-    infos = {key: Info(tuple(t.shape), t.dtype) for key, t in state.items()}
-    write_safetensors(path, infos, state.__getitem__, {"permgraph": record})
+    held = {key: tensor.numpy() for key, tensor in state.items()}
+    infos = {key: Info(array.shape, DTYPES["F32"]) for key, array in held.items()}
+    write_safetensors(path, infos, lambda key: iter([held[key]]), {"permgraph": record})
     data = path.read_bytes()
     path.unlink()
     return [("x.safetensors", data)]

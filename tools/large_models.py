@@ -13,6 +13,16 @@ from torch import nn
 Source = tuple[nn.Module, tuple[Any, ...]]
 
 
+def resnet50() -> Source:
+    """ResNet-50, at 64 × 64 pixels."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    with torch.device("meta"):
+        return ResNetForImageClassification(ResNetConfig(num_labels=1000)).eval(), (
+            torch.zeros(1, 3, 64, 64),
+        )
+
+
 def hubert_base() -> Source:
     """HuBERT-base: 12 layers of 768; half a second of audio."""
     from transformers import HubertConfig, HubertModel
@@ -48,6 +58,14 @@ def whisper_large() -> Source:
     )
     with torch.device("meta"):
         return WhisperEncoder(config).eval(), (torch.zeros(1, 128, 3000),)
+
+
+def llama_7b() -> Source:
+    """Llama 2 7B: 32 layers of 4096, 32 heads, 11008 feed-forward units."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with torch.device("meta"):
+        return LlamaForCausalLM(LlamaConfig(use_cache=False)).eval(), (torch.zeros(1, 8, dtype=torch.long),)
 
 
 def llama_70b() -> Source:

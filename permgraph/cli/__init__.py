@@ -101,7 +101,7 @@ def _told(error: BaseException) -> int:
     if isinstance(error, PermgraphError):
         return _complain("permgraph", str(error), error.exit_code)
     if isinstance(error, ImportError):
-        return _complain("permgraph", f"{_causes(error)}. `permgraph doctor` says what is wrong.", 3)
+        return _complain("permgraph", f"{_causes(error)}. `permgraph doctor --try` says what is wrong.", 3)
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         text = "interrupted. With --checkpoint, the same command goes on where it stopped."
         return _complain("permgraph", text, 5)

@@ -22,6 +22,7 @@ from permgraph.cli.options import (
     Images,
     Json,
     MaxBad,
+    MaxMemory,
     ModelA,
     ModelB,
     PerModelRate,
@@ -31,18 +32,12 @@ from permgraph.cli.options import (
     Text,
     Where,
 )
-from permgraph.cli.shared import (
-    calibration_of,
-    next_step,
-    pair_of,
-    print_json,
-    say,
-)
+from permgraph.cli.shared import calibration_of, next_step, pair_of, print_json, say
 from permgraph.errors import UsageError
-from permgraph.ir.names import in_order
 
 if TYPE_CHECKING:
     from permgraph.ir.moments import Moments
+    from permgraph.passes import Calibrated
 
 moments = typer.Typer(help="Moments of calibrations: add them up.", no_args_is_help=True)
 app.add_typer(moments, name="moments")
@@ -84,6 +79,7 @@ def calibrate(
     model_class: Class = "",
     stride: Stride = 1,
     device: Device = "cpu",
+    max_memory: MaxMemory = "",
     force: Force = False,
     json_: Json = False,
 ) -> None:
@@ -97,6 +93,7 @@ def calibrate(
     from permgraph.ir.plan import Plan
     from permgraph.matching.ranks import Ranks
     from permgraph.matching.shards import Shard
+    from permgraph.passes import calibrate_on, files_of_passes
     from permgraph.pipeline import refuse_unmatchable
 
     ranks = Ranks.of_environment()
@@ -104,14 +101,32 @@ def calibrate(
         raise UsageError(
             f"--shard {shard}: under torchrun the processes share the data by themselves. Leave it out."
         )
+    if ranks is not None and max_memory:
+        raise UsageError(
+            "--max-memory: under torchrun all groups take one pass. Leave it out, or calibrate shard after shard with --shard."
+        )
     part = ranks.shard if ranks else Shard.parse(shard) if shard else None
     plan = Plan.load(plan_file)
     calibration = calibration_of(
-        audio, seconds, clips, batch, max_bad, where, data, text, images, allow_empty, stride, device, part
+        audio,
+        seconds,
+        clips,
+        batch,
+        max_bad,
+        where,
+        data,
+        text,
+        images,
+        allow_empty,
+        stride,
+        device,
+        part,
+        max_memory,
     )
     if a is None or b is None:
         raise UsageError("calibrate: give both models with --a and --b.")
-    refuse_foreign(out, force, plan_file, a, b, *calibration.named)
+    for path in (out, *(files_of_passes(out) if max_memory else ())):
+        refuse_foreign(path, force, plan_file, a, b, *calibration.named)
     refuse_unmatchable(plan, calibration, "correlation")
     if checkpoint is not None and ranks is not None:
         checkpoint = checkpoint.with_name(f"{checkpoint.name}.{ranks.rank}-of-{ranks.world}")
@@ -119,38 +134,47 @@ def calibrate(
     one, other = pair_of(a, b, per_model_rate, state, model_class, plan)
 
     alone = ranks is None or ranks.rank == 0  # of several processes the first speaks
+    told = (progress_bar, say) if alone else (None,)
+    passes = calibrate_on(one, other, plan, calibration, checkpoint, *told)
+    if ranks is not None:
+        found, notes = ranks.all_of(lambda: _of_one(next(passes)), wait)
+        if alone:
+            found.save(out, force)
+            _say_written(found, [out], notes, plan_file, json_)
+        return
+    written: list[Path] = []
+    for done in passes:
+        written.append(done.named(out))
+        done.moments.save(written[-1], force)
+        if len(written) == done.count:
+            _say_written(done.moments, written, done.notes, plan_file, json_)
 
-    def run() -> tuple[Moments, tuple[str, ...]]:
-        from permgraph.calibration import calibrate_on
 
-        told = (progress_bar, say) if alone else (None,)
-        done = calibrate_on(one, other, plan, calibration, checkpoint, *told)
-        return done.moments, done.notes
-
-    found, notes = ranks.all_of(run, wait) if ranks else run()
-    if alone:
-        found.save(out, force)
-        _say_written(found, out, notes, plan_file, json_)
+def _of_one(done: Calibrated) -> tuple[Moments, tuple[str, ...]]:
+    return done.moments, done.notes
 
 
-def _say_written(found: Moments, out: Path, notes: tuple[str, ...], plan_file: Path, json_: bool) -> None:
-    samples = in_order({key: probe.n for key, probe in found.probes.items()})
+def _say_written(
+    last: Moments, written: list[Path], notes: tuple[str, ...], plan_file: Path, json_: bool
+) -> None:
+    """What was written, in one pass or several; of the last, how much it has seen."""
+    from permgraph.ir.names import in_order
+
+    samples = in_order({key: probe.n for key, probe in last.probes.items()})
     if json_:
         named = ("data", "batches", "stride", "shard")
-        told: dict[str, Any] = {key: found.meta[key] for key in named if key in found.meta}
-        settings = {key: text for key, text in found.meta.items() if key not in told}
-        print_json(
-            {"written": [str(out)], "samples": samples, "notes": list(notes), **told, "settings": settings}
-        )
+        told: dict[str, Any] = {key: last.meta[key] for key in named if key in last.meta}
+        told["settings"] = {key: text for key, text in last.meta.items() if key not in told}
+        print_json({"written": list(map(str, written)), "samples": samples, "notes": list(notes), **told})
     else:
         print(f"{len(samples)} probes, up to {max(samples.values(), default=0):,} samples each.")
     for note in notes:
         say(note)
-    if "shard" in found.meta:
-        following = next_step("moments", "merge", out, "…", "-o", "all.safetensors")
+    if "shard" in last.meta:
+        following = next_step("moments", "merge", written[-1], "…", "-o", "all.safetensors")
     else:
-        following = next_step("match", plan_file, "--moments", out)
-    say(f"Moments written to {out}. {following}")
+        following = next_step("match", plan_file, *(x for file in written for x in ("--moments", file)))
+    say(f"Moments written to {', '.join(map(str, written))}. {following}")
 
 
 @moments.command("merge")
@@ -167,4 +191,4 @@ def merge_moments(
     refuse_foreign(out, force, *parts)
     found = added({str(path): Moments.load(path) for path in parts})
     found.save(out, force)
-    _say_written(found, out, (), Path("PLAN"), json_)
+    _say_written(found, [out], (), Path("PLAN"), json_)

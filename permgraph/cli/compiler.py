@@ -39,7 +39,6 @@ from permgraph.cli.shared import (
     trace_of,
     visible,
 )
-from permgraph.ir.codec import encode
 
 if TYPE_CHECKING:
     from permgraph.ir.spec import PermSpec
@@ -104,16 +103,19 @@ def plan(
     from permgraph.reporting.steps import steps_text
 
     refuse_unknown_mode(mode)
-    refuse_foreign(out, force, target or DEFAULT_TRACE)
+    refuse_foreign(out, force)
     if target is not None and not is_trace_file(target):  # before it is built
         refuse_unknown_terms(groups, exclude)
     found = trace_of(target, model_class)
+    refuse_foreign(out, force, target or DEFAULT_TRACE)  # a file of another kind is told as that above
     spec = infer_spec(found, free_output, strict)
     made = compile_plan(spec, groups, exclude, mode)
     if mode != "exact" and measure:
         made = measured(made, found, target, model_class)
     made.save(out, force)
     if json_:
+        from permgraph.ir.codec import encode
+
         print_json({**made.document(), "steps": encode(made)["spec"]["places"]})
         return
     print(steps_text(made, unfold))
@@ -205,7 +207,7 @@ def _permute(
 ) -> None:
     from permgraph.ir.permutations import Permutations
     from permgraph.ir.plan import Plan
-    from permgraph.verification.checkpoints import SKIPPED, Checked, check_checkpoint
+    from permgraph.verification.checkpoints import SKIPPED, Checked, check_checkpoint, checked_before
     from permgraph.weights.apply import apply_checkpoint
     from permgraph.weights.checkpoint import open_checkpoint
 
@@ -213,18 +215,20 @@ def _permute(
     plan, perms = Plan.load(plan_file), Permutations.load(perms_file)
     made: list[Checked] = []
 
-    def function_check() -> dict[str, Any]:
+    def function_check(as_matched: bool) -> dict[str, Any]:
+        before = checked_before(plan, perms, source.name) if as_matched and not model_class else None
         if no_check:
             made.append(Checked(source.name, why=SKIPPED))
         else:
             moving = perms.inverse(plan.spec) if undo else perms
-            made.append(check_checkpoint(source, plan, moving, state, model_class))
+            made.append(before or check_checkpoint(source, plan, moving, state, model_class))
         return made[-1].record()
 
     written = apply_checkpoint(
         plan, perms, source, out, function_check=function_check, state=state, undo=undo, **options
     )
-    for text in (open_checkpoint(source, state).mixed, *(checked.text() for checked in made)):
+    stored = open_checkpoint(source, state, converted=False)
+    for text in (stored.mixed, *(checked.text() for checked in made)):
         if text:
             say(text)
     if json_:
@@ -280,6 +284,8 @@ def lint(
 
     found = lint_files(foreign, model, free_output=free_output, measure=measure, model_class=model_class)
     if json_:
+        from permgraph.ir.codec import encode
+
         print_json(encode(found.summary))
     else:
         print_text(found.text())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from permgraph.cli.app import app
@@ -10,11 +12,16 @@ from permgraph.cli.shared import print_json
 
 
 @app.command()
-def doctor(json_: Json = False) -> None:
+def doctor(
+    tried: Annotated[
+        bool, typer.Option("--try", help="Import every library too: slower, and finds those that crash.")
+    ] = False,
+    json_: Json = False,
+) -> None:
     """Check this installation: Python, libraries, Graphviz."""
     from permgraph.doctor import examine
 
-    findings = examine()
+    findings = examine(tried)
     if json_:
         print_json({"ok": all(f.ok for f in findings), "findings": [f.to_json() for f in findings]})
     else:

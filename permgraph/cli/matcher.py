@@ -1,4 +1,4 @@
-"""Verb of matching: match."""
+"""The verb of matching: match."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from permgraph.cli.options import (
     Json,
     Matcher,
     MaxBad,
+    MaxMemory,
     MinFrames,
     ModelA,
     ModelB,
@@ -48,6 +49,7 @@ from permgraph.errors import UsageError
 
 if TYPE_CHECKING:
     from permgraph.calibration import Calibration
+    from permgraph.ir.moments import Moments
     from permgraph.ir.permutations import Permutations
     from permgraph.ir.plan import Plan
     from permgraph.matching.memory import Memory
@@ -58,10 +60,13 @@ def match(
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file.")],
     a: ModelA = None,
     b: ModelB = None,
-    moments_file: Annotated[
-        Path | None,
-        typer.Option("--moments", help="Instead of data: what `calibrate` or `moments merge` wrote."),
-    ] = None,
+    moments_files: Annotated[
+        list[Path],
+        typer.Option(
+            "--moments",
+            help="Instead of data: what `calibrate` or `moments merge` wrote; once for each of several passes.",
+        ),
+    ] = [],  # noqa: B006
     audio: AudioArg = [],  # noqa: B006
     data: Data = "",
     text: Text = [],  # noqa: B006
@@ -85,6 +90,7 @@ def match(
     model_class: Class = "",
     stride: Stride = 1,
     device: Device = "cpu",
+    max_memory: MaxMemory = "",
     force: Force = False,
     json_: Json = False,
 ) -> None:
@@ -95,11 +101,23 @@ def match(
     matcher = matcher_of(matcher, absolute)
     plan = Plan.load(plan_file)
     calibration = calibration_of(
-        audio, seconds, clips, batch, max_bad, where, data, text, images, allow_empty, stride, device
+        audio,
+        seconds,
+        clips,
+        batch,
+        max_bad,
+        where,
+        data,
+        text,
+        images,
+        allow_empty,
+        stride,
+        device,
+        max_memory=max_memory,
     )
-    if moments_file is not None:
+    if moments_files:
         _match_before(
-            plan, plan_file, moments_file, out, calibration, matcher, seed, json_, force, min_frames
+            plan, plan_file, moments_files, out, calibration, matcher, seed, json_, force, min_frames
         )
         return
     from permgraph.pipeline import align, refuse_unmatchable
@@ -155,7 +173,7 @@ def _write_matched(
 def _match_before(
     plan: Plan,
     plan_file: Path,
-    moments_file: Path,
+    moments_files: list[Path],
     out: Path,
     calibration: Calibration,
     matcher: str,
@@ -167,20 +185,26 @@ def _match_before(
     """`match` without models or data."""
     from dataclasses import replace
 
-    from permgraph.ir.moments import Moments
-    from permgraph.matching.matchers import match as run
-    from permgraph.matching.matchers import refuse_few
+    from permgraph.matching.matchers import match_passes
 
     if calibration.given:
         raise UsageError("--moments were calibrated before: give them or data, not both.")
-    refuse_foreign(out, force, plan_file, moments_file)
-    statistics = Moments.load(moments_file)
-    if "shard" in statistics.meta:
-        raise UsageError(
-            f"{moments_file}: shard {statistics.meta['shard']} of the data alone. "
-            f"{next_step('moments', 'merge', moments_file, '…', '-o', 'all.safetensors')}"
-        )
-    refuse_few(statistics, min_frames)
-    perms = run(plan, statistics, matcher, seed)
+    refuse_foreign(out, force, plan_file, *moments_files)
+    perms = match_passes(plan, (_whole_moments(file, min_frames) for file in moments_files), matcher, seed)
     perms = replace(perms, report={**perms.report, "selection": plan.selection})
     _write_matched(perms, out, next_step("apply", plan_file, out, "B", "-o", "ALIGNED"), json_, force)
+
+
+def _whole_moments(file: Path, min_frames: int) -> Moments:
+    """Moments of all of the data. Raises UsageError for a shard, MatchError for fewer frames than that."""
+    from permgraph.ir.moments import Moments
+    from permgraph.matching.matchers import refuse_few
+
+    found = Moments.load(file)
+    if "shard" in found.meta:
+        raise UsageError(
+            f"{file}: shard {found.meta['shard']} of the data alone. "
+            f"{next_step('moments', 'merge', file, '…', '-o', 'all.safetensors')}"
+        )
+    refuse_few(found, min_frames)
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +28,7 @@ from permgraph.cli.options import (
     Json,
     Matcher,
     MaxBad,
+    MaxMemory,
     MinFrames,
     Mode,
     NoCheck,
@@ -52,6 +53,10 @@ from permgraph.cli.shared import (
     say,
 )
 from permgraph.errors import UsageError
+
+if TYPE_CHECKING:
+    from permgraph.weights.encoder import Encoder
+    from permgraph.weights.stored import StoredModel
 
 
 @app.command()
@@ -106,6 +111,7 @@ def merge(
     model_class: Class = "",
     stride: Stride = 1,
     device: Device = "cpu",
+    max_memory: MaxMemory = "",
     json_: Json = False,
 ) -> None:
     """Align B to A and average: the whole pipeline in one command."""
@@ -123,7 +129,19 @@ def merge(
     pairs = parse_weights(weights)
     parse_group_weights(group_weights)
     calibration = calibration_of(
-        audio, seconds, clips, batch, max_bad, where, data, text, images, allow_empty, stride, device
+        audio,
+        seconds,
+        clips,
+        batch,
+        max_bad,
+        where,
+        data,
+        text,
+        images,
+        allow_empty,
+        stride,
+        device,
+        max_memory=max_memory,
     )
     if repair and not calibration.given:
         raise UsageError(
@@ -142,44 +160,51 @@ def merge(
         pipeline.refuse_other_plan(plan, perms, str(perms_file))
         if calibration.given:
             calibration.refuse_missing()
-    one, other = pair_of(a, b, per_model_rate, state, model_class, plan)
-    plan = plan or pipeline.plan_for(one, groups, exclude, mode)
-    tensor_weights = ratios_of(plan, group_weights)
-    if perms is not None:
-        check = not no_check and plan.mode == "exact"
-        if repair or check:
-            known = repair and not calibration.data
-            batches = batches_for(one, other, calibration) if known else None
-            memory_for(one, other, None, batches, check=check, repair=repair).tell(say)
-        done = pipeline.aligned(other, plan, perms, bar=progress_bar, check=not no_check)
+    models: tuple[Encoder | StoredModel, Encoder | StoredModel]
+    known = None
+    if plan is not None and perms is not None and not (repair or other_weights or model_class):
+        known = pipeline.as_matched(plan, perms, a, b, state, not no_check)
+    if known is not None:
+        *_, done = known
+        models, tensor_weights = known[:2], ratios_of(done.plan, group_weights)
     else:
-        done = pipeline.align(
-            one,
-            other,
-            plan,
-            calibration,
-            matcher=matcher,
-            seed=seed,
-            checkpoint=checkpoint,
-            bar=progress_bar,
-            verify=not no_check,
-            keep=out,
-            keep_plan=plan_file is None,
-            say=say,
-            repair=repair,
-            min_frames=min_frames,
-        )
+        models = one, other = pair_of(a, b, per_model_rate, state, model_class, plan)
+        plan = plan or pipeline.plan_for(one, groups, exclude, mode)
+        tensor_weights = ratios_of(plan, group_weights)
+        if perms is not None:
+            check = not no_check and plan.mode == "exact"
+            if repair or check:
+                batches = batches_for(one, other, calibration) if repair and not calibration.data else None
+                memory_for(one, other, None, batches, check=check, repair=repair).tell(say)
+            done = pipeline.aligned(other, plan, perms, bar=progress_bar, check=not no_check)
+        else:
+            done = pipeline.align(
+                one,
+                other,
+                plan,
+                calibration,
+                matcher=matcher,
+                seed=seed,
+                checkpoint=checkpoint,
+                bar=progress_bar,
+                verify=not no_check,
+                keep=out,
+                keep_plan=plan_file is None,
+                say=say,
+                repair=repair,
+                min_frames=min_frames,
+            )
     if done.perms.report.get("groups") and not json_:
         print(matching_text(done.perms.report))
     so_far: dict[Path, Savable] = {}
     if perms is None and calibration.given:
         so_far[kept_path(out, "perms")] = done.perms
         if plan_file is None:
-            so_far[kept_path(out, "plan")] = plan
+            so_far[kept_path(out, "plan")] = done.plan
     with kept_on_failure(so_far):
         written, notes = pipeline.merge_all(
-            one,
-            other,
+            models[0],
+            models[1],
             done,
             out,
             pairs,

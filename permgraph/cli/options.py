@@ -148,3 +148,11 @@ Device = Annotated[
     str,
     typer.Option(help="Where the models run: cpu, auto, cuda:0; or one for A and one for B: cuda:0,cuda:1."),
 ]
+MaxMemory = Annotated[
+    str,
+    typer.Option(
+        "--max-memory",
+        help="What calibration may take, 8GB say: groups take turns, in several passes over the data where they must. The "
+        "result is the same.",
+    ),
+]

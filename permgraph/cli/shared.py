@@ -167,12 +167,14 @@ def calibration_of(
     stride: int = 1,
     device: str = "cpu",
     shard: Shard | None = None,
+    max_memory: str = "",
 ) -> Calibration:
     from permgraph.calibration import Calibration
+    from permgraph.matching.memory import parse_size
 
     rows = dict(_column(text) for text in where)
     named = {"text": tuple(text), "images": tuple(images), "allow_empty": allow_empty}
-    how = {"stride": stride, "device": device, "shard": shard}
+    how = {"stride": stride, "device": device, "shard": shard, "max_memory": parse_size(max_memory)}
     return Calibration(tuple(audio), seconds, clips, batch, max_bad, rows, data, **named, **how)  # type: ignore[arg-type]
 
 

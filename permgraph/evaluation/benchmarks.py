@@ -19,6 +19,7 @@ from permgraph.errors import UsageError, nearest
 from permgraph.evaluation.features import FrozenEncoder, usable_rate
 from permgraph.weights.encoder import open_encoder
 from permgraph.weights.safetensors_io import Info, write_safetensors
+from permgraph.weights.tensors import held_by
 
 if TYPE_CHECKING:
     from permgraph.weights.encoder import Encoder
@@ -90,9 +91,12 @@ def _word(name: str) -> str:
 def _write_model(folder: Path, encoder: Encoder, frozen: FrozenEncoder) -> None:
     """The base model as transformers loads it, in float32, and what its audio goes through."""
     module: Any = frozen.module
-    state = module.state_dict()
-    infos = {name: Info(tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
-    write_safetensors(folder / "model.safetensors", infos, state.__getitem__, {"format": "pt"})
+    held = {name: held_by(tensor) for name, tensor in module.state_dict().items()}
+    infos = {name: Info(numbers.shape, dtype) for name, (numbers, dtype) in held.items() if dtype is not None}
+    assert infos.keys() == held.keys(), "a type that safetensors cannot hold"
+    write_safetensors(
+        folder / "model.safetensors", infos, lambda name: iter([held[name][0]]), {"format": "pt"}
+    )
     config = {**module.config.to_dict(), "architectures": [type(module).__name__], "dtype": "float32"}
     write_file(folder / "config.json", json.dumps(config, indent=1, default=str).encode())
     audio = {

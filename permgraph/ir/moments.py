@@ -23,7 +23,7 @@ from permgraph.ir.notebook import html_table
 from permgraph.ir.plan import UNKNOWN, Origin
 from permgraph.ir.sums import Sums
 
-FORMAT = 2
+FORMAT = 3
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

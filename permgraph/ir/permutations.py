@@ -17,7 +17,7 @@ from permgraph.ir.notebook import html_table
 from permgraph.ir.plan import UNKNOWN, Origin, Plan
 from permgraph.ir.spec import IntArray, PermSpec
 
-FORMAT = 2
+FORMAT = 3
 _BY_GROUP = ("groups", "probes")  # rows of a report
 
 

@@ -14,9 +14,10 @@ from permgraph.errors import MatchError
 from permgraph.ir.moments import BoolArray, FloatArray
 from permgraph.ir.spec import IntArray
 from permgraph.matching.certified import certified
-from permgraph.matching.ties import dense, in_place, settled
+from permgraph.matching.ties import dense, in_place, in_place_at_once, settled
 
-LARGE = 640  # units from which the certified solution is the faster one
+LARGE = 320  # units from which the certified solution is the faster one
+HUGE = 1280  # the same for whole numbers, which one dense solution settles
 
 
 def assign(
@@ -61,6 +62,8 @@ def solve(score: FloatArray) -> IntArray:
 
 def _best(table: FloatArray, home: IntArray, stable: bool) -> IntArray:
     """The optimum. home: (n,), the column at which each row stays, or -1."""
+    if stable and LARGE <= len(table) < HUGE and (whole := in_place_at_once(table, home)) is not None:
+        return whole
     solution = certified(table) if len(table) >= LARGE else None
     if solution is not None:
         return settled(table, home, solution, stable)

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from permgraph.ir.plan import Origin, Plan
 from permgraph.ir.values import refuse_other_values
 from permgraph.matching.accumulation import MomentsBuilder
 from permgraph.matching.observers import Observers
-from permgraph.matching.probes import choose_probes, layout_of, refuse_unobserved, refuse_unvisited
+from permgraph.matching.probes import layout_of, refuse_unobserved, refuse_unvisited
 from permgraph.matching.shards import Shard
 
 SAVE_EVERY = 60.0  # seconds between checkpoints
@@ -43,6 +43,7 @@ def calibrate(
     inputs: Inputs = None,
     stride: int = 1,
     shard: Shard | None = None,
+    keys: Collection[str] | None = None,
 ) -> Moments:
     """Moments of all probes of the plan's groups, over all batches; batch and time positions are samples.
 
@@ -60,6 +61,7 @@ def calibrate(
         stride: of the frames of front-end convolutions, hundreds to a thousand a second and much alike, count every
             so many-th only. 1 counts all.
         shard: which part of the data the batches are; others may have seen what these do not.
+        keys: of the probes that this pass observes; all when None.
 
     Raises:
         PlanError: a model holds other integers than the plan follows.
@@ -70,11 +72,11 @@ def calibrate(
     refuse_unobserved(plan)
     for whose, model in (("model A", model_a), ("model B", model_b)):
         refuse_other_values(plan.spec, model.state_dict(), whose)
-    both = Observers(plan, model_a, model_b, inputs, stride)
+    both = Observers(plan, model_a, model_b, inputs, stride, keys)
     origin = replace(
         plan.origin, weights_a=_fingerprint(plan, model_a), weights_b=_fingerprint(plan, model_b)
     )
-    layouts = {key: layout_of(plan.spec, probe) for key, probe in choose_probes(plan).items()}
+    layouts = {key: layout_of(plan.spec, probe) for key, probe in both.wanted.items()}
     meta = {"data": data} if data else {}
     meta |= dict(settings or {}) | {
         "software": _software(),
@@ -83,7 +85,9 @@ def calibrate(
     meta |= {"stride": str(stride)} if stride > 1 else {}
     meta |= {"shard": str(shard)} if shard else {}
     with nullcontext() if checkpoint is None else resuming(Path(checkpoint)):
-        return _calibrate(plan, both, batches, checkpoint, origin, meta, layouts, save_every, progress, shard)
+        return _calibrate(
+            plan, both, batches, checkpoint, origin, meta, layouts, save_every, progress, shard, keys
+        )
 
 
 def _calibrate(
@@ -97,10 +101,16 @@ def _calibrate(
     save_every: float,
     progress: Callable[[int], None] | None,
     shard: Shard | None,
+    keys: Collection[str] | None,
 ) -> Moments:
     """What remains of the calibration, on top of what its checkpoint holds."""
     builder = MomentsBuilder(layouts, origin, meta)
     total, done = _resume(checkpoint, origin, meta)
+    if total is not None and not total.probes.keys() <= layouts.keys():
+        raise MatchError(
+            f"{checkpoint}: a calibration of other groups, made with another --max-memory. "
+            "Remove it to start afresh, or give another --checkpoint."
+        )
     last, seen = time.monotonic(), 0
     with _deferred(checkpoint is not None) as interrupted:
         for seen, batch in enumerate(batches, 1):
@@ -126,7 +136,7 @@ def _calibrate(
             _joined(total, builder, done) if checkpoint is None else _save(checkpoint, total, builder, done)
         )
     if seen and shard is None:
-        refuse_unvisited(plan, total.probes if total else ())
+        refuse_unvisited(plan, total.probes if total else (), keys)
     if total is None:
         raise MatchError("no batch to calibrate on: the list of inputs is empty.")
     total.refuse_excluded()

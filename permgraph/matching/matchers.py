@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +11,11 @@ import numpy as np
 from permgraph.errors import MatchError, UsageError, nearest
 from permgraph.ir.moments import FloatArray, Moments, ProbeMoments
 from permgraph.ir.permutations import Permutations, random_permutations
-from permgraph.ir.plan import Plan
+from permgraph.ir.plan import Origin, Plan
 from permgraph.ir.spec import Group
 from permgraph.matching.nested_assignment import align, evidence
-from permgraph.matching.probes import DECIDING, decides
-from permgraph.matching.scores import flat_source, measure, measure_probes
+from permgraph.matching.probes import DECIDING, choose_probes, decides, families
+from permgraph.matching.scores import Row, flat_source, measure, measure_probes
 
 
 @dataclass(frozen=True)
@@ -97,41 +97,80 @@ def match(
 
     Raises UsageError for an unknown matcher, MatchError when the moments do not fit the plan.
     """
-    row = find_matcher(matcher)
-    if moments is not None and moments.origin.plan not in ("", plan.digest):
+    return match_passes(plan, [] if moments is None else [moments], matcher, seed, deciding)
+
+
+def match_passes(
+    plan: Plan,
+    passes: Iterable[Moments],
+    matcher: str = "correlation",
+    seed: int = 0,
+    deciding: Mapping[str, str] | None = None,
+) -> Permutations:
+    """The same from the moments of several passes, each with probes of its own; one is held at a time."""
+    row, by = find_matcher(matcher), DECIDING if deciding is None else deciding
+    arrays = _without_moments(plan, matcher, seed) if row.score is None else {}
+    probes: dict[str, Row] = {}
+    opposites: dict[str, list[str]] = {}
+    origin = plan.origin
+    for number, moments in enumerate(passes):
+        _refuse_other_moments(plan, moments, probes, None if not number else origin)
+        origin = moments.origin if moments.origin.plan else plan.origin
+        if row.score is not None:
+            arrays |= _aligned(plan, moments, row.score, by)
+        probes |= measure_probes(plan, Permutations(arrays), moments, seed)
+        if matcher == "abs":
+            for name, text in _opposites(plan, Permutations(arrays), moments):
+                opposites.setdefault(name, []).append(text)
+    if row.score is not None and not probes:
+        raise MatchError(f"matcher {matcher!r} needs moments. Calibrate first, or use 'identity'.")
+    unseen = set(plan.selected) - set(arrays)
+    if unseen:
+        align(plan.spec, unseen, [])  # says which group has no probe
+    order = {key: i for i, key in enumerate(choose_probes(plan))}
+    probes = {key: probes[key] for key in sorted(probes, key=lambda key: (order.get(key, len(order)), key))}
+    perms = Permutations({g.name: arrays[g.name] for g in plan.groups}, origin=origin)
+    rows = measure(plan, perms, probes, by)
+    for name in opposites.keys() & rows.keys():
+        rows[name].setdefault("warnings", []).extend(opposites[name])
+    return replace(perms, report={"matcher": matcher, "seed": seed, "groups": rows, "probes": probes})
+
+
+def _without_moments(plan: Plan, matcher: str, seed: int) -> dict[str, Any]:
+    if matcher == "random":
+        return dict(random_permutations(plan, seed).arrays)
+    return {g.name: _in_order(plan, g) for g in plan.groups}
+
+
+def _refuse_other_moments(
+    plan: Plan, moments: Moments, probes: Mapping[str, Row], origin: Origin | None
+) -> None:
+    """Moments of another plan, of other models than the pass before, or of what was seen already. Raises MatchError."""
+    if moments.origin.plan not in ("", plan.digest):
         raise MatchError(
             f"these moments were calibrated for another plan ({moments.origin.plan[:12]}…, this is {plan.digest[:12]}…). "
             "Calibrate again."
         )
-    score, by = row.score, DECIDING if deciding is None else deciding
-    if score is not None:
-        if moments is None:
-            raise MatchError(f"matcher {matcher!r} needs moments. Calibrate first, or use 'identity'.")
-        arrays = _aligned(plan, moments, score, by)
-    elif matcher == "random":
-        arrays = random_permutations(plan, seed).arrays
-    else:
-        arrays = {g.name: _in_order(plan, g) for g in plan.groups}
-    perms = Permutations(arrays, origin=moments.origin if moments and moments.origin.plan else plan.origin)
-    probes = {} if moments is None else measure_probes(plan, perms, moments, seed)
-    rows = measure(plan, perms, moments, probes, by)
-    if matcher == "abs" and moments is not None:
-        _warn_of_opposites(plan, perms, moments, rows)
-    return replace(perms, report={"matcher": matcher, "seed": seed, "groups": rows, "probes": probes})
+    if origin is not None and moments.origin != origin:
+        raise MatchError(
+            "these moments are of different models: each pass has to be of the same calibration."
+        )
+    groups = {name for row in probes.values() for name in row["groups"]}
+    twice = sorted(groups.intersection(name for p in moments.probes.values() for name in p.layout.groups))
+    if twice:
+        raise MatchError(
+            f"two of these moments hold units of {twice[0]}. Shards are added first, with `permgraph moments merge`; "
+            "side by side are the passes of one calibration."
+        )
 
 
-def _warn_of_opposites(
-    plan: Plan, perms: Permutations, moments: Moments, rows: Mapping[str, dict[str, Any]]
-) -> None:
-    """Say how many units were paired with one that does the opposite."""
+def _opposites(plan: Plan, perms: Permutations, moments: Moments) -> Iterator[tuple[str, str]]:
+    """Group, and how many of its units were paired with one that does the opposite."""
     for probe in moments.probes.values():
         layout, corr = probe.layout.groups, probe.correlation()
         count = int((corr[np.arange(len(corr)), flat_source(plan.spec, layout, perms)] < 0).sum())
-        for name in layout:
-            if count and name in rows:
-                rows[name].setdefault("warnings", []).append(
-                    f"{count:,} of {len(corr):,} units are paired with one that is anti-correlated: averaging cancels them."
-                )
+        text = f"{count:,} of {len(corr):,} units are paired with one that is anti-correlated: averaging cancels them."
+        yield from ((name, text) for name in layout if count)
 
 
 def refuse_few(moments: Moments, least: int) -> None:
@@ -149,8 +188,7 @@ def _aligned(
     """Probes that share groups are solved together, others apart: few scores are held at once."""
     chosen = set(plan.selected)
     arrays: dict[str, Any] = {}
-    unseen = set(chosen)
-    for keys in _families(plan, moments):
+    for keys in families({key: probe.layout.groups for key, probe in moments.probes.items()}):
         found = []
         for key in keys:
             probe = moments[key]
@@ -158,25 +196,9 @@ def _aligned(
                 evidence(plan.spec, key, probe.layout.groups, score(probe), probe.dead_a(), probe.dead_b())
             )
         groups = {name for one in found for name in one.layout} & chosen
-        if not groups:
-            continue
-        unseen -= groups
-        arrays |= align(plan.spec, groups, found, _deciding_keys(plan, moments, keys, deciding))
-    if unseen:
-        align(plan.spec, unseen, [])  # says which group has no probe
-    return {g.name: arrays[g.name] for g in plan.groups}
-
-
-def _families(plan: Plan, moments: Moments) -> list[list[str]]:
-    """Keys of probes, those that share a group together."""
-    families: list[tuple[set[str], list[str]]] = []
-    for key in sorted(moments.probes):
-        groups, keys = set(moments[key].layout.groups), [key]
-        for other in [f for f in families if f[0] & groups]:
-            families.remove(other)
-            groups, keys = groups | other[0], other[1] + keys
-        families.append((groups, keys))
-    return [sorted(keys) for _, keys in families]
+        if groups:
+            arrays |= align(plan.spec, groups, found, _deciding_keys(plan, moments, keys, deciding))
+    return arrays
 
 
 def _deciding_keys(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from permgraph.errors import MatchError
+from permgraph.errors import MatchError, UsageError
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Probe
 from permgraph.ir.trace import Node, Trace
 from permgraph.matching.accumulation import NARROW
-from permgraph.matching.probes import choose_probes, layout_of
+from permgraph.matching.probes import choose_probes, families, layout_of
 
 WIDE, SINGLE = 8, 4  # bytes of a float64, of a float32
 SAVING = (
@@ -53,16 +54,20 @@ class Memory:
         return max((count for _, count, _ in self._stages()), default=0)
 
     @property
+    def calibration(self) -> int:
+        """Of one pass over the data."""
+        return self.models + self.moments + self.waiting + (self.activations or 0)
+
+    @property
     def scarce(self) -> bool:
         """Whether it is estimated to need more than is available."""
         return self.available is not None and self.total > self.available
 
     def _stages(self) -> list[tuple[str, int, str]]:
         """What is done, the bytes it needs, and what needs less."""
-        calibration = self.models + self.moments + self.waiting + (self.activations or 0)
-        fewer = "A smaller --batch, or fewer groups at a time, need less"
+        fewer = "A smaller --batch, or --max-memory, needs less"
         stages = [
-            ("calibration", calibration, fewer),
+            ("calibration", self.calibration, fewer),
             ("the function check", self.check, "--no-check leaves the function check out"),
             ("--repair", self.repair, "A smaller --batch, or no --repair, needs less"),
         ]
@@ -72,18 +77,19 @@ class Memory:
         """One sentence."""
         held = "" if self.available is None else f"; {size(self.available)} are available"
         (first, count, _), *rest = self._stages()
-        parts = ""
-        if self.models or self.moments:
-            batch = (
-                "beside the activations of a batch"
-                if self.activations is None
-                else f"activations of a batch {size(self.activations)}"
-            )
-            parts = (
-                f" (both models {size(self.models)}, moments {size(self.moments + self.waiting)}, {batch})"
-            )
+        parts = f" ({self.parts})" if self.models or self.moments else ""
         more = "".join(f", {name} {size(count)}" for name, count, _ in rest)
         return f"{first[0].upper()}{first[1:]} needs about {size(count)} of memory{parts}{more}{held}."
+
+    @property
+    def parts(self) -> str:
+        """What the calibration needs it for, in words."""
+        batch = (
+            "beside the activations of a batch"
+            if self.activations is None
+            else f"activations of a batch {size(self.activations)}"
+        )
+        return f"both models {size(self.models)}, moments {size(self.moments + self.waiting)}, {batch}"
 
     def _warning(self) -> str:
         """What to do where it may not fit; "" where it does."""
@@ -92,13 +98,19 @@ class Memory:
         name, _, remedy = max(self._stages(), key=lambda stage: stage[1])
         return f"Warning: {name} may need more than is available. {remedy}."
 
-    def tell(self, say: Callable[[str], None]) -> None:
-        """Says it. Raises MatchError where models and moments alone, which are known exactly, do not fit."""
+    def refuse(self) -> None:
+        """Raises MatchError where models and moments alone, which are known exactly, do not fit."""
         if self.available is not None and self.models + self.moments + self.waiting > self.available:
             raise MatchError(
-                f"{self.text()} Give fewer groups at a time (-g, -x): the largest moments are those of {self.largest}."
+                f"{self.text()} Let the groups take turns with --max-memory {size(self.available)}: the largest moments "
+                f"are those of {self.largest}."
             )
-        for text in filter(None, (self.text(), self._warning())):
+
+    def tell(self, say: Callable[[str], None], passes: int = 1) -> None:
+        """Says it; of several passes, of the one that needs most. Raises as `refuse` does."""
+        self.refuse()
+        several = "" if passes == 1 else f"{passes} passes over the data, for the memory. "
+        for text in filter(None, (f"{several}{self.text()}", self._warning())):
             say(text)
 
     def to_json(self) -> dict[str, Any]:
@@ -106,7 +118,12 @@ class Memory:
 
 
 def needed(
-    plan: Plan, weights: int, trace: Trace, inputs: int | None = None, checkpoint: bool = False
+    plan: Plan,
+    weights: int,
+    trace: Trace,
+    inputs: int | None = None,
+    checkpoint: bool = False,
+    keys: Collection[str] | None = None,
 ) -> Memory:
     """The estimate.
 
@@ -114,19 +131,66 @@ def needed(
     trace       of a model, on its short example
     inputs      numbers in the first argument of a batch; None when that is not known
     checkpoint  whether moments are saved on the way
+    keys        of the probes that are observed in one pass; all when None
     """
-    probes = choose_probes(plan)
-    moments = {key: _moments(plan, key) for key in probes}
+    probes = {key: p for key, p in choose_probes(plan).items() if keys is None or key in keys}
+    moments = {key: _moments(plan, probe) for key, probe in probes.items()}
     waiting = sum(_waiting(plan, probe) for probe in probes.values())
     total = sum(moments.values()) * (SAVING if checkpoint else 1)
     largest = max(moments, key=lambda key: moments[key], default="")
-    batch = None if inputs is None else _activations(plan, trace, inputs)
+    batch = None if inputs is None else _activations(probes.values(), trace, inputs)
     return Memory(SINGLE * weights, total, batch, largest.partition(" ")[0], available(), waiting)
 
 
-def _moments(plan: Plan, key: str) -> int:
+@dataclass(frozen=True)
+class Pass:
+    """One run of both models over the data: the probes that it observes, and the memory that it needs."""
+
+    keys: tuple[str, ...]
+    memory: Memory
+
+
+def passes(plan: Plan, limit: int | None, estimate: Callable[[Collection[str]], Memory]) -> list[Pass]:
+    """As few passes as keep each within so many bytes, groups in their order; one where there is no limit.
+
+    estimate   what a pass over some probes needs
+
+    Raises MatchError where one group alone needs more.
+    """
+    chosen = choose_probes(plan)
+    if limit is None:
+        return [Pass(tuple(chosen), estimate(chosen))]
+    found: list[Pass] = []
+    together = families({key: probe.layout for key, probe in chosen.items()})
+    order = {key: i for i, key in enumerate(chosen)}
+    for keys in sorted(together, key=lambda keys: min(order[key] for key in keys)):
+        wider = (*found[-1].keys, *keys) if found else tuple(keys)
+        memory = estimate(wider)
+        if memory.calibration > limit and found:
+            wider, memory = tuple(keys), estimate(keys)
+            found.append(Pass(wider, memory))
+        if memory.calibration > limit:
+            raise MatchError(
+                f"--max-memory {size(limit)}: the units of {memory.largest} alone need {size(memory.calibration)} "
+                f"({memory.parts}). Allow as much, or give a smaller --batch."
+            )
+        found[-1:] = [Pass(wider, memory)]
+    return found or [Pass((), estimate(()))]
+
+
+def parse_size(text: str) -> int | None:
+    """Bytes of "8GB", "500 MB" or a number of bytes; None for "". Raises UsageError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", text.strip().lower())
+    if not text:
+        return None
+    if match is None or float(match[1]) == 0:
+        raise UsageError(f"--max-memory {text}: write a number and a unit, as in 8GB or 500MB.")
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** " kmgt".index(match[2] or " "))
+
+
+def _moments(plan: Plan, probe: Probe) -> int:
     """float64: per slot the product of all pairs of units, and shift, sum and square of each unit of A and B."""
-    probe = choose_probes(plan)[key]
     units = layout_of(plan.spec, probe).units
     slots = max(1, math.prod(probe.positions.shape) // units)
     return WIDE * slots * (units * units + 6 * units)
@@ -138,9 +202,10 @@ def _waiting(plan: Plan, probe: Probe) -> int:
     return 0 if units < NARROW else SINGLE * units * math.prod(probe.positions.shape)
 
 
-def _activations(plan: Plan, trace: Trace, inputs: int) -> int:
+def _activations(probes: Iterable[Probe], trace: Trace, inputs: int) -> int:
     """float32: what the probes hold, as columns of A and B and as B's are computed, and the largest results on the way."""
-    probed = sum(math.prod(trace.by_name[n].shape) for n in _nodes(plan) if n in trace.by_name)
+    nodes = {probe.node for probe in probes}
+    probed = sum(math.prod(trace.by_name[n].shape) for n in nodes if n in trace.by_name)
     return round(SINGLE * growth(trace, inputs) * (3 * probed + 2 * largest_result(trace)))
 
 
@@ -163,10 +228,6 @@ def _fed(trace: Trace) -> Iterator[Node]:
         if node.op == "input" or not seen.isdisjoint(node.refs()):
             seen.add(node.name)
             yield node
-
-
-def _nodes(plan: Plan) -> set[str]:
-    return {probe.node for probe in choose_probes(plan).values()}
 
 
 def available() -> int | None:

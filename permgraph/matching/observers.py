@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -31,11 +31,18 @@ class Observers:
     """Both models, exported anew for every input shape, and the probes of the plan in each export."""
 
     def __init__(
-        self, plan: Plan, model_a: nn.Module, model_b: nn.Module, inputs: Inputs = None, stride: int = 1
+        self,
+        plan: Plan,
+        model_a: nn.Module,
+        model_b: nn.Module,
+        inputs: Inputs = None,
+        stride: int = 1,
+        keys: Collection[str] | None = None,
     ) -> None:
-        """stride: of the samples of front-end convolutions, every how many-th is seen."""
+        """stride: of the samples of front-end convolutions, every how many-th is seen; keys: of the probes, all when None."""
         self.plan, self.models, self.inputs = plan, (model_a, model_b), inputs
-        self.wanted = choose_probes(plan)
+        self.chosen = choose_probes(plan)
+        self.wanted = {key: p for key, p in self.chosen.items() if keys is None or key in keys}
         self.strides = {key: stride if in_front_end(plan.spec, p) else 1 for key, p in self.wanted.items()}
         self._alike = alike(model_a, model_b)
         self._prepared: tuple[dict[Any, Prepared | None], ...] = ({}, {})
@@ -113,8 +120,8 @@ class Observers:
         # keys name nodes, and nodes may be numbered differently at another length: pair them up in order
         here = list(choose_probes(plan).values())
         same = _groups(plan.spec) == _groups(self.plan.spec) and _places(plan) == _places(self.plan)
-        if same and _alike(here, list(self.wanted.values())):
-            return runner, dict(zip(self.wanted, here, strict=True))
+        if same and _alike(here, list(self.chosen.values())):
+            return runner, {k: p for k, p in zip(self.chosen, here, strict=True) if k in self.wanted}
         if len(_clips(call)) > 1:
             return None
         shape = ", ".join(str(tuple(t.shape)) for t in tree_leaves(call) if isinstance(t, Tensor))

@@ -13,6 +13,8 @@ import numpy as np
 from permgraph.ir.moments import FloatArray
 from permgraph.ir.spec import IntArray
 
+SLOW = 0.6  # of the free rows: where three phases leave more, hundreds will be needed
+
 
 class Entries:
     """Entries (row, column, loss) of an n × n table, sorted by row, at least one in each row and column."""
@@ -27,18 +29,21 @@ class Entries:
         """perm and prices: row[i] + column[j] <= loss of every entry up to the tolerance, equal on perm.
 
         column     prices to start from: any will do, good ones are faster
-        phases     None is returned when so many were not enough, or when no full matching exists
+        phases     None is returned when so many were not enough, when the first take few rows over, or when no full
+                   matching exists
         """
         row = np.minimum.reduceat(self.loss - column[self.columns], self.starts[:-1])
         column = column + self._least_of_columns(self._rest(row, column))
-        free = self.n + 1
+        free: list[int] = []
         for _ in range(phases):
             rest = self._rest(row, column)
             perm = self._matching(rest <= tolerance)
-            before, free = free, int((perm < 0).sum())
-            if not free:
+            free.append(int((perm < 0).sum()))
+            if not free[-1]:
                 return perm, row, column
-            if free >= before:  # rounding stands in the way
+            if free[-2:-1] and free[-1] >= free[-2]:  # rounding stands in the way
+                return None
+            if len(free) == 3 and free[2] > SLOW * free[0]:
                 return None
             near = self._distances(np.maximum(rest, 0), perm)
             of_row, of_column = near[: self.n], near[self._node_of_column(perm)]

@@ -29,6 +29,21 @@ def choose_probes(plan: Plan) -> dict[str, Probe]:
     return chosen
 
 
+def families(layouts: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """Keys of probes, those that share a group together: they are matched together, others apart.
+
+    layouts   key → the groups that the probe shows
+    """
+    found: list[tuple[set[str], list[str]]] = []
+    for key in sorted(layouts):
+        groups, keys = set(layouts[key]), [key]
+        for other in [f for f in found if f[0] & groups]:
+            found.remove(other)
+            groups, keys = groups | other[0], other[1] + keys
+        found.append((groups, keys))
+    return [sorted(keys) for _, keys in found]
+
+
 def layout_of(spec: PermSpec, probe: Probe) -> Layout:
     return Layout(probe.layout, tuple(spec.by_name[name].size for name in probe.layout))
 
@@ -56,12 +71,17 @@ def refuse_unobserved(plan: Plan) -> None:
         )
 
 
-def refuse_unvisited(plan: Plan, seen: Collection[str]) -> None:
-    """Raises MatchError when no probe of a selected group was reached by both models. `seen`: keys of probes."""
+def refuse_unvisited(plan: Plan, seen: Collection[str], wanted: Collection[str] | None = None) -> None:
+    """Raises MatchError when no probe of a selected group was reached by both models.
+
+    seen     keys of probes that were
+    wanted   keys of probes that were to be; all when not given
+    """
     chosen = choose_probes(plan)
     reached = {name for key in seen for name in chosen[key].layout}
+    looked_for = {name for key in (chosen if wanted is None else wanted) for name in chosen[key].layout}
     for group in plan.groups:
-        if group.name not in reached:
+        if group.name in looked_for - reached:
             nodes = ", ".join(p.node for p in chosen.values() if group.name in p.layout)
             raise MatchError(
                 f"group {group.name!r} was never observed: {nodes} ran in no batch in both models (a branch that is "

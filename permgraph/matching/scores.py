@@ -42,7 +42,6 @@ def measure_probes(plan: Plan, perms: Permutations, moments: Moments, seed: int 
 def measure(
     plan: Plan,
     perms: Permutations,
-    moments: Moments | None,
     probes: Mapping[str, Row],
     deciding: Mapping[str, str] = DECIDING,
 ) -> dict[str, Row]:
@@ -58,7 +57,7 @@ def measure(
     samples        frames counted; `excluded`: left out because of NaN
     warnings       in words
 
-    Without moments only what needs none. `probes` are the rows of `measure_probes`. The order of heads is judged
+    `probes` are the rows of `measure_probes`; where there is none, only what needs none is said. The order of heads is judged
     where it was decided (`deciding`, as in `match`): queries and keys are aligned inside the heads, and often not at all.
     """
     rows: dict[str, Row] = {}
@@ -75,7 +74,7 @@ def measure(
             "by_chance": len(source) / orders,
             **({"observed": plan.taps[group.name]} if group.name in plan.taps else {}),
         }
-        own = [] if moments is None else [probes[key] for key in _own(plan.spec, group, moments, deciding)]
+        own = [probes[key] for key in _own(plan.spec, group, probes, deciding)]
         if own:
             rows[group.name] |= _summary(own)
     return rows
@@ -87,16 +86,16 @@ def flat_source(spec: PermSpec, layout: tuple[str, ...], perms: Permutations) ->
     return np.ravel_multi_index(source_slots(spec, list(layout), perms), sizes).ravel()
 
 
-def _own(spec: PermSpec, group: Group, moments: Moments, deciding: Mapping[str, str]) -> list[str]:
+def _own(spec: PermSpec, group: Group, probes: Mapping[str, Row], deciding: Mapping[str, str]) -> list[str]:
     """The probes of a group's own units; where there is none, those of what is inside them that decided their order."""
-    holding = [key for key, probe in moments.probes.items() if group.name in probe.layout.groups]
+    holding = [key for key, row in probes.items() if group.name in row["groups"]]
 
     def inside(key: str) -> bool:
-        others = (spec.by_name[name] for name in moments[key].layout.groups)
+        others = (spec.by_name[name] for name in probes[key]["groups"])
         return any(group.name in (a.name for a in spec.ancestors(other)) for other in others)
 
     own = [key for key in holding if not inside(key)]
-    chosen = [key for key in holding if decides(spec, group, moments[key].layout.groups, deciding)]
+    chosen = [key for key in holding if decides(spec, group, probes[key]["groups"], deciding)]
     return own or chosen or holding
 
 

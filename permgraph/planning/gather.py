@@ -65,13 +65,13 @@ def apply_gathers(tensor: T, steps: Iterable[Gather]) -> T:
 
 
 def _apply_numpy(array: Any, steps: Iterable[Gather]) -> Any:
-    array = array.copy()
+    moved = array
     for step in steps:
         if step.rows_axis is None:
-            array = array.take(step.index, axis=step.axis)
+            moved = moved.take(step.index, axis=step.axis)
         else:
-            array = np.take_along_axis(array, step.broadcast(array.ndim), axis=step.axis)
-    return array
+            moved = np.take_along_axis(moved, step.broadcast(moved.ndim), axis=step.axis)
+    return array.copy() if moved is array else moved
 
 
 def _apply_torch(tensor: Any, steps: Iterable[Gather]) -> Any:

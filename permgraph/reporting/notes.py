@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from permgraph.axes.points import without_rule
 from permgraph.ir.spec import PermSpec
 from permgraph.matching.probes import unobserved
 from permgraph.reporting.text import clean, fold_names, listed
@@ -29,14 +28,24 @@ def notes(spec: PermSpec) -> list[str]:
     return lines
 
 
+def _reasons(spec: PermSpec) -> dict[str, str]:
+    """Op without a rule → the reason of the pins that stand for it."""
+    if not spec.unknown_ops:
+        return {}
+    from permgraph.axes.points import without_rule  # with what infers groups
+
+    return {u.op: without_rule(u.op) for u in spec.unknown_ops}
+
+
 def _unknown_lines(spec: PermSpec) -> list[str]:
     """For every op without a rule, or form that its rule refuses: where it is called, and what stays pinned for it."""
     lines = []
+    told = _reasons(spec)
     for op, reason in dict.fromkeys((u.op, u.reason) for u in spec.unknown_ops):
         calls = [u for u in spec.unknown_ops if (u.op, u.reason) == (op, reason)]
         nodes = listed(fold_names(u.node for u in calls))
         where = listed(fold_names(_where(u.module, u.source) for u in calls))
-        held = fold_names(f"{p.tensor}[{p.axis}]" for p in spec.pinned if p.reason == without_rule(op))
+        held = fold_names(f"{p.tensor}[{p.axis}]" for p in spec.pinned if p.reason == told[op])
         pins = f"it pins {listed(held)}" if held else "all it touches is pinned"
         what = f"its rule does not cover this form ({clean(reason)}): {clean(op)}" if reason else ""
         lines.append(f"{what or f'op without a rule: {clean(op)}'} at {nodes}, in {where}; {pins}.")
@@ -50,7 +59,7 @@ def _unknown_lines(spec: PermSpec) -> list[str]:
 
 
 def _pin_lines(spec: PermSpec) -> list[str]:
-    told = {without_rule(u.op) for u in spec.unknown_ops}  # with the op
+    told = set(_reasons(spec).values())  # with the op
     by_reason: dict[str, dict[str, int]] = {}
     for pin in spec.pinned:
         if pin.reason in told:

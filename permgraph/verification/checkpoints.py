@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,6 @@ from permgraph.errors import PermgraphError, PlanError, VerificationError
 from permgraph.frontend.architectures import is_alias
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
-from permgraph.symmetry.infer import infer
 from permgraph.verification.check import Check
 from permgraph.verification.function_check import verify
 from permgraph.verification.inputs import random_inputs
@@ -26,7 +25,7 @@ class Checked:
     """What became of a check: its result, or why there is none.
 
     name    of the model
-    check   None when it was not made; `why` then says why
+    check   None when it was not made; `why` then says why, and else when, if not now
     """
 
     name: str
@@ -42,14 +41,16 @@ class Checked:
             "change": self.check.change,
             "limit": self.check.limit,
             "noise": self.check.noise,
+            **({"why": self.why} if self.why else {}),
         }
 
     def text(self) -> str:
         if self.check is None:
             return f"Function check of the permuted {self.name}: not checked: {self.why}."
         remarks = " ".join(["", *self.check.remarks()])
+        when = f" {self.why}" if self.why else ""
         return (
-            f"Function check: the permuted {self.name} computes what {self.name} computes: largest relative change "
+            f"Function check{when}: the permuted {self.name} computes what {self.name} computes: largest relative change "
             f"{self.check.change:.1e} in float64.{remarks}"
         )
 
@@ -65,6 +66,8 @@ def refuse_edited(encoder: Encoder, plan: Plan) -> None:
     """
     if plan.mode != "exact" or encoder.trace.fingerprint != plan.fingerprint:
         return
+    from permgraph.symmetry.infer import infer
+
     fresh = infer(encoder.trace, plan.spec.free_output)
     for what in ("groups", "places", "values", "joined"):
         if getattr(fresh, what) != getattr(plan.spec, what):
@@ -72,6 +75,28 @@ def refuse_edited(encoder: Encoder, plan: Plan) -> None:
                 f"the plan's {what} are not those that are inferred for {encoder.name}: it was edited, or "
                 f"made by another version. Make it again: permgraph plan MODEL --groups {plan.selection or 'all'}"
             )
+
+
+def with_check(plan: Plan, perms: Permutations, checked: Checked) -> Permutations:
+    """Permutations whose report says what the check of them, by this plan, found."""
+    if checked.check is None:
+        return perms
+    row = {**asdict(checked.check), "plan": plan.digest, "permutations": perms.digest}
+    return replace(perms, report={**perms.report, "function_check": row})
+
+
+def checked_before(plan: Plan, perms: Permutations, name: str) -> Checked | None:
+    """The check that was made when these very permutations were matched; it holds for the weights they were matched on.
+
+    `match` held the plan against a fresh inference too (`refuse_edited`), before it made the check: for this plan, by its
+    digest, that need not be done again. Who relies on it has to prove that the weights are those that were matched.
+    """
+    row = dict(perms.report.get("function_check") or {})
+    of = (row.pop("plan", ""), row.pop("permutations", ""), perms.origin.plan)
+    if of != (plan.digest, perms.digest, plan.digest) or row.keys() != {f.name for f in fields(Check)}:
+        return None
+    check = Check(**row)
+    return Checked(name, check, "when it was matched") if check.kept else None
 
 
 def check_encoder(encoder: Encoder, plan: Plan, perms: Permutations) -> Checked:

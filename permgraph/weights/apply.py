@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from permgraph.errors import FileError, PlanError
@@ -20,13 +18,26 @@ from permgraph.ir.plan import Plan
 from permgraph.ir.values import refuse_other_values
 from permgraph.planning.gather import gathers
 from permgraph.planning.moves import Move, moves_of
-from permgraph.weights.checkpoint import Checkpoint, open_checkpoint
+from permgraph.weights.average import refuse_nonfinite
+from permgraph.weights.dtypes import Array, count_nonfinite, is_inexact
 from permgraph.weights.names import first, match_names
 from permgraph.weights.output import refuse_out, write_like
 from permgraph.weights.quantised import refuse_quantised_config
 from permgraph.weights.record import Applied, Record
+from permgraph.weights.refusals import (
+    refuse_not_applied,
+    refuse_other_stored,
+    refuse_other_weights,
+    refuse_twice,
+)
+from permgraph.weights.rows import blocks_of
+from permgraph.weights.source import Source, open_planned
+from permgraph.weights.tensors import held_by, numbers_of
 
-T = TypeVar("T", torch.Tensor, NDArray[Any])
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T", "torch.Tensor", NDArray[Any])
 
 
 def apply(
@@ -54,7 +65,7 @@ def apply(
         identity = (*(_storage(state_dict[source]) for source in move.sources), move.key)
         if identity not in done:
             if not allow_nonfinite:
-                refuse_nonfinite(key, tensor, "the weights")
+                _refuse_nonfinite_tensor(key, tensor)
             done[identity] = move.of(state_dict.__getitem__)
         result[key] = done[identity]
     return result
@@ -82,7 +93,7 @@ def apply_checkpoint(
     force: bool = False,
     prefix: str | None = None,
     ignore_unexpected: Sequence[str] = (),
-    function_check: Callable[[], Mapping[str, Any]] | None = None,
+    function_check: Callable[[bool], Mapping[str, Any]] | None = None,
     other_weights: bool = False,
     allow_nonfinite: bool = False,
     state: str = "",
@@ -94,12 +105,14 @@ def apply_checkpoint(
     applying it again to the result is refused, and so is a checkpoint with other weights than those that were matched,
     unless `other_weights`: a later state of that model, fine-tuned say. Raises PlanError, FileError.
 
-    function_check   runs after all other checks; what it returns goes into the record
+    function_check   runs after all other checks; what it returns goes into the record. It is told whether these are proved
+                     to be the weights that were matched, if by what is compared at the end
     allow_nonfinite  carry NaN and infinity through, instead of refusing them
     state            which weights of a file that holds several, as for `open_checkpoint`
     undo             take back what was applied last, which has to be these permutations: the weights are as before
     """
-    checkpoint = open_checkpoint(source, state)
+    matched = "" if other_weights else perms.origin.weights_b
+    checkpoint = open_planned(plan, source, state, matched)
     refuse_quantised_config(checkpoint.config, str(source))
     refuse_out(checkpoint, Path(out), force)
     check_permutations(plan, perms)
@@ -110,32 +123,32 @@ def apply_checkpoint(
     checkpoint.verify()
     refuse_other_stored(plan, checkpoint, names)
     before = checkpoint.record or Record("apply")
-    checked = dict(function_check()) if function_check else None
-    weights = Fingerprint(plan.spec)
+    read = Source(checkpoint, names, None if undo else Fingerprint(plan.spec), moves)
+    undone = Fingerprint(plan.spec)  # what was matched is what results
+    proved = bool(matched) and not undo and Fingerprint(plan.spec).covers(names.values())
+    checked = dict(function_check(proved)) if function_check else None
 
-    def read(key: str) -> torch.Tensor:
-        tensor = checkpoint.read(key)
-        if not allow_nonfinite:
-            refuse_nonfinite(key, tensor, str(source))
-        result = moved(moves, key, tensor, checkpoint.read)
-        weights.add(names.get(key, ""), result if undo else tensor)
-        return result
+    def blocks(key: str) -> Iterator[Array]:
+        side = read.side(key)
+        counted = undone.start(names.get(key, ""), side.shape) if undo else None
+        for rows in blocks_of(side.shape, side.dtype.itemsize):
+            block = side.rows(rows)
+            if not allow_nonfinite and count_nonfinite(block, side.dtype):
+                stored = (checkpoint.rows(key, rows) for rows in blocks_of(side.shape, side.dtype.itemsize))
+                refuse_nonfinite(key, side.dtype, stored, str(source))
+            if counted is not None:
+                counted.update(numbers_of(block, side.dtype))
+            yield block
 
     def finish() -> None:
-        if not other_weights:
-            refuse_other_weights("B", source, perms.origin.weights_b, weights)
+        if matched and not undo:
+            read.read_rest()
+        if matched:
+            refuse_other_weights("B", source, matched, undone if undo else read.weights)
 
     applied = before.applied[:-1] if undo else (*before.applied, step)
     record = replace(before, made_by="unapply" if undo else "apply", applied=applied, function_check=checked)
-    return write_like(checkpoint, Path(out), checkpoint.infos, read, record, force=force, finish=finish)
-
-
-def moved(
-    moves: Mapping[str, Move], key: str, tensor: torch.Tensor, read: Callable[[str], torch.Tensor]
-) -> torch.Tensor:
-    """The tensor stored under `key` after its move; `read` is asked for what else that needs."""
-    move = moves.get(key)
-    return tensor if move is None else move.of(lambda name: tensor if name == key else read(name))
+    return write_like(checkpoint, Path(out), checkpoint.infos, blocks, record, force=force, finish=finish)
 
 
 def find_moves(
@@ -154,7 +167,7 @@ def find_moves(
     check_permutations(plan, perms)
     found = gathers(plan, perms)
     shapes = {key: tuple(t.shape) for key, t in tensors.items()}
-    tables = [key for key, t in tensors.items() if _is_integer(t.dtype)]  # position ids, counters
+    tables = [key for key, t in tensors.items() if not is_inexact(t.dtype)]  # position ids, counters
     stored = match_names(plan.spec, shapes, where, prefix, [*ignore_unexpected, *tables])
     if any(s.tensor.startswith("output:") for s in plan.steps):
         heads = [k for k in tensors if k not in stored and k not in tables and k not in ignore_unexpected]
@@ -203,73 +216,6 @@ def applied_step(plan: Plan, perms: Permutations) -> Applied:
     return Applied(plan.digest, perms.digest)
 
 
-def refuse_other_stored(plan: Plan, checkpoint: Checkpoint, names: Mapping[str, str]) -> None:
-    """Refuse a checkpoint whose integer state is not the one that the plan follows. Raises PlanError.
-
-    names   stored key → the plan's name
-    """
-    tables = {name: checkpoint.read(key) for key, name in names.items() if name in plan.spec.values}
-    refuse_other_values(plan.spec, tables, str(checkpoint.path))
-
-
-def refuse_other_weights(whose: str, where: object, matched: str, weights: Fingerprint) -> None:
-    """Refuse weights other than those that were matched, where both are known. Raises PlanError."""
-    if matched and weights.text and matched != weights.text:
-        raise PlanError(
-            f"{where}: the permutations were matched on other weights as {whose} (fingerprint {matched[:12]}…, these have "
-            f"{weights.text[:12]}…). Match again; or pass --other-weights when these are a later state of that model."
-        )
-
-
-def refuse_twice(checkpoint: Checkpoint, step: Applied) -> None:
-    """Refuse a checkpoint to which these permutations were already applied, or into which they merged B. Raises PlanError."""
-    record = checkpoint.record
-    if record is not None and step == record.b:
-        raise PlanError(
-            f"{checkpoint.path}: was merged with this plan and these permutations already (permutations "
-            f"{step.permutations[:8]}…). Merge the originals instead."
-        )
-    if record is not None and step in record.applied:
-        raise PlanError(
-            f"{checkpoint.path}: this plan with these permutations was already applied to it "
-            f"(permutations {step.permutations[:8]}…). Apply it to the original instead."
-        )
-
-
-def refuse_not_applied(checkpoint: Checkpoint, step: Applied) -> None:
-    """Refuse a checkpoint to which these permutations were not the last to be applied. Raises PlanError."""
-    if checkpoint.record is None or checkpoint.record.applied[-1:] != (step,):
-        raise PlanError(
-            f"{checkpoint.path}: this plan with these permutations is not what was applied to it last, so it cannot be "
-            "undone. Give what permgraph apply wrote, with the same plan and permutations."
-        )
-
-
-def refuse_nonfinite(key: str, tensor: Any, whose: str) -> None:
-    """Refuse NaN and infinity in a torch tensor or an array. Raises FileError."""
-    if isinstance(tensor, torch.Tensor):
-        if (
-            tensor.is_meta
-            or not (tensor.is_floating_point() or tensor.is_complex())
-            or _sum_is_finite(tensor)
-        ):
-            return
-        wide = tensor.float() if tensor.element_size() == 1 else tensor  # float8 has no test of its own
-        count = tensor.numel() - int(torch.isfinite(wide).sum())
-    else:
-        count = 0 if _is_integer(tensor.dtype) else int((~np.isfinite(tensor)).sum())
-    if count:
-        raise FileError(f"{key}: {count:,} of {math.prod(tensor.shape):,} values are NaN or inf in {whose}.")
-
-
-def _sum_is_finite(tensor: torch.Tensor) -> bool:
-    """Then all of its values are: NaN and infinity stay in every sum. Ten times as fast as a test of each."""
-    if tensor.element_size() == 1:  # float8 has no sum
-        return False
-    wide = torch.float32 if tensor.element_size() == 2 else tensor.dtype
-    return bool(torch.isfinite(tensor.sum(dtype=wide)))
-
-
 def _storage(tensor: Any) -> tuple[Any, ...]:
     """Equal for two tensors that are the same memory seen the same way."""
     if isinstance(tensor, np.ndarray):
@@ -279,7 +225,7 @@ def _storage(tensor: Any) -> tuple[Any, ...]:
     return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device
 
 
-def _is_integer(dtype: Any) -> bool:
-    if isinstance(dtype, torch.dtype):
-        return not (dtype.is_floating_point or dtype.is_complex)
-    return bool(np.issubdtype(dtype, np.integer) or np.issubdtype(dtype, np.bool_))
+def _refuse_nonfinite_tensor(key: str, tensor: Any) -> None:
+    if not getattr(tensor, "is_meta", False):
+        held, dtype = held_by(tensor)
+        refuse_nonfinite(key, dtype, iter([held]), "the weights")

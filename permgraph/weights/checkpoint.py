@@ -8,19 +8,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
 from permgraph.errors import FileError
 from permgraph.ir.files import read_bounded, strict_json
 from permgraph.weights.conversion import Conversion, Read
+from permgraph.weights.dtypes import Array
 from permgraph.weights.links import inside
 from permgraph.weights.names import first
-from permgraph.weights.pickles import PickleFile
 from permgraph.weights.record import RECORD, Record, read_record
 from permgraph.weights.renames import Renames, renamed
+from permgraph.weights.rows import Blocks, Rows
 from permgraph.weights.safetensors_io import Info, SafetensorsFile
+from permgraph.weights.shard import RenamedFile, Shard
+from permgraph.weights.tensors import held_by, tensor_of
+
+if TYPE_CHECKING:
+    import torch
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".th", ".pkl")
 WEIGHT_FILES = (  # in the order in which transformers looks for them
@@ -29,18 +35,6 @@ WEIGHT_FILES = (  # in the order in which transformers looks for them
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-
-
-class Shard(Protocol):
-    """One file of weights."""
-
-    path: Path
-    metadata: dict[str, str]
-    infos: dict[str, Info]
-
-    def read(self, key: str) -> torch.Tensor: ...
-
-    def verify(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -119,18 +113,39 @@ class Checkpoint:
         """One tensor. Raises KeyError for an unknown key, FileError for a damaged file."""
         return self._read(key)
 
+    def rows(self, key: str, rows: Rows = None) -> Array:
+        """The numbers of some of its rows, along the first axis; of all when not given. Raises like `read`."""
+        if self.conversion is None:
+            return self.home[key].rows(key, rows)
+        if key not in self._made:
+            self._made.clear()
+            self._made[key] = held_by(self._read(key))[0]
+        return self._made[key] if rows is None else self._made[key][rows]
+
+    @cached_property
+    def _made(self) -> dict[str, Array]:
+        """The converted tensor whose rows are being read."""
+        return {}
+
     @cached_property
     def _read(self) -> Read:
         return self.conversion.reader(self._read_stored) if self.conversion else self._read_stored
 
     def _read_stored(self, key: str) -> torch.Tensor:
-        return self.home[key].read(key)
+        return tensor_of(self.home[key].rows(key), self.stored[key].dtype)
 
-    def as_stored(self, infos: Mapping[str, Info], read: Read) -> tuple[Mapping[str, Info], Read]:
-        """Tensors like these as they are stored: shapes and dtypes, and how to read one by its stored key."""
+    def as_stored(self, infos: Mapping[str, Info], blocks: Blocks) -> tuple[Mapping[str, Info], Blocks]:
+        """Tensors like these as they are stored: shapes and dtypes, and the blocks of a stored key."""
         if self.conversion is None:
-            return infos, read
-        return self.conversion.stored_infos(self.stored, infos), self.conversion.writer(read)
+            return infos, blocks
+
+        def whole(name: str) -> torch.Tensor:
+            made = list(blocks(name))
+            held = made[0] if len(made) == 1 else np.concatenate(made)
+            return tensor_of(np.ascontiguousarray(held).reshape(infos[name].shape), infos[name].dtype)
+
+        stored = self.conversion.writer(whole)
+        return self.conversion.stored_infos(self.stored, infos), lambda key: iter([held_by(stored(key))[0]])
 
     @cached_property
     def mixed(self) -> str:
@@ -142,7 +157,7 @@ class Checkpoint:
         return f"{self.path.name}: tensors of several dtypes, each kept: {listed}" if len(kinds) > 1 else ""
 
     def verify(self) -> None:
-        """Compare every shard with the SHA-256 noted in it, if any, once. Raises FileError."""
+        """Compare every shard with the checksum noted in it, if any, once. Raises FileError."""
         _ = self._verified
 
     @cached_property
@@ -152,10 +167,11 @@ class Checkpoint:
         return True
 
 
-def open_checkpoint(path: str | Path, state: str = "") -> Checkpoint:
+def open_checkpoint(path: str | Path, state: str = "", converted: bool = True) -> Checkpoint:
     """Open a file of weights (safetensors or torch.save, whatever its suffix), or a Hugging Face folder of such.
 
-    state   which weights of a file that holds several: "ema" for the running average, or a key of the file
+    state      which weights of a file that holds several: "ema" for the running average, or a key of the file
+    converted  give a folder's tensors as transformers' module has them, where that is not how they are stored
 
     A file with the names of another library (fairseq's HuBERT) is read under those of transformers.
     No code is run, whatever the folder or the pickle holds. Raises FileError.
@@ -164,7 +180,7 @@ def open_checkpoint(path: str | Path, state: str = "") -> Checkpoint:
     if path.is_dir():
         if state:
             raise FileError(f"{path}: a folder holds one state; there is no {state!r} to choose.")
-        return _converted(_open_folder(path))
+        return _converted_folder(path) if converted else _open_folder(path)
     if not path.exists():
         raise FileError(f"{path}: no such file or folder.")
     if not path.is_file():
@@ -172,29 +188,18 @@ def open_checkpoint(path: str | Path, state: str = "") -> Checkpoint:
     return _renamed(path, _open_file(path, state))
 
 
-def _converted(folder: Checkpoint) -> Checkpoint:
-    """A folder under the names of transformers' module, where its stored keys are others."""
+def _converted_folder(path: Path) -> Checkpoint:
+    return converted(_open_folder(path))
+
+
+def converted(folder: Checkpoint) -> Checkpoint:
+    """A folder under the names of transformers' module, where its stored keys are others. A file as it is."""
+    if not folder.is_folder:
+        return folder
     from permgraph.weights.transformers_names import conversion_of
 
     conversion = conversion_of(folder.path, folder.config, folder.stored)
     return folder if conversion is None else replace(folder, conversion=conversion)
-
-
-class RenamedFile:
-    """A file whose keys are read under other names."""
-
-    def __init__(self, inner: Shard, names: Mapping[str, str]) -> None:
-        self.path = inner.path
-        self.metadata = inner.metadata
-        self.settings: dict[str, Any] = getattr(inner, "settings", {})
-        self.infos = {new: inner.infos[old] for new, old in names.items()}
-        self._inner, self._names = inner, names
-
-    def read(self, key: str) -> torch.Tensor:
-        return self._inner.read(self._names[key])
-
-    def verify(self) -> None:
-        self._inner.verify()
 
 
 def _renamed(path: Path, shard: Shard) -> Checkpoint:
@@ -217,6 +222,8 @@ def _open_file(path: Path, state: str = "") -> Shard:
             raise FileError(f"{path}: a safetensors file holds one state; there is no {state!r} to choose.")
         return SafetensorsFile(path)
     if _is_pickle(path):
+        from permgraph.weights.pickles import PickleFile
+
         return PickleFile(path, state)
     raise FileError(f"{path}: expected a .safetensors file, one that torch.save wrote, or a model folder.")
 

@@ -8,13 +8,16 @@ value. Here the weights themselves are averaged, and split again into parts that
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
-import torch
+import numpy as np
 
 from permgraph.errors import FileError, UsageError
 from permgraph.ir.names import canonical
+from permgraph.weights.dtypes import Array
+from permgraph.weights.rows import Rows
 
 SAID = {
     "direction": "averaged as computed, with the interpolated norm (--parametrized direction)",
@@ -22,7 +25,8 @@ SAID = {
     "parts": "their parts averaged one by one (--parametrized parts)",
 }
 WAYS = tuple(SAID)
-Parts = dict[str, torch.Tensor]
+Parts = Mapping[str, Callable[[Rows], Array]]  # part → rows of it, in float32 or wider
+Pair = tuple[float, float]
 
 _WEIGHT_NORM = re.compile(r"(?P<layer>(?:.*\.)?weight\w*)_(?P<part>[gv])")
 _SPECTRAL = re.compile(r"(?P<layer>(?:.*\.)?\w+)_(?P<part>orig|u|v)")
@@ -80,78 +84,176 @@ def _grouped(
     return [Layer(kind, keys) for keys in parts.values() if set(keys) == wanted]
 
 
-def average(layer: Layer, a: Parts, b: Parts, weights: tuple[float, float], way: str) -> Parts:
-    """Parts that compute `w_A · W_A + w_B · W_B`, given those of A and B; in float32 or wider.
+def _unzero(length: Array) -> Array:
+    """Lengths to divide by: of nothing, 1."""
+    return np.where(length == 0, np.ones_like(length), length)
 
-    way   "weight": exactly that; "direction": its direction, with `w_A · |W_A| + w_B · |W_B|` as its norm, which an
-          average alone would shrink. The length of v is A's. Weights (1, 0) and (0, 1) give back the parts as they are.
+
+@dataclass(frozen=True)
+class WeightNorm:
+    """Parts that compute `w_A · W_A + w_B · W_B`, in rows; the length of v is A's.
+
+    blocks  the rows of v, one block after another
+    way     "weight": exactly that; "direction": its direction, with `w_A · |W_A| + w_B · |W_B|` as its norm, which an
+            average alone would shrink
     """
-    same = sum(weights) == 1 and all(torch.equal(a[part], b[part]) for part in a)
-    if same or weights in ((1.0, 0.0), (0.0, 1.0)):
-        return {part: t.detach().clone() for part, t in (a if same or weights[0] else b).items()}
-    wide = _wide([*a.values(), *b.values()])
-    a, b = ({part: t.detach().to(wide) for part, t in parts.items()} for parts in (a, b))
-    return (_weight_norm if layer.kind == "weight norm" else _spectral)(a, b, weights, way)
+
+    a: Parts
+    b: Parts
+    weights: Pair
+    way: str
+    blocks: tuple[Rows, ...]
+    shape: tuple[int, ...]
+
+    @cached_property
+    def g(self) -> tuple[Array, Array]:
+        g = self.a["g"](None), self.b["g"](None)
+        shape = g[0].shape
+        if len(shape) not in (0, len(self.shape)) or any(
+            x not in (1, y) for x, y in zip(shape, self.shape, strict=bool(shape))
+        ):
+            raise FileError(
+                f"a norm of shape {shape} for a direction of shape {self.shape}: not weight norm."
+            )
+        wide = tuple(shape) or (1,) * len(self.shape)
+        return g[0].reshape(wide), g[1].reshape(wide)
+
+    @cached_property
+    def lengths(self) -> tuple[Array, Array]:
+        """|v| of A and of B."""
+        return self._length(self.a["v"]), self._length(self.b["v"])
+
+    @cached_property
+    def length(self) -> Array:
+        """|w_A · W_A + w_B · W_B|."""
+        return self._length(self._mean)
+
+    def rows(self, part: str, rows: Rows) -> Array:
+        """Rows of a part of the result."""
+        if part == "v":
+            return self._direction(rows)
+        of_a, of_b = self.g
+        if self.way == "weight":
+            return self.length.astype(of_a.dtype).reshape(self.a["g"](None).shape)
+        mean = self.weights[0] * np.abs(of_a) + self.weights[1] * np.abs(of_b)
+        return mean.astype(np.result_type(of_a, of_b)).reshape(self.a["g"](None).shape)
+
+    def _mean(self, rows: Rows) -> Array:
+        terms = []
+        for parts, g, length, weight in zip(
+            (self.a, self.b), self.g, self.lengths, self.weights, strict=True
+        ):
+            v = parts["v"](rows)
+            terms.append(v * self._of(weight * g / _unzero(length), rows).astype(v.dtype))
+        return np.asarray(terms[0] + terms[1])
+
+    def _direction(self, rows: Rows) -> Array:
+        mean, length = self._mean(rows), self._of(self.length, rows)
+        scale = self._of(self.lengths[0] / _unzero(self.length), rows).astype(mean.dtype)
+        return np.where(length == 0, self.a["v"](rows), mean * scale)
+
+    def _of(self, lengths: Array, rows: Rows) -> Array:
+        return lengths if rows is None or lengths.shape[0] == 1 else lengths[rows]
+
+    def _length(self, read: Callable[[Rows], Array]) -> Array:
+        """One length for each entry of g, summed in float64."""
+        shape = self.g[0].shape
+        axes = tuple(i for i, n in enumerate(shape) if n == 1)
+        total = np.zeros(shape)
+        for rows in self.blocks:
+            squares = np.square(read(rows), dtype=np.float64).sum(axes, keepdims=True)
+            if rows is None or shape[0] == 1:
+                total += squares
+            else:
+                total[rows] += squares
+        return np.asarray(np.sqrt(total))
 
 
-def _wide(tensors: list[torch.Tensor]) -> torch.dtype:
-    wide = torch.float32
-    for tensor in tensors:
-        wide = torch.promote_types(wide, tensor.dtype)
-    return wide
+@dataclass(frozen=True)
+class SpectralNorm:
+    """The same of spectral norm, whole."""
 
+    a: Parts
+    b: Parts
+    weights: Pair
+    way: str
 
-def _weight_norm(a: Parts, b: Parts, weights: tuple[float, float], way: str) -> Parts:
-    v, g = a["v"], a["g"]
-    if g.dim() not in (0, v.dim()) or (
-        g.dim() and any(x not in (1, y) for x, y in zip(g.shape, v.shape, strict=True))
-    ):
-        raise FileError(
-            f"a norm of shape {tuple(g.shape)} for a direction of shape {tuple(v.shape)}: not weight norm."
+    def rows(self, part: str, rows: Rows) -> Array:
+        whole = self._made[part]
+        return whole if rows is None else np.asarray(whole[rows])
+
+    @cached_property
+    def _made(self) -> dict[str, Array]:
+        a, b = ({part: read(None) for part, read in parts.items()} for parts in (self.a, self.b))
+        axis = _axis_of_rows(a)
+        mean = np.sum(
+            [w * p["orig"] / _sigma(p, axis) for w, p in zip(self.weights, (a, b), strict=True)], axis=0
         )
-    axes = [i for i in range(v.dim()) if not g.dim() or g.shape[i] == 1]
-
-    def norm(x: torch.Tensor) -> torch.Tensor:
-        return (x * x).sum(axes, keepdim=True).sqrt()
-
-    def unit(x: torch.Tensor) -> torch.Tensor:
-        length = norm(x)
-        return x / torch.where(length == 0, torch.ones_like(length), length)
-
-    mean = weights[0] * a["g"] * unit(v) + weights[1] * b["g"] * unit(b["v"])
-    length = norm(mean)
-    direction = torch.where(length == 0, unit(v), unit(mean))
-    if way == "direction":
-        length = weights[0] * a["g"].abs() + weights[1] * b["g"].abs()
-    return {"v": direction * norm(v), "g": length.reshape(g.shape) if length.numel() == g.numel() else length}
+        mean = mean.astype(np.result_type(a["orig"], b["orig"]))
+        matrix = _matrix(mean, axis)
+        left, _, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
+        u, v = left[:, 0].astype(mean.dtype), right[0].astype(mean.dtype)
+        if float(u @ a["u"]) < 0:  # both signs compute the same
+            u, v = -u, -v
+        if self.way == "weight":
+            u = u / (u @ (matrix @ v))  # so that the estimate is 1: the network uses the mean as it is
+        return {"orig": mean, "u": u, "v": v}
 
 
-def _spectral(a: Parts, b: Parts, weights: tuple[float, float], way: str) -> Parts:
-    axis = _rows(a)
-    mean = sum(w * p["orig"] / _sigma(p, axis) for w, p in zip(weights, (a, b), strict=True))
-    assert isinstance(mean, torch.Tensor)
-    matrix = mean.movedim(axis, 0).flatten(1)
-    left, _, right = torch.linalg.svd(matrix.double(), full_matrices=False)
-    u, v = left[:, 0].to(mean.dtype), right[0].to(mean.dtype)
-    if bool((u @ a["u"]) < 0):  # both signs compute the same
-        u, v = -u, -v
-    if way == "weight":
-        u = u / (u @ (matrix @ v))  # so that the estimate is 1: the network uses the mean as it is
-    return {"orig": mean, "u": u, "v": v}
+@dataclass(frozen=True)
+class Kept:
+    """The parts of one model as they are: what weights (1, 0) and (0, 1) give back."""
+
+    parts: Parts
+
+    def rows(self, part: str, rows: Rows) -> Array:
+        return self.parts[part](rows)
 
 
-def _rows(parts: Parts) -> int:
+Averaged = WeightNorm | SpectralNorm | Kept
+
+
+def average(
+    layer: Layer,
+    a: Parts,
+    b: Parts,
+    weights: Pair,
+    way: str,
+    blocks: Mapping[str, tuple[Rows, ...]],
+    shape: tuple[int, ...],
+) -> Averaged:
+    """Parts that compute the average of a weight, given those of A and B.
+
+    blocks  part → its rows, block after block; `shape` is that of the main part
+    """
+    if weights in ((1.0, 0.0), (0.0, 1.0)):
+        return Kept(a if weights[0] else b)
+    if sum(weights) == 1 and all(_equal(a[part], b[part], blocks[part]) for part in a):
+        return Kept(a)
+    if layer.kind == "weight norm":
+        return WeightNorm(a, b, weights, way, blocks["v"], shape)
+    return SpectralNorm(a, b, weights, way)
+
+
+def _equal(a: Callable[[Rows], Array], b: Callable[[Rows], Array], blocks: Iterable[Rows]) -> bool:
+    return all(np.array_equal(a(rows), b(rows)) for rows in blocks)
+
+
+def _axis_of_rows(parts: Mapping[str, Array]) -> int:
     """The axis that spectral norm takes as rows: the one that its two vectors fit."""
-    shape, count = parts["orig"].shape, parts["orig"].numel()
-    fit = [
-        i for i, n in enumerate(shape) if n == parts["u"].numel() and count // max(n, 1) == parts["v"].numel()
-    ]
+    shape, count = parts["orig"].shape, parts["orig"].size
+    fit = [i for i, n in enumerate(shape) if n == parts["u"].size and count // max(n, 1) == parts["v"].size]
     if not fit:
         raise FileError(
-            f"vectors of {parts['u'].numel()} and {parts['v'].numel()} for a weight of {tuple(shape)}: not spectral norm."
+            f"vectors of {parts['u'].size} and {parts['v'].size} for a weight of {tuple(shape)}: not spectral norm."
         )
-    return max(fit, key=lambda axis: float(_sigma(parts, axis).abs()))
+    return max(fit, key=lambda axis: float(abs(_sigma(parts, axis))))
 
 
-def _sigma(parts: Parts, axis: int) -> torch.Tensor:
-    return parts["u"] @ (parts["orig"].movedim(axis, 0).flatten(1) @ parts["v"])
+def _matrix(weight: Array, axis: int) -> Array:
+    return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+
+
+def _sigma(parts: Mapping[str, Array], axis: int) -> Array:
+    found: Array = parts["u"] @ (_matrix(parts["orig"], axis) @ parts["v"])
+    return found

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from permgraph.errors import FileError
+from permgraph.weights.dtypes import dtype_of
 from permgraph.weights.safetensors_io import Info
 
-Read = Callable[[str], torch.Tensor]
+if TYPE_CHECKING:
+    import torch
+
+Read = Callable[[str], "torch.Tensor"]
 
 
 class Movement(Protocol):
@@ -55,7 +57,7 @@ class Conversion:
                 found[unit.names[0]] = stored[unit.stored[0]]
                 continue
             made = unit.movement.forward([_empty(stored[key]) for key in unit.stored])
-            found |= {n: Info(tuple(t.shape), t.dtype) for n, t in zip(unit.names, made, strict=True)}
+            found |= {n: info_of(t) for n, t in zip(unit.names, made, strict=True)}
         return found
 
     def reader(self, read: Read) -> Read:
@@ -104,5 +106,15 @@ def _once(
     return read
 
 
+def info_of(tensor: torch.Tensor) -> Info:
+    """Shape and type of a tensor. Raises FileError for a type that no file of weights holds."""
+    dtype = dtype_of(tensor.dtype)
+    if dtype is None:
+        raise FileError(f"a {tensor.dtype} tensor; only plain dense tensors can be written.")
+    return Info(tuple(tensor.shape), dtype)
+
+
 def _empty(info: Info) -> torch.Tensor:
-    return torch.empty(info.shape, dtype=info.dtype, device="meta")
+    import torch
+
+    return torch.empty(info.shape, dtype=info.dtype.torch, device="meta")

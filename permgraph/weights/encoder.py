@@ -22,11 +22,13 @@ from permgraph.errors import FileError, TraceError, UsageError
 from permgraph.frontend.architectures import aliases, is_alias
 from permgraph.ir.names import canonical
 from permgraph.ir.spec import PermSpec
-from permgraph.weights.apply import refuse_nonfinite
+from permgraph.weights.average import refuse_nonfinite
 from permgraph.weights.checkpoint import Checkpoint, open_checkpoint
+from permgraph.weights.dtypes import is_inexact
 from permgraph.weights.names import match_names
 from permgraph.weights.preprocessing import RATE, Preprocessing, preprocessing
 from permgraph.weights.quantised import refuse_quantised
+from permgraph.weights.tensors import tensor_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -114,8 +116,9 @@ class Encoder:
         state = module.state_dict()
         with torch.no_grad():
             for key, name in self.stored.items():
-                refuse_nonfinite(key, tensor := self.checkpoint.read(key), str(self.path))
-                state[name].copy_(tensor)
+                held, dtype = self.checkpoint.rows(key), self.checkpoint.infos[key].dtype
+                refuse_nonfinite(key, dtype, iter([held]), str(self.path))
+                state[name].copy_(tensor_of(held, dtype))
             for name in state:
                 if name.endswith(_UNREAD) and name not in self.stored.values():
                     state[name].zero_()  # not stored, not read: the same in every run
@@ -201,9 +204,7 @@ def _fit(module: nn.Module, checkpoint: Checkpoint, where: str) -> dict[str, str
     spare = [
         key
         for key, info in checkpoint.infos.items()
-        if key.endswith(_UNREAD)
-        or not (info.dtype.is_floating_point or info.dtype.is_complex)
-        or any(re.search(pattern, key) for pattern in patterns)
+        if key.endswith(_UNREAD) or not is_inexact(info.dtype) or any(re.search(p, key) for p in patterns)
     ]
     return match_names(spec, checkpoint.shapes, where, ignore_unexpected=spare, whole="model")
 
@@ -281,8 +282,7 @@ def compare(a: Encoder, b: Encoder, per_model_rate: bool = False) -> None:
 
 
 def _shapes(encoder: Encoder) -> dict[str, tuple[int, ...]]:
-    state = encoder.source.module.state_dict()
-    return {canonical(name): tuple(tensor.shape) for name, tensor in state.items()}
+    return {canonical(name): tuple(t.shape) for name, t in encoder.source.module.state_dict().items()}
 
 
 def _table(differing: Mapping[str, tuple[Any, Any]], a: str, b: str, count: int = 20) -> str:

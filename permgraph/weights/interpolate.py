@@ -8,38 +8,32 @@ spectral norm) are averaged as computed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from permgraph.errors import UsageError, nearest
+from permgraph.errors import FileError, UsageError, nearest
 from permgraph.ir.fingerprint import Fingerprint
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
-from permgraph.planning.moves import Move
-from permgraph.weights.apply import (
-    applied_step,
-    find_moves,
-    moved,
-    refuse_other_stored,
-    refuse_other_weights,
-    refuse_twice,
-)
-from permgraph.weights.average import Weights, check_pair, interpolate, is_inexact, result_dtype, written
+from permgraph.weights.apply import applied_step, find_moves
+from permgraph.weights.average import Average, Side, Weights, result_dtype
 from permgraph.weights.checkpoint import Checkpoint, open_checkpoint
-from permgraph.weights.computed import Layer, average, layers_in
+from permgraph.weights.computed import layers_in
+from permgraph.weights.dtypes import dtype_of, is_inexact
 from permgraph.weights.names import match_names
 from permgraph.weights.output import write_like
 from permgraph.weights.pairing import check_shapes, planned_pairs, same_names, tied_as_in_a
 from permgraph.weights.quantised import refuse_quantised
-from permgraph.weights.record import Applied, Record
+from permgraph.weights.record import Record
+from permgraph.weights.refusals import refuse_other_stored, refuse_other_weights, refuse_twice
 from permgraph.weights.safetensors_io import Info
+from permgraph.weights.source import Source, open_planned
+from permgraph.weights.tensors import held_by, tensor_of
 
-Both = Callable[[str], tuple[torch.Tensor, torch.Tensor | None]]
+if TYPE_CHECKING:
+    import torch
 
 
 def merge(
@@ -72,15 +66,36 @@ def merge(
         key: (a.data_ptr(), a.shape, a.stride()) for key, a in state_a.items() if a.numel() and not a.is_meta
     }
     of_b = tied_as_in_a(tied, {key: state_b[other] for key, other in pairs.items()}, of_key)
-    pair = _Average(
-        of_key, layers_in(state_a, parametrized), parametrized, dtype, allow_nonfinite, integers_of_a
+    target = None if dtype is None else dtype_of(dtype)
+    pair = Average(
+        of_key,
+        layers_in(state_a, parametrized),
+        parametrized,
+        lambda key: (_side(key, state_a[key]), _side(key, of_b[key])),
+        target,
+        allow_nonfinite,
+        integers_of_a,
     )
     done: dict[Any, torch.Tensor] = {}  # what is one tensor in A is one in the result
     result = {}
-    for key in state_a:
-        merged = pair.of(key, lambda k: (state_a[k], of_b[k]))
-        result[key] = done.setdefault(tied.get(key, key), merged)
+    for key, a in state_a.items():
+        if tied.get(key, key) not in done:
+            (held,) = pair.blocks(key)
+            made = dtype_of(a.dtype)
+            assert made is not None
+            kind = result_dtype(made, target) if is_inexact(made) else made
+            fresh = held.copy() if not held.flags.owndata else held
+            done[tied.get(key, key)] = tensor_of(fresh, kind).to(a.device)
+        result[key] = done[tied.get(key, key)]
     return result
+
+
+def _side(key: str, tensor: Any) -> Side:
+    """A tensor in memory, read whole."""
+    held, dtype = held_by(tensor)
+    if dtype is None:
+        raise FileError(f"{key}: {tensor.dtype} tensors are not averaged.")
+    return Side(held.shape, dtype, lambda rows: held if rows is None else held[rows])
 
 
 def merge_checkpoints(
@@ -116,49 +131,62 @@ def merge_checkpoints(
     """
     if (plan is None) != (perms is None):
         raise UsageError("a plan needs its permutations, and permutations their plan: pass both or neither.")
-    a, b = (open_checkpoint(p, "" if Path(p).is_dir() else state) for p in (path_a, path_b))
+    matched = (perms.origin.weights_a, perms.origin.weights_b) if perms and not other_weights else ("", "")
+    a, b = (
+        open_planned(plan, path, "" if Path(path).is_dir() else state, known)
+        if plan
+        else open_checkpoint(path, "" if Path(path).is_dir() else state)
+        for path, known in zip((path_a, path_b), matched, strict=True)
+    )
     for checkpoint in (a, b):
         refuse_quantised(checkpoint.infos, str(checkpoint.path), checkpoint.config)
-    aligned = None
+    step = None
     if plan is not None and perms is not None:
-        aligned = _Aligned.of(plan, perms, a, b, ignore_unexpected)
-    pairs = aligned.pairs if aligned else same_names(a.infos, b.infos)
+        read = _aligned(plan, perms, a, b, ignore_unexpected)
+        step = applied_step(plan, perms)
+        pairs = planned_pairs(a, b, read[0].names, read[1].names)
+    else:
+        read = (Source(a, {}), Source(b, {}))
+        pairs = same_names(a.infos, b.infos)
     check_shapes(a.infos, b.infos, pairs)
     of_key = _weights_of(a.infos, weights, tensor_weights)
-    for checkpoint in (a, b):
-        checkpoint.verify()
-    if plan is not None and aligned is not None:
-        for checkpoint, names in zip((a, b), aligned.names, strict=True):
-            refuse_other_stored(plan, checkpoint, names)
-
-    pair = _Average(
-        of_key, layers_in(pairs, parametrized), parametrized, dtype, allow_nonfinite, integers_of_a
+    for source in read:
+        source.checkpoint.verify()
+        if plan is not None:
+            refuse_other_stored(plan, source.checkpoint, source.names)
+    target = None if dtype is None else dtype_of(dtype)
+    pair = Average(
+        of_key,
+        layers_in(pairs, parametrized),
+        parametrized,
+        lambda key: (read[0].side(key), read[1].side(pairs[key]) if key in pairs else None),
+        target,
+        allow_nonfinite,
+        integers_of_a,
+        block=None,
     )
 
-    def both(key: str) -> tuple[torch.Tensor, torch.Tensor | None]:
-        of_a = a.read(key)
-        of_b = b.read(pairs[key]) if key in pairs else None
-        return of_a, aligned.moved(key, of_a, of_b) if aligned is not None else of_b
-
     def finish() -> None:
-        if aligned is not None and not other_weights:
-            aligned.refuse_other_weights()
+        for whose, source, known in zip("AB", read, matched, strict=True):
+            if known:
+                source.read_rest()
+                refuse_other_weights(whose, source.checkpoint.path, known, source.weights)
 
     infos = {
-        key: Info(info.shape, result_dtype(info.dtype, dtype) if key in pairs else info.dtype)
+        key: Info(info.shape, result_dtype(info.dtype, target) if key in pairs else info.dtype)
         for key, info in a.infos.items()
     }
     record = Record(
         "merge",
         weights=tuple(map(float, weights)),
-        b=aligned.step if aligned else None,
+        b=step,
         function_check=None if checked is None else dict(checked),
     )
     return write_like(
         a,
         Path(out),
         infos,
-        lambda key: pair.of(key, both),
+        pair.blocks,
         record,
         force=force,
         inputs=(b.path,),
@@ -167,85 +195,16 @@ def merge_checkpoints(
     )
 
 
-@dataclass
-class _Average:
-    """The average of a pair of tensors, of a computed weight together with its other parts."""
-
-    weights: Mapping[str, Weights]
-    layers: Mapping[str, Layer]
-    way: str
-    dtype: torch.dtype | None
-    allow_nonfinite: bool
-    integers_of_a: bool
-    waiting: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def of(self, key: str, both: Both) -> torch.Tensor:
-        """The result under `key`; `both` gives A's and B's tensor of a key, and is asked once for each."""
-        layer = self.layers.get(key)
-        if layer is None:
-            a, b = both(key)
-            if b is None:
-                return a
-            return interpolate(
-                key, a, b, self.weights[key], self.dtype, self.allow_nonfinite, self.integers_of_a
-            )
-        if key not in self.waiting:
-            self.waiting |= self._layer(layer, both)
-        return self.waiting.pop(key)
-
-    def _layer(self, layer: Layer, both: Both) -> dict[str, torch.Tensor]:
-        weights = self.weights[layer.keys[layer.main]]
-        pairs = {part: both(key) for part, key in layer.keys.items()}
-        a = {part: x for part, (x, _) in pairs.items()}
-        b = {part: y for part, (_, y) in pairs.items() if y is not None}
-        for part, key in layer.keys.items():
-            check_pair(key, a[part], b[part], self.allow_nonfinite)
-        made = average(layer, a, b, weights, self.way)
-        return {
-            key: written(key, made[part], a[part].dtype, self.dtype, self.allow_nonfinite)
-            for part, key in layer.keys.items()
-        }
-
-
-@dataclass(frozen=True)
-class _Aligned:
-    """B on its way to A: which tensors go together, what moves, and the weights seen so far."""
-
-    perms: Permutations
-    step: Applied
-    checkpoints: tuple[Checkpoint, Checkpoint]
-    names: tuple[Mapping[str, str], Mapping[str, str]]
-    moves: Mapping[str, Move]
-    pairs: Mapping[str, str]
-    seen: tuple[Fingerprint, Fingerprint]
-
-    @classmethod
-    def of(
-        cls, plan: Plan, perms: Permutations, a: Checkpoint, b: Checkpoint, ignore: Sequence[str]
-    ) -> _Aligned:
-        names_b, moves = find_moves(plan, perms, b.infos, str(b.path), ignore_unexpected=ignore)
-        tables = [k for k, i in a.infos.items() if not is_inexact(i.dtype)]
-        names_a = match_names(plan.spec, a.shapes, str(a.path), None, [*ignore, *tables])
-        step = applied_step(plan, perms)
-        for checkpoint in (a, b):
-            refuse_twice(checkpoint, step)
-        pairs = planned_pairs(a, b, names_a, names_b)
-        seen = (Fingerprint(plan.spec), Fingerprint(plan.spec))
-        return cls(perms, step, (a, b), (names_a, names_b), moves, pairs, seen)
-
-    def moved(self, key: str, a: torch.Tensor, b: torch.Tensor | None) -> torch.Tensor | None:
-        """B's tensor in A's order; both are counted in."""
-        self.seen[0].add(self.names[0].get(key, ""), a)
-        if b is None:
-            return None
-        of_b = self.pairs[key]
-        self.seen[1].add(self.names[1].get(of_b, ""), b)
-        return moved(self.moves, of_b, b, self.checkpoints[1].read)
-
-    def refuse_other_weights(self) -> None:
-        matched = (self.perms.origin.weights_a, self.perms.origin.weights_b)
-        for whose, checkpoint, before, now in zip("AB", self.checkpoints, matched, self.seen, strict=True):
-            refuse_other_weights(whose, checkpoint.path, before, now)
+def _aligned(
+    plan: Plan, perms: Permutations, a: Checkpoint, b: Checkpoint, ignore: Sequence[str]
+) -> tuple[Source, Source]:
+    """A, and B on its way to A."""
+    names_b, moves = find_moves(plan, perms, b.infos, str(b.path), ignore_unexpected=ignore)
+    tables = [k for k, i in a.infos.items() if not is_inexact(i.dtype)]
+    names_a = match_names(plan.spec, a.shapes, str(a.path), None, [*ignore, *tables])
+    for checkpoint in (a, b):
+        refuse_twice(checkpoint, applied_step(plan, perms))
+    return Source(a, names_a, Fingerprint(plan.spec)), Source(b, names_b, Fingerprint(plan.spec), moves)
 
 
 def _weights_of(

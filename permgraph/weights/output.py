@@ -7,15 +7,15 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
-
 from permgraph.atomic_write import refuse_output, replacing, write_file
 from permgraph.errors import FileError
 from permgraph.frontend.hugging_face import plain_config
-from permgraph.weights.checkpoint import Checkpoint, Shard, open_checkpoint
+from permgraph.weights.checkpoint import Checkpoint, open_checkpoint
 from permgraph.weights.links import leaves
 from permgraph.weights.record import RECORD, Record
+from permgraph.weights.rows import Blocks
 from permgraph.weights.safetensors_io import Info, SafetensorsFile, write_safetensors
+from permgraph.weights.shard import Shard
 
 # Configuration, tokenizer and preprocessor files. Code, other weights and what a link brings from elsewhere are not handed on.
 COPIED = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".yaml", ".md")
@@ -26,7 +26,7 @@ def write_like(
     source: Checkpoint,
     out: Path,
     infos: Mapping[str, Info],
-    read: Callable[[str], torch.Tensor],
+    blocks: Blocks,
     record: Record,
     *,
     force: bool = False,
@@ -37,7 +37,7 @@ def write_like(
     """Write tensors as safetensors to `out`, in the layout of `source`. Returns `out`.
 
     infos    shape and dtype of every key of `source`
-    read     gives the tensor of a key, called once per key
+    blocks   gives the numbers of a key in blocks of rows, called once per key
     record   what was done, kept as permgraph.json in a folder and in the metadata of a file
     inputs   further paths that must not be written over
     finish   called when all is written and nothing is at `out` yet: its error leaves `out` as it was
@@ -51,11 +51,11 @@ def write_like(
         out, folder=source.is_folder, force=force, inputs=inputs, needed=needed, mark=RECORD
     ) as partial:
         if source.is_folder:
-            _write_folder(source, partial, infos, read, record, extra or {})
-            _compare(open_checkpoint(partial).infos, infos, out)
+            stored = _write_folder(source, partial, infos, blocks, record, extra or {})
+            _compare(open_checkpoint(partial, converted=False).infos, stored, out)
         else:
             metadata = {**source.shards[0].metadata, "permgraph": record.text()}
-            write_safetensors(partial, infos, read, metadata)
+            write_safetensors(partial, infos, blocks, metadata)
             _compare(SafetensorsFile(partial).infos, infos, out)
         finish()
     return out
@@ -76,15 +76,16 @@ def _write_folder(
     source: Checkpoint,
     folder: Path,
     infos: Mapping[str, Info],
-    read: Callable[[str], torch.Tensor],
+    blocks: Blocks,
     record: Record,
     extra: Mapping[str, bytes],
-) -> None:
-    infos, read = source.as_stored(infos, read)
+) -> Mapping[str, Info]:
+    """Returns what was written, by stored key."""
+    infos, blocks = source.as_stored(infos, blocks)
     names = [_shard_name(shard) for shard in source.shards]
     for shard, name in zip(source.shards, names, strict=True):
         held = {key: infos[key] for key in shard.infos}
-        write_safetensors(folder / name, held, read, {"format": "pt", **shard.metadata})
+        write_safetensors(folder / name, held, blocks, {"format": "pt", **shard.metadata})
     if names != ["model.safetensors"]:
         weight_map = {k: n for s, n in zip(source.shards, names, strict=True) for k in s.infos}
         total = sum(info.nbytes for info in infos.values())
@@ -101,6 +102,7 @@ def _write_folder(
         wanted = path.suffix in COPIED and not path.name.endswith(".index.json") and path.name not in extra
         if wanted and path.is_file() and not leaves(path) and path.stat().st_size <= COPIED_BYTES:
             shutil.copyfile(path, folder / path.name)
+    return infos
 
 
 def _shard_name(shard: Shard) -> str:

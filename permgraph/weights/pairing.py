@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Mapping
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from permgraph.errors import FileError, UsageError
 from permgraph.ir.names import canonical
 from permgraph.weights.checkpoint import Checkpoint
 from permgraph.weights.names import first, refuse_twice_spelt
+
+if TYPE_CHECKING:
+    import torch
 
 
 def same_names(tensors_a: Mapping[str, Any], tensors_b: Mapping[str, Any]) -> dict[str, str]:
@@ -71,6 +72,8 @@ def tied_as_in_a(
 
     Raises UsageError when the keys of one tensor are given different weights.
     """
+    import torch
+
     keys: dict[Hashable, list[str]] = {}
     for key, identity in tied.items():
         keys.setdefault(identity, []).append(key)

@@ -11,14 +11,20 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import torch
+import numpy as np
 
 from permgraph.errors import FileError
-from permgraph.weights.safetensors_io import CODES, Info
+from permgraph.weights.dtypes import Array, dtype_of
+from permgraph.weights.rows import Rows, read_rows
+from permgraph.weights.safetensors_io import Info
+from permgraph.weights.tensors import tensor_of
 from permgraph.weights.training_files import chosen_state, settings_of
 from permgraph.weights.unpickling import Refused, Storage, Stored, Unpickler
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_PICKLE = 512 * 2**20
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of an old file
@@ -42,15 +48,24 @@ class PickleFile:
 
     def read(self, key: str) -> torch.Tensor:
         """The tensor, freshly read: the caller owns it."""
-        tensor = self._tensors[key]
+        return tensor_of(self.rows(key), self.infos[key].dtype)
+
+    def rows(self, key: str, rows: Rows = None) -> Array:
+        """The numbers of some of its rows, freshly read."""
+        tensor, held = self._tensors[key], self.infos[key].dtype.held
         size = tensor.dtype.itemsize
-        begin, count = self._spans[tensor.storage.key][0] + tensor.offset * size, tensor.extent * size
-        raw = torch.empty(count, dtype=torch.uint8)
-        with open(self.path, "rb") as stream:
-            stream.seek(begin)
-            if count and stream.readinto(raw.numpy().data) != count:
-                raise FileError(f"{self.path}: {key!r} ends before its {count:,} bytes.")
-        return raw.view(tensor.dtype).as_strided(tensor.shape, tensor.stride)
+        begin = self._spans[tensor.storage.key][0] + tensor.offset * size
+        try:
+            if tensor.contiguous:
+                return read_rows(self.path, begin, tensor.shape, held, rows)
+            whole = read_rows(self.path, begin, (tensor.extent,), held, None)
+        except EOFError as error:
+            raise FileError(
+                f"{self.path}: {key!r} ends before its {tensor.extent * size:,} bytes."
+            ) from error
+        strides = [step * size for step in tensor.stride]
+        found = np.lib.stride_tricks.as_strided(whole, tensor.shape, strides)
+        return found if rows is None else found[rows]
 
     def verify(self) -> None:
         """Nothing to compare with."""
@@ -157,7 +172,8 @@ def _check(storage: Storage, spans: Spans, size: int) -> None:
 
 
 def _info(path: Path, key: str, tensor: Stored) -> Info:
-    if tensor.dtype not in CODES:
+    dtype = dtype_of(tensor.dtype)
+    if dtype is None:
         raise FileError(
             f"{path}: {key!r} is a {tensor.dtype} tensor; only plain dense tensors can be permuted."
         )
@@ -166,4 +182,4 @@ def _info(path: Path, key: str, tensor: Stored) -> Info:
     except ValueError as error:
         raise FileError(f"{path}: {key!r}: {error}.") from error
     assert math.prod(tensor.shape) >= 0
-    return Info(tensor.shape, tensor.dtype)
+    return Info(tensor.shape, dtype)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from permgraph.errors import FileError
 from permgraph.weights.safetensors_io import Info
 
@@ -15,7 +13,7 @@ def refuse_quantised(infos: Mapping[str, Info], where: str, config: Mapping[str,
     """Refuse packed weights: told by the configuration of a folder, or a matrix of 8-bit integers. Raises FileError."""
     refuse_quantised_config(config or {}, where)
     for key, info in infos.items():
-        if info.dtype in (torch.int8, torch.uint8) and len(info.shape) == 2 and min(info.shape) > 1:
+        if info.dtype.name in ("int8", "uint8") and len(info.shape) == 2 and min(info.shape) > 1:
             raise _quantised(where, f"{key!r} is a matrix of {info.dtype}")
 
 

@@ -2,7 +2,8 @@
 
 The library reads safely but writes a whole file at once, and it keeps silent about a duplicate key. The
 format is 8 bytes of header length, a JSON header {key: dtype, shape, data_offsets}, then the bytes. A file
-written here also carries the SHA-256 of those bytes and of its header in its metadata, so that a flipped bit is seen later.
+written here also carries checksums in its metadata, so that a flipped bit is seen later: of those bytes XXH3 of 128 bits,
+of the header SHA-256.
 """
 
 from __future__ import annotations
@@ -12,42 +13,31 @@ import json
 import math
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import torch
+import numpy as np
+import xxhash
 
 from permgraph.errors import FileError
 from permgraph.ir.files import strict_json
+from permgraph.weights.dtypes import DTYPES, Array, Dtype
+from permgraph.weights.rows import BLOCK, Blocks, Rows, read_rows
+from permgraph.weights.tensors import tensor_of
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_HEADER = 100 * 2**20
 MAX_TENSORS = 1_000_000
-DIGEST, HEADER = "data_sha256", "header_sha256"  # of the data; of all else, with the former
-
-DTYPES: dict[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
-    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
-    "F8_E8M0": torch.float8_e8m0fnu,
-    "C64": torch.complex64,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-CODES = {dtype: code for code, dtype in DTYPES.items()}
+DIGEST, HEADER = "data_xxh3_128", "header_sha256"  # of the data; of all else, with the former
+DIGESTS: dict[str, Callable[[], Any]] = {DIGEST: xxhash.xxh3_128, "data_sha256": hashlib.sha256}
+AHEAD = 2  # blocks that wait to be written
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,7 @@ class Info:
     """What a header says of one tensor."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: Dtype
 
     @property
     def nbytes(self) -> int:
@@ -82,26 +72,30 @@ class SafetensorsFile:
 
     def read(self, key: str) -> torch.Tensor:
         """The tensor, freshly read: the caller owns it."""
+        return tensor_of(self.rows(key), self.infos[key].dtype)
+
+    def rows(self, key: str, rows: Rows = None) -> Array:
+        """The numbers of some of its rows, freshly read."""
         info, (begin, end) = self.infos[key], self._spans[key]
-        raw = torch.empty(end - begin, dtype=torch.uint8)
-        with open(self.path, "rb") as stream:
-            stream.seek(self._data + begin)
-            if stream.readinto(raw.numpy().data) != end - begin:
-                raise FileError(f"{self.path}: {key!r} ends before its {end - begin:,} bytes.")
-        return raw.view(info.dtype).reshape(info.shape)
+        try:
+            return read_rows(self.path, self._data + begin, info.shape, info.dtype.held, rows)
+        except EOFError as error:
+            raise FileError(f"{self.path}: {key!r} ends before its {end - begin:,} bytes.") from error
 
     def verify(self) -> None:
-        """Compare the bytes with the SHA-256 in the metadata, when there is one. Raises FileError."""
-        want = self.metadata.get(DIGEST)
-        if want is None:
+        """Compare the bytes with the checksum in the metadata, when there is one. Raises FileError."""
+        name = next((name for name in DIGESTS if name in self.metadata), None)
+        if name is None:
             return
-        digest = hashlib.sha256()
+        digest = DIGESTS[name]()
         with open(self.path, "rb") as stream:
             stream.seek(self._data)
-            while chunk := stream.read(2**22):
+            while chunk := stream.read(BLOCK):
                 digest.update(chunk)
-        if digest.hexdigest() != want:
-            raise FileError(f"{self.path}: the data has changed since it was written (SHA-256 differs).")
+        if digest.hexdigest() != self.metadata[name]:
+            raise FileError(
+                f"{self.path}: the data has changed since it was written (checksum {name} differs)."
+            )
 
     def _check_spans(self) -> None:
         at = 0
@@ -117,33 +111,69 @@ class SafetensorsFile:
 
 
 def write_safetensors(
-    path: Path,
-    infos: Mapping[str, Info],
-    read: Callable[[str], torch.Tensor],
-    metadata: Mapping[str, str],
+    path: Path, infos: Mapping[str, Info], blocks: Blocks, metadata: Mapping[str, str]
 ) -> None:
-    """Write `infos` to a new file, asking `read` for one tensor at a time; fsynced. Same input, same bytes.
+    """Write `infos` to a new file, asking `blocks` for one tensor at a time; fsynced. Same input, same bytes.
 
-    Raises FileError when `read` returns another shape or dtype than announced, OSError when writing fails.
+    While a block is written, the next is made. Raises FileError when `blocks` gives another type or size than
+    announced, OSError when writing fails.
     """
     order = sorted(infos, key=lambda key: (-infos[key].dtype.itemsize, key))  # keeps every tensor aligned
-    digest = hashlib.sha256()
-    with open(path, "xb") as stream:
-        stream.write(_header(infos, order, {**metadata, DIGEST: "0" * 64}))
-        for key in order:
-            tensor, info = read(key).detach(), infos[key]
-            if tuple(tensor.shape) != info.shape or tensor.dtype != info.dtype:
-                raise FileError(
-                    f"{key!r}: {tuple(tensor.shape)} {tensor.dtype} to write, "
-                    f"{info.shape} {info.dtype} announced."
-                )
-            raw = tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-            stream.write(raw)
+    metadata = {key: value for key, value in metadata.items() if key not in DIGESTS}
+    digest = xxhash.xxh3_128()
+    with open(path, "xb", buffering=0) as stream:
+        _write_all(stream, _header(infos, order, {**metadata, DIGEST: "0" * 32}))
+
+        def write(block: Array) -> None:
+            raw = block.reshape(-1).view("u1").data
+            _write_all(stream, raw)
             digest.update(raw)
+
+        with _behind(write) as put:
+            for key in order:
+                _write_tensor(key, infos[key], blocks, put)
         stream.seek(0)
-        stream.write(_header(infos, order, {**metadata, DIGEST: digest.hexdigest()}))
-        stream.flush()
+        _write_all(stream, _header(infos, order, {**metadata, DIGEST: digest.hexdigest()}))
         os.fsync(stream.fileno())
+
+
+def _write_tensor(key: str, info: Info, blocks: Blocks, put: Callable[[Array], None]) -> None:
+    size = 0
+    for block in blocks(key):
+        if block.dtype != np.dtype(info.dtype.held):
+            raise FileError(f"{key!r}: numbers of type {block.dtype} to write, {info.dtype} announced.")
+        size += block.nbytes
+        put(np.ascontiguousarray(block))
+    if size != info.nbytes:
+        raise FileError(
+            f"{key!r}: {size:,} bytes to write, {info.nbytes:,} announced ({info.shape} {info.dtype})."
+        )
+
+
+@contextmanager
+def _behind(write: Callable[[Array], None]) -> Iterator[Callable[[Array], None]]:
+    """Runs `write` in a thread of its own, in order; the caller waits when several blocks are not written yet."""
+    waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1) as thread:
+
+        def put(block: Array) -> None:
+            waiting.append(thread.submit(write, block))
+            while len(waiting) > AHEAD:
+                waiting.popleft().result()
+
+        try:
+            yield put
+            for done in waiting:
+                done.result()
+        finally:
+            for late in waiting:
+                late.cancel()
+
+
+def _write_all(stream: BinaryIO | Any, data: bytes | memoryview) -> None:
+    room = memoryview(data)
+    while room:
+        room = room[stream.write(room) :]
 
 
 def _header(infos: Mapping[str, Info], order: list[str], metadata: Mapping[str, str]) -> bytes:
@@ -152,7 +182,7 @@ def _header(infos: Mapping[str, Info], order: list[str], metadata: Mapping[str, 
     for key in order:
         info = infos[key]
         end = at + info.nbytes
-        rows[key] = {"dtype": CODES[info.dtype], "shape": list(info.shape), "data_offsets": [at, end]}
+        rows[key] = {"dtype": info.dtype.code, "shape": list(info.shape), "data_offsets": [at, end]}
         at = end
     rows["__metadata__"] = dict(sorted({**rows["__metadata__"], HEADER: _digest(rows)}.items()))
     text = json.dumps(rows, ensure_ascii=False, separators=(",", ":")).encode()

@@ -122,7 +122,7 @@ class _Fused:
             raise FileError(
                 f"{self.where}: {', '.join(self.keys[:3])}, … are parts of {self.name} in different dtypes."
             )
-        empty = [torch.empty(infos[k].shape, dtype=infos[k].dtype, device="meta") for k in self.keys]
+        empty = [torch.empty(infos[k].shape, dtype=infos[k].dtype.torch, device="meta") for k in self.keys]
         self.names = list(self._convert(empty))
         return Unit(tuple(self.keys), tuple(map(self._as_filed, self.names)), self)
 

@@ -85,6 +85,14 @@ class Stored:
         return 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
 
     @property
+    def contiguous(self) -> bool:
+        """Whether its elements follow one another, row after row."""
+        wanted = [math.prod(self.shape[i + 1 :]) for i in range(len(self.shape))]
+        return 0 in self.shape or all(
+            n == 1 or a == b for n, a, b in zip(self.shape, self.stride, wanted, strict=True)
+        )
+
+    @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 
 from permgraph import Permutations, Plan, random_permutations
 from permgraph.ir import files
-from permgraph.ir.plan import Origin
 from tests.faults.kit import MATCH, apply, bad, config, encoder, good, tree
 
 PLANNED = ("merge", "A", "B", "--plan", "plan.json", "--perms", "perms.safetensors", "-o", "out")
@@ -180,10 +179,11 @@ def test_unapply_gives_back_every_bit(place: Path, seed: int) -> None:
 
 
 def edited(plan: Plan) -> None:
-    """A plan with a true digest, and permutations that name it."""
+    """A plan with a true digest, and permutations that name it, and the weights they were matched on."""
     plan.save("plan.json")
     perms = Permutations.load("perms.safetensors")
-    replace(perms, origin=Origin(plan.digest, plan.fingerprint)).save("perms.safetensors")
+    origin = replace(perms.origin, plan=plan.digest, architecture=plan.fingerprint)
+    replace(perms, origin=origin).save("perms.safetensors")
 
 
 # P4

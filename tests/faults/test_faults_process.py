@@ -291,7 +291,7 @@ def test_the_memory_is_told_first_and_what_cannot_fit_is_refused(
 ) -> None:
     assert "Calibration needs about" in good(*MATCH, "-o", "p.st").err
     monkeypatch.setattr("permgraph.matching.memory.available", lambda: 1000)
-    assert "Give fewer groups at a time" in bad(*MATCH, "-o", "q.st")
+    assert "Let the groups take turns with --max-memory" in bad(*MATCH, "-o", "q.st")
 
 
 # 77: one rank of several dies. `permgraph calibrate` runs under torchrun, which ends the others; each rank has a checkpoint of

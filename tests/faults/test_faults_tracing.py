@@ -134,7 +134,7 @@ def test_a_wrong_inference_of_ours_writes_nothing_and_names_the_group(
     wrong = left_out(whole, number)
     wrong.save("plan.json")
     pg.random_permutations(wrong).save("perms.safetensors")
-    monkeypatch.setattr("permgraph.verification.checkpoints.infer", lambda *_: wrong.spec)
+    monkeypatch.setattr("permgraph.symmetry.infer.infer", lambda *_: wrong.spec)
     before = tree(place)
     for command in (
         apply(),

@@ -190,7 +190,7 @@ def test_nothing_is_run_by_a_name_when_encoders_are_matched_and_merged(
     files = ("--plan", "x.plan.json", "--perms", "x.perms")
     match = ("match", "x.plan.json", "--a", a, "--b", b, "--matcher", "identity", "-o", "x.perms")
     assert run(*match) == 3 and not singing()  # labels of groups are compared with those that are inferred
-    monkeypatch.setattr("permgraph.verification.checkpoints.infer", lambda *_: plan.spec)
+    monkeypatch.setattr("permgraph.symmetry.infer.infer", lambda *_: plan.spec)
     assert run(*match) == 0
     assert run("merge", a, b, *files, "--weights", "0.5,0.5", "-o", "merged") == 0
     assert run("report", "merged") == 0

@@ -64,7 +64,7 @@ def test_what_does_not_fit_is_refused_and_what_may_not_is_told() -> None:
     said: list[str] = []
     tight.tell(said.append)
     assert said[1] == (
-        "Warning: calibration may need more than is available. A smaller --batch, or fewer groups at a time, need less."
+        "Warning: calibration may need more than is available. A smaller --batch, or --max-memory, needs less."
     )
     assert tight.scarce and not Memory(1, 1, 1, "ffn.0", None).scarce
     assert (
@@ -136,8 +136,10 @@ def test_the_command_tells_before_it_starts(
     files = ("--plan", tmp_path / "plan.json", "--perms", tmp_path / "p.safetensors")
     said = run(*merge, *files, "--no-check", "-o", tmp_path / "n")
     assert said.code == 0 and said.err.startswith("--repair needs about "), said.err
-    said = run("merge", a, b, *files, "-o", tmp_path / "o")
+    said = run("merge", a, b, *files, "--other-weights", "-o", tmp_path / "o")
     assert said.code == 0 and said.err.startswith("The function check needs about "), said.err
+    said = run("merge", a, b, *files, "-o", tmp_path / "q")  # checked when it was matched: no model is built
+    assert said.code == 0 and " of memory" not in said.err
 
     def observed(*args: Any) -> None:
         raise AssertionError("a batch is run")
@@ -145,7 +147,11 @@ def test_the_command_tells_before_it_starts(
     monkeypatch.setattr("permgraph.matching.calibration.Observers.observe", observed)
     monkeypatch.setattr(memory, "available", lambda: 10**5)
     said = run(*command, "-o", tmp_path / "q.safetensors")
-    assert said.code == 3 and "Give fewer groups at a time" in said.err and "a batch is run" not in said.err
+    assert (
+        said.code == 3
+        and "Let the groups take turns with --max-memory" in said.err
+        and "a batch is run" not in said.err
+    )
 
 
 @pytest.fixture

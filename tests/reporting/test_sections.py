@@ -37,7 +37,7 @@ def test_the_same_units_are_w1_where_they_were_matched_leaving_it() -> None:
 @pytest.mark.parametrize("groups", ["heads", "heads.*/v", "heads,qk", "ffn"])
 def test_fixed_points_expected_by_chance_are_those_of_random_elements(groups: str) -> None:
     plan = pg.plan(spec("hubert"), groups)
-    found = [measure(plan, pg.random_permutations(plan, seed), None, {}) for seed in range(400)]
+    found = [measure(plan, pg.random_permutations(plan, seed), {}) for seed in range(400)]
     for name, row in found[0].items():
         mean = np.mean([rows[name]["fixed"] for rows in found])
         spread = np.std([rows[name]["fixed"] for rows in found]) / len(found) ** 0.5

@@ -63,7 +63,7 @@ def test_a_plan_that_changes_the_function_writes_nothing(
         assert "it was edited, or made by another version" in capsys.readouterr().err
     # were the inference itself at fault, there would be no difference to see
     spec = pg.Plan.load(files / "broken.json").spec
-    monkeypatch.setattr("permgraph.verification.checkpoints.infer", lambda *_: spec)
+    monkeypatch.setattr("permgraph.symmetry.infer.infer", lambda *_: spec)
     for command in commands(files, "broken", tmp_path):
         run(*command, code=4)
         said = capsys.readouterr().err

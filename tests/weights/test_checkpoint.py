@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import struct
@@ -17,7 +18,10 @@ from safetensors.torch import load_file, save_file
 
 from permgraph.errors import FileError
 from permgraph.weights.checkpoint import open_checkpoint
-from permgraph.weights.safetensors_io import DTYPES, Info, SafetensorsFile, write_safetensors
+from permgraph.weights.conversion import info_of
+from permgraph.weights.dtypes import DTYPES
+from permgraph.weights.safetensors_io import SafetensorsFile, write_safetensors
+from permgraph.weights.tensors import held_by
 
 from .conftest import Maker
 
@@ -47,11 +51,11 @@ def test_a_folder_gives_back_its_tensors(make_folder: Maker, kind: str) -> None:
 
 def test_13_20_every_dtype_and_odd_shape_survives_our_writer_and_the_library(tmp_path: Path) -> None:
     bits = torch.arange(64, dtype=torch.uint8) % 2
-    state = {f"x{i}": bits.view(dtype).clone() for i, dtype in enumerate(DTYPES.values())}
+    state = {f"x{i}": bits.view(dtype.torch).clone() for i, dtype in enumerate(DTYPES.values())}
     state |= {"empty": torch.empty(0, 3), "scalar": torch.tensor(2.5), "strided": torch.randn(4, 6)[:, ::2]}
-    infos = {k: Info(tuple(v.shape), v.dtype) for k, v in state.items()}
+    infos = {k: info_of(v) for k, v in state.items()}
     path = tmp_path / "x.safetensors"
-    write_safetensors(path, infos, state.__getitem__, {"format": "pt"})
+    write_safetensors(path, infos, lambda k: iter([held_by(state[k])[0]]), {"format": "pt"})
     ours, theirs = SafetensorsFile(path), load_file(path)
     assert ours.infos == infos and set(theirs) == set(state)
     for key, tensor in state.items():
@@ -102,14 +106,34 @@ def test_5_a_huge_header_is_refused_before_it_is_read(tmp_path: Path) -> None:
 
 def test_3_a_flipped_bit_is_seen_in_a_file_we_wrote(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    infos = {k: Info(tuple(v.shape), v.dtype) for k, v in STATE.items()}
-    write_safetensors(path, infos, STATE.__getitem__, {})
+    infos = {k: info_of(v) for k, v in STATE.items()}
+    write_safetensors(path, infos, lambda k: iter([held_by(STATE[k])[0]]), {})
     open_checkpoint(path).verify()
     data = bytearray(path.read_bytes())
     data[-1] ^= 4
     path.write_bytes(data)
     with pytest.raises(FileError, match="has changed since it was written"):
         open_checkpoint(path).verify()
+
+
+def test_3_the_sha_256_of_older_files_is_checked(tmp_path: Path) -> None:
+    path, data = tmp_path / "x.safetensors", bytes(range(4))
+    header = {"__metadata__": {"data_sha256": hashlib.sha256(data).hexdigest()}, "a": entry(0, 4)}
+    open_checkpoint(raw_file(path, header, data)).verify()
+    with pytest.raises(FileError, match="checksum data_sha256 differs"):
+        open_checkpoint(raw_file(path, header, data[:3] + b"\x07")).verify()
+
+
+def test_3_a_header_that_was_changed_is_seen(tmp_path: Path) -> None:
+    """Also where the digest of the data is taken out, which would hide that these have changed."""
+    path = tmp_path / "x.safetensors"
+    infos = {k: info_of(v) for k, v in STATE.items()}
+    write_safetensors(path, infos, lambda k: iter([held_by(STATE[k])[0]]), {})
+    whole = path.read_bytes()
+    assert whole.count(b"data_xxh3_128") == 1
+    path.write_bytes(whole.replace(b"data_xxh3_128", b"data_xxh3_129"))
+    with pytest.raises(FileError, match="header has changed"):
+        open_checkpoint(path)
 
 
 class Evil:

@@ -22,6 +22,7 @@ from permgraph.verification.checkpoints import check_encoder
 from permgraph.weights.apply import apply, apply_checkpoint
 from permgraph.weights.checkpoint import open_checkpoint
 from permgraph.weights.conversion import Conversion, Unit
+from permgraph.weights.dtypes import DTYPES
 from permgraph.weights.encoder import open_encoder
 from permgraph.weights.interpolate import merge_checkpoints
 from permgraph.weights.safetensors_io import Info
@@ -110,7 +111,7 @@ def test_parts_of_one_tensor_are_converted_once_and_asked_for_once() -> None:
         return state[key]
 
     conversion = Conversion([Unit(("x",), ("a", "b"), Forgetful())])
-    assert conversion.infos({"x": Info((4,), torch.float32)})["b"].shape == (2,)
+    assert conversion.infos({"x": Info((4,), DTYPES["F32"])})["b"].shape == (2,)
     reader = conversion.reader(read)
     assert torch.equal(reader("b"), torch.tensor([2.0, 3.0])) and torch.equal(
         reader("a"), torch.tensor([0.0, 1.0])
@@ -119,8 +120,8 @@ def test_parts_of_one_tensor_are_converted_once_and_asked_for_once() -> None:
     conversion.writer(read)("x")
     assert asked == ["x", "a", "b"]
     with pytest.raises(FileError, match=r"x: its parts a, b would have different dtypes"):
-        different = {"a": Info((2,), torch.float32), "b": Info((2,), torch.float16)}
-        conversion.stored_infos({"x": Info((4,), torch.float32)}, different)
+        different = {"a": Info((2,), DTYPES["F32"]), "b": Info((2,), DTYPES["F16"])}
+        conversion.stored_infos({"x": Info((4,), DTYPES["F32"])}, different)
 
 
 def test_a_conversion_that_cannot_be_undone_is_refused(

@@ -127,7 +127,7 @@ def test_a_head_is_left_out_and_listed(tmp_path: Path) -> None:
 def test_13_weights_of_16_bits_become_float32(tmp_path: Path, dtype: torch.dtype) -> None:
     model = hubert().to(dtype)
     encoder = open_encoder(save(model, tmp_path / "m"))
-    assert {i.dtype for i in encoder.checkpoint.infos.values()} == {dtype}
+    assert {i.dtype.torch for i in encoder.checkpoint.infos.values()} == {dtype}
     loaded = encoder.module()
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
     same_output(loaded, model.float())

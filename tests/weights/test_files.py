@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from permgraph.atomic_write import _exchange, replacing
 from permgraph.errors import FileError, PlanError
+from permgraph.ir.fingerprint import Fingerprint
 from permgraph.ir.permutations import Permutations, random_permutations
+from permgraph.ir.plan import Origin
 from permgraph.weights.apply import apply, apply_checkpoint
 from permgraph.weights.checkpoint import open_checkpoint
 
@@ -54,7 +57,9 @@ def test_a_folder_is_permuted_like_a_state_dict(
     out = apply_checkpoint(net.plan, perms, source, tmp_path / "out")
     found, want = open_checkpoint(out), apply(net.plan, perms, state)
     assert set(found) == set(want)
-    assert all(found.infos[k].dtype == state[k].dtype and torch.equal(found.read(k), want[k]) for k in want)
+    assert all(
+        found.infos[k].dtype.torch == state[k].dtype and torch.equal(found.read(k), want[k]) for k in want
+    )
     assert {p.name for p in out.iterdir()} >= {"config.json", "tokenizer.json", "vocab.txt", "permgraph.json"}
     assert not {p.suffix for p in out.iterdir()} & {".py", ".bin", ".h5"}
     layout = [sorted(s.infos) for s in open_checkpoint(source).shards]
@@ -118,8 +123,23 @@ def test_3_a_result_whose_bits_have_changed_is_not_used(make_folder: Maker, tmp_
     data = bytearray((out / "model.safetensors").read_bytes())
     data[-9] ^= 1
     (out / "model.safetensors").write_bytes(data)
-    with pytest.raises(FileError, match="SHA-256 differs"):
+    with pytest.raises(FileError, match="checksum data_xxh3_128 differs"):
         apply_checkpoint(NET.plan, shifted(NET.spec), out, tmp_path / "again")
+
+
+def test_47_what_unapply_gives_back_has_to_be_what_was_matched(make_folder: Maker, tmp_path: Path) -> None:
+    weights = Fingerprint(NET.spec)
+    for key, tensor in NET.state.items():
+        weights.add(key, tensor)
+    perms = replace(PERMS, origin=Origin(NET.plan.digest, NET.plan.fingerprint, weights_b=weights.text))
+    there = apply_checkpoint(NET.plan, perms, make_folder(NET.state), tmp_path / "there")
+    back = open_checkpoint(apply_checkpoint(NET.plan, perms, there, tmp_path / "back", undo=True))
+    assert all(torch.equal(back.read(key), tensor) for key, tensor in NET.state.items())
+    later = make_folder({key: tensor + 1 for key, tensor in NET.state.items()}, name="later")
+    other = apply_checkpoint(NET.plan, perms, later, tmp_path / "other", other_weights=True)
+    with pytest.raises(PlanError, match="matched on other weights as B"):
+        apply_checkpoint(NET.plan, perms, other, tmp_path / "no", undo=True)
+    assert not (tmp_path / "no").exists()
 
 
 def test_72_an_output_that_exists_is_kept_unless_forced_and_ours(make_folder: Maker, tmp_path: Path) -> None:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from permgraph.reporting.drawing.scene import Point
 
 _ROUND = 8  # radius of rounded corners
 _ARROW = 7.0  # length of an arrow's head
 
 
-def flattened(wire: tuple[Point, ...], steps: int = 12) -> list[Point]:
-    """A chain of Bézier curves as a line of short pieces."""
+_STEPS = 12  # pieces of a curve
+_WEIGHTS = [
+    ((1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t * t, t**3)
+    for t in (k / _STEPS for k in range(1, _STEPS + 1))
+]
+
+
+@cache
+def flattened(wire: tuple[Point, ...]) -> tuple[Point, ...]:
+    """A chain of Bézier curves as a line of short pieces. Asked for again and again, for every title."""
     line = [wire[0]]
     for i in range(0, len(wire) - 3, 3):
-        a, b, c, d = wire[i : i + 4]
-        for k in range(1, steps + 1):
-            t = k / steps
-            s = 1 - t
-            weights = (s**3, 3 * s * s * t, 3 * s * t * t, t**3)
-            x, y = (sum(w * p[axis] for w, p in zip(weights, (a, b, c, d), strict=True)) for axis in (0, 1))
-            line.append((x, y))
-    return line
+        (ax, ay), (bx, by), (cx, cy), (dx, dy) = wire[i : i + 4]
+        line += [
+            (p * ax + q * bx + r * cx + s * dx, p * ay + q * by + r * cy + s * dy) for p, q, r, s in _WEIGHTS
+        ]
+    return tuple(line)
 
 
 def rounded(corners: list[Point]) -> tuple[Point, ...]:

@@ -1,0 +1,54 @@
+"""What is refused of weights: those that are not what was matched, was applied before, or is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from permgraph.errors import PlanError
+from permgraph.ir.fingerprint import Fingerprint
+from permgraph.ir.plan import Plan
+from permgraph.ir.values import refuse_other_values
+from permgraph.weights.checkpoint import Checkpoint
+from permgraph.weights.record import Applied
+
+
+def refuse_other_stored(plan: Plan, checkpoint: Checkpoint, names: Mapping[str, str]) -> None:
+    """Refuse a checkpoint whose integer state is not the one that the plan follows. Raises PlanError.
+
+    names   stored key → the plan's name
+    """
+    tables = {name: checkpoint.rows(key) for key, name in names.items() if name in plan.spec.values}
+    refuse_other_values(plan.spec, tables, str(checkpoint.path))
+
+
+def refuse_other_weights(whose: str, where: object, matched: str, weights: Fingerprint | None) -> None:
+    """Refuse weights other than those that were matched, where both are known. Raises PlanError."""
+    if matched and weights and weights.text and matched != weights.text:
+        raise PlanError(
+            f"{where}: the permutations were matched on other weights as {whose} (fingerprint {matched[:12]}…, these have "
+            f"{weights.text[:12]}…). Match again; or pass --other-weights when these are a later state of that model."
+        )
+
+
+def refuse_twice(checkpoint: Checkpoint, step: Applied) -> None:
+    """Refuse a checkpoint to which these permutations were already applied, or into which they merged B. Raises PlanError."""
+    record = checkpoint.record
+    if record is not None and step == record.b:
+        raise PlanError(
+            f"{checkpoint.path}: was merged with this plan and these permutations already (permutations "
+            f"{step.permutations[:8]}…). Merge the originals instead."
+        )
+    if record is not None and step in record.applied:
+        raise PlanError(
+            f"{checkpoint.path}: this plan with these permutations was already applied to it "
+            f"(permutations {step.permutations[:8]}…). Apply it to the original instead."
+        )
+
+
+def refuse_not_applied(checkpoint: Checkpoint, step: Applied) -> None:
+    """Refuse a checkpoint to which these permutations were not the last to be applied. Raises PlanError."""
+    if checkpoint.record is None or checkpoint.record.applied[-1:] != (step,):
+        raise PlanError(
+            f"{checkpoint.path}: this plan with these permutations is not what was applied to it last, so it cannot be "
+            "undone. Give what permgraph apply wrote, with the same plan and permutations."
+        )

@@ -1,0 +1,91 @@
+"""Benchmarks: ratios to what is measured in the same run, objectives that are checked, a page from what was kept."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import large_models
+import numpy as np
+import pytest
+from bench import assignments, calibration, page
+from bench.graphs import _slope
+from bench.measure import Cost, Row, commands_in_turn, in_turn, python, row
+from scipy.optimize import linear_sum_assignment
+
+import permgraph as pg
+
+
+def test_a_ratio_is_of_the_same_round() -> None:
+    costs = {"ours": [Cost(2, 2), Cost(8, 1)], "floor": [Cost(1, 4), Cost(8, 1)]}
+    found = row("job", costs, "ours", "floor", target=1.5)
+    assert (found.ratio, found.low, found.high, found.wall) == (1.5, 1.0, 2.0, 0.75)
+
+
+def test_jobs_and_commands_run_in_turn_and_the_first_round_does_not_count() -> None:
+    order: list[str] = []
+    costs, made = in_turn({name: (lambda name=name: order.append(name) or len(order)) for name in "ab"}, 2)  # type: ignore[func-returns-value, misc]
+    assert order == list("ababab") and len(costs["a"]) == 2 and made == {"a": 5, "b": 6}
+    spent = commands_in_turn({"light": python("pass"), "heavy": python('x = b"x" * (900 << 20)')}, 1)
+    assert spent["heavy"][0].peak > 900
+    with pytest.raises(RuntimeError, match="ended with 3"):
+        commands_in_turn({"fails": [sys.executable, "-c", "raise SystemExit(3)"]}, 1)
+
+
+@pytest.mark.parametrize("kind", assignments.KINDS)
+def test_every_objective_is_checked(kind: str) -> None:
+    score = assignments.KINDS[kind](np.random.default_rng(0), 60)
+    best = linear_sum_assignment(score, maximize=True)[1]
+    assert "same" in assignments._compared(score, pg.assign(score), best)
+    worse = np.roll(best, 1)
+    with pytest.raises(RuntimeError, match=r"where .* can be had"):
+        assignments._compared(score, worse, best)
+
+
+def test_all_ways_to_moments_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = list(calibration.moments(1, (20,), 300))
+    assert [r.beside for r in rows] == ["activations kept, numpy.corrcoef", "2C × 2C moments in float64"]
+    assert all(float(r.checked.split()[-1]) < 1e-6 for r in rows)
+
+
+def test_the_page_is_made_of_what_was_kept(tmp_path: Path) -> None:
+    data, out = tmp_path / "b.json", tmp_path / "b.md"
+    kept = Row("merge", "read, write", 2.0, 1.5, 2.5, 1.2, 0.9, 90.0, 3.0)
+    page.save("weights", [kept], data)
+    page.save("assignment", [Row("uniform", "scipy", 0.2, 0.1, 0.3, 0.2, 0.1, 0.0, 0.125)], data)
+    page.save("weights", [kept, kept], data)
+    page.write(data, out)
+    text = out.read_text()
+    assert text.count("| merge | read, write | **2** (1.5 to 2.5) | ≤ 3 |") == 2
+    assert "≤ 0.125 (missed)" in text and text.index("## Assignment") < text.index("## Apply and merge")
+
+
+def test_the_page_in_the_docs_is_that_of_the_data(tmp_path: Path) -> None:
+    page.write(page.DATA, tmp_path / "page.md")
+    assert (tmp_path / "page.md").read_text() == page.PAGE.read_text(), "run `python tools/bench page`"
+
+
+def test_an_exponent_is_the_slope_of_logarithms() -> None:
+    x = np.log([1.0, 2, 4, 8])
+    assert _slope(list(x), list(2.5 * x + 3)) == pytest.approx(2.5)
+
+
+def test_what_is_no_section_and_no_peer_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    main: Any = __import__("bench.__main__", fromlist=["main"]).main
+    for arguments, words in (
+        (["speed"], "speed: no such section"),
+        (["--peer", "gurobi=/x"], "gurobi: no such peer"),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert words in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_llama_70b_is_planned_without_weights() -> None:
+    module, args = large_models.llama_70b()
+    assert all(p.is_meta for p in module.parameters())
+    spec = pg.infer(pg.trace(module, args))
+    assert {(g.size, g.copies) for g in spec.groups} == {(8, 1), (8, 8), (128, 8), (8192, 1), (28672, 1)}
+    assert not spec.unknown_ops and not spec.frozen
