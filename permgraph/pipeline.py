@@ -108,7 +108,8 @@ def align(
             perms = match_passes(plan, each(), matcher, seed)
             step(1, 1)
         report = {**perms.report, "selection": plan.selection, "a": a.name, "b": b.name}
-        perms = replace(perms, report=report | ({"calibration": done.used} if done else {}))
+        read = {"read_as": list(read_as(a, b))} if read_as(a, b) else {}
+        perms = replace(perms, report=report | read | ({"calibration": done.used} if done else {}))
         if keep is not None and done is not None:
             so_far[kept_path(keep, "perms")] = perms
         checked = check_function(b, plan, perms, bar) if verify else Checked(b.name, why=SKIPPED)
@@ -165,7 +166,8 @@ def as_matched(
     if found is None:
         return None
     checked = checked_before(plan, perms, found[1].name) if check else Checked(found[1].name, why=SKIPPED)
-    return None if checked is None else (*found, Aligned(plan, perms, (checked.text(),), checked))
+    read = tuple(str(note) for note in perms.report.get("read_as", ()))
+    return None if checked is None else (*found, Aligned(plan, perms, (*read, checked.text()), checked))
 
 
 def check_function(b: Encoder, plan: Plan, perms: Permutations, bar: Bar | None = None) -> Checked:

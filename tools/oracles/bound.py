@@ -8,6 +8,7 @@ axes, whose subsets are tried on numbers, smallest first.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -165,5 +166,12 @@ def contained(move: Move, generators: list[list[Gather]]) -> bool:
             parts.append(starts[axis] + np.arange(len(order))[:, None] * order.shape[1] + index)
         return Permutation(np.concatenate([part.ravel() for part in parts]).tolist())
 
-    acting = {permutation({(g.tensor, g.axis): g.index for g in done}) for done in generators}
-    return bool(PermutationGroup(list(acting)).contains(permutation(axes))) if acting else False
+    acting = frozenset(permutation({(g.tensor, g.axis): g.index for g in done}) for done in generators)
+    wanted = permutation(axes)
+    return wanted in acting or (bool(acting) and bool(_group(acting).contains(wanted)))
+
+
+@lru_cache(maxsize=16)
+def _group(generators: frozenset[Permutation]) -> PermutationGroup:
+    """Kept, since many moves on the same axes are asked for, and what sympy works out of a group takes long."""
+    return PermutationGroup(sorted(generators, key=lambda p: p.array_form))
