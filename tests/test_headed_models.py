@@ -94,7 +94,10 @@ def logits(kind: str, folder: str) -> torch.Tensor:
     return result
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=pytest.mark.slow if k.startswith(("Bert", "ViT")) else ()) for k in CONFIGS],
+)
 @pytest.mark.usefixtures("there")
 def test_a_head_model_is_traced_planned_matched_and_merged_whole(kind: str) -> None:
     said = typed("trace", "A", "--class", kind)

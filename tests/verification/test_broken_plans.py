@@ -115,10 +115,10 @@ def test_groups_of_two_never_hide_a_broken_plan() -> None:
     net, x = Small().eval(), (torch.randn(8, 4),)
     plan = whole(infer(capture(net, x)))
     assert {g.size for g in plan.groups} == {2} and any(g.ancestors for g in plan.groups)
-    assert all(verify(net, x, plan, seed=seed).kept for seed in range(20))
+    assert all(verify(net, x, plan, seed=seed).kept for seed in range(8))
     for kind in KINDS:
         for broken in kind(plan):
-            assert not any(verify(net, x, broken, seed=seed, explain=False).kept for seed in range(20))
+            assert not any(verify(net, x, broken, seed=seed, explain=False).kept for seed in range(8))
 
 
 def test_a_failure_names_the_group_and_what_it_forgot() -> None:
