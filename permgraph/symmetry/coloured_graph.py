@@ -58,8 +58,7 @@ def classify(points: Points) -> Classes:
     run, look, axis = _runs(points)
     count, of = tied_classes(points, ((a, b) for a, b, _ in points.tied))
     pinned = _pinned(points, of, count)
-    crossed = _crossed(of, axis, count)
-    del axis  # an array of all points is large
+    crossed = _crossed(of, axis[run], count)
     x, y, kind = points.links()
     held = (crossed & pinned)[of]  # points that share a pinned class with another one of their axis
     crossed &= ~pinned
@@ -74,13 +73,15 @@ def classify(points: Points) -> Classes:
             points, [(a[k], b[k]) for (a, b, _), k in zip(points.tied, kept, strict=True)]
         )
         pinned = _pinned(points, of, count)
-    member = look
+    member = look[run]
     if held.any():
-        member = np.where(held, 2 * int(look.max(initial=0)) + 2 + np.arange(points.count), look)
-    ends = [_member(points, kind, end, member, of, run) for end in (x, y)]
-    edges = unique_edges(Edges(of[x], of[y], _told(kind, *ends)))
-    del x, y, kind, ends, member, run
-    colour = refine(_initial(look, of, count, pinned), edges)
+        member = np.where(held, 2 * int(look.max(initial=0)) + 2 + np.arange(points.count), member)
+    kind = _told(kind, *(_member(points, kind, end, member, of, run) for end in (x, y)))
+    del member  # an array of all points is large
+    edges = unique_edges(Edges(of[x], of[y], kind))
+    del x, y, kind
+    colour = refine(_initial(look[run], of, count, pinned), edges)
+    del run
     return Classes(of, count, pinned, colour, edges.select(edges.a != edges.b))
 
 
@@ -135,8 +136,8 @@ def _crossed(of: Labels, axis: Labels, count: int) -> NDArray[np.bool_]:
 
 
 def _runs(points: Points) -> tuple[Labels, Labels, Labels]:
-    """For every point, which call made it: one axis of a tensor, or one step inside the graph; the first call whose
-    points look like it; and the first call of the axis of which it is a coordinate."""
+    """For every point, which call made it: one axis of a tensor, or one step inside the graph. For every call the first
+    one whose points look like its own, and the first one of the axis of which its points are coordinates."""
     run = points.runs()
     like = np.arange(int(run.max(initial=0)) + 1)
     axis = like.copy()
@@ -144,7 +145,7 @@ def _runs(points: Points) -> tuple[Labels, Labels, Labels]:
         if origin.kin >= 0 and origin.stop > origin.start:
             like[run[origin.start]] = run[points.origins[origin.kin].start]
             axis[run[origin.start]] = like[run[origin.start]] if origin.longer else run[origin.start]
-    return run, like[run], axis[run]
+    return run, like, axis
 
 
 def joined(parts: list[Edges]) -> Edges:
