@@ -1,7 +1,8 @@
-"""Block: a group before it has a name, and why a layout cannot hold what was read."""
+"""Block: a group before it has a name, and why a layout or places cannot hold what was read."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,12 @@ class Unreadable(Exception):
         self.vertices = vertices
 
 
+class Unplaced(Exception):
+    """What was read has no places on the tensors. `log10_order`: of what was read, once `infer` knows it."""
+
+    log10_order = 0.0
+
+
 @dataclass(frozen=True)
 class Block:
     """A group before it has a name. `units` has shape (*sizes of ancestors, size, m): vertices."""
@@ -29,6 +36,10 @@ class Block:
     copies: int
     units: Labels = field(repr=False)
     owner: Addresses = field(repr=False)
+
+    @property
+    def log10_order(self) -> float:
+        return self.copies * math.lgamma(self.size + 1) / math.log(10)
 
     @property
     def parent(self) -> int | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from permgraph.errors import TraceError
 from permgraph.ir.check_trace import check_trace
 from permgraph.ir.spec import Group, PermSpec, Place, UnknownOp
 from permgraph.ir.trace import Trace
-from permgraph.symmetry.block import Block, Unreadable
+from permgraph.symmetry.block import Block, Unplaced, Unreadable
 from permgraph.symmetry.coloured_graph import Classes, classify, refine
 from permgraph.symmetry.joined_places import JoinedPlaces, NotPlaced, joined_places
 from permgraph.symmetry.kept import find_broken
@@ -52,49 +54,55 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
             f"{mixed}: its units lie in several blocks of a grouped convolution, in no common order, which no place of a "
             "plan can say. Please report this network."
         ) from None
-    found = plain
+    attempts, failed = [plain], list[_Failed]()
     if context.slices:
-        sliced, lost = _in_slices(trace, context.slices, free_output)
-        found = _better(replace(found, frozen=found.frozen + lost), sliced)
+        attempts += _in_slices(trace, context.slices, free_output, failed)
     sides = side_by_side(accumulated(trace))
     if sides.sets:
-        branches, lost = _in_branches(trace, sides, free_output)
-        found = _better(replace(found, frozen=found.frozen + lost), branches)
-    return found
+        attempts += _in_branches(trace, sides, free_output, failed)
+    return _best(attempts, failed)
 
 
-def _better(one: PermSpec, other: PermSpec | None) -> PermSpec:
-    """Orders per slice, and of branches, cost more places: they are taken only where they free something."""
-    if other is not None and other.log10_order > one.log10_order + _GAIN:
-        return other
-    return (
-        one if other is None else replace(one, frozen=max(one.frozen, other.frozen))
-    )  # what could not be read
+class _Failed(NamedTuple):
+    """An attempt whose places could not be written: the order of its group, and how many of what moves was left out then."""
+
+    log10_order: float
+    left_out: int
 
 
-def _in_branches(trace: Trace, sides: Sides, free_output: bool) -> tuple[PermSpec | None, int]:
-    """With equal branches that may change places; and how many may that no place says."""
-    context = propagate(sides.trace, free_output, {}, sides)
-    found, lost = _exchanged(context, sides, free_output)
-    if context.slices:
-        sliced = propagate(sides.trace, free_output, context.slices, sides)
-        other, more = _exchanged(sliced, sides, free_output)
-        if found is None:
-            found, lost = other, max(lost, more)
+def _best(attempts: list[PermSpec], failed: list[_Failed]) -> PermSpec:
+    """Orders per slice, and of branches, cost more places: they are taken only where they free something. What no attempt
+    could read or place, and would have freed more, is counted as frozen."""
+    best = attempts[0]
+    for other in attempts[1:]:
+        if other.log10_order > best.log10_order + _GAIN:
+            best = other
         else:
-            better = _better(found, other)
-            found, lost = better, more if better is other else lost
-    return found and as_traced(found, trace), lost
+            best = replace(best, frozen=max(best.frozen, other.frozen))
+    lost = sum(f.left_out for f in failed if f.log10_order > best.log10_order + _GAIN)
+    return replace(best, frozen=best.frozen + lost)
 
 
-def _exchanged(context: Propagation, sides: Sides, free_output: bool) -> tuple[PermSpec | None, int]:
+def _in_branches(trace: Trace, sides: Sides, free_output: bool, failed: list[_Failed]) -> Iterator[PermSpec]:
+    """With equal branches that may change places; then with axes labelled in each slice as well."""
+    context = propagate(sides.trace, free_output, {}, sides)
+    contexts = [context]
+    if context.slices:
+        contexts.append(propagate(sides.trace, free_output, context.slices, sides))
+    for one in contexts:
+        found = _exchanged(one, sides, free_output, failed)
+        if found is not None:
+            yield as_traced(found, trace)
+
+
+def _exchanged(
+    context: Propagation, sides: Sides, free_output: bool, failed: list[_Failed]
+) -> PermSpec | None:
     """Without those that are not equal to the rules, and those that cannot be placed."""
-    lost = 0
     while sides.sets:
         try:
             exchange = with_exchanges(context.points, sides)
-            spec = _infer(sides.trace, context, free_output, sides, exchange)
-            return replace(spec, frozen=spec.frozen + lost), lost
+            return _infer(sides.trace, context, free_output, sides, exchange)
         except Unequal as found:
             sides = sides.without(found.sets)
         except (NotPlaced, RowsMixed) as problem:
@@ -102,26 +110,24 @@ def _exchanged(context: Propagation, sides: Sides, free_output: bool) -> tuple[P
             held = {number for node in nodes for number, _ in sides.owners[node]} or set(
                 range(len(sides.sets))
             )
-            lost += sum(sides.sets[number].size for number in held)
+            failed.append(_Failed(problem.log10_order, sum(sides.sets[number].size for number in held)))
             sides = sides.without(held)
-    return None, lost
+    return None
 
 
-def _in_slices(trace: Trace, slices: Slices, free_output: bool) -> tuple[PermSpec | None, int]:
-    """With axes labelled in each slice; without those of a tensor whose places could not be written so, and how many
-    these are."""
+def _in_slices(trace: Trace, slices: Slices, free_output: bool, failed: list[_Failed]) -> Iterator[PermSpec]:
+    """With axes labelled in each slice; without those of a tensor whose places could not be written so."""
     nodes = {node.options["tensor"]: node.name for node in trace.nodes if node.op == "state"}
-    slices, lost = dict(slices), 0
+    slices = dict(slices)
     while slices:
         try:
-            found = _infer(trace, propagate(trace, free_output, slices), free_output)
-            return replace(found, frozen=found.frozen + lost), lost
+            yield _infer(trace, propagate(trace, free_output, slices), free_output)
+            return
         except RowsMixed as mixed:
             held = slices.pop(nodes[mixed.tensor], None)
+            failed.append(_Failed(mixed.log10_order, len(held or slices)))
             if held is None:
-                return None, lost + sum(map(len, slices.values()))
-            lost += len(held)
-    return None, lost
+                return
 
 
 def _infer(
@@ -137,9 +143,13 @@ def _infer(
     if exchange and sides:
         state[[classes.of[w] for which in exchange.which.values() for w in which]] = True
     addresses, frozen = _read(classes, state)
-    if exchange and sides:
-        together = joined_places(context, exchange, sides, classes, addresses)
-    places = places_of(trace, context, classes, addresses, together)
+    try:
+        if exchange and sides:
+            together = joined_places(context, exchange, sides, classes, addresses)
+        places = places_of(trace, context, classes, addresses, together)
+    except Unplaced as problem:
+        problem.log10_order = sum(block.log10_order for block in addresses.moving(state))
+        raise
     blocks = [b for b in addresses.blocks if any(b.key in layout for layout, *_ in places)]
     names = name_blocks(trace, context, classes, blocks, places)
     notes = (*trace.notes, *random_notes(trace, context, classes, addresses, names))

@@ -15,13 +15,14 @@ from permgraph.axes.usage import Use
 from permgraph.ir.joined import Joined, joined_name
 from permgraph.ir.spec import Place, Positions
 from permgraph.ir.trace import Trace
+from permgraph.symmetry.block import Unplaced
 from permgraph.symmetry.coloured_graph import Classes
 from permgraph.symmetry.layout import Addresses
 
 Layout = tuple[int, ...]
 
 
-class NotPlaced(Exception):
+class NotPlaced(Unplaced):
     """Units move in a way that no place on a joined tensor says. `nodes`: the tensors, where they are known."""
 
     def __init__(self, nodes: Sequence[str] = ()) -> None:

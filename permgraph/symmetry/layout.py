@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from permgraph.axes.points import Labels
 from permgraph.symmetry.block import Block, Unreadable
@@ -43,6 +44,12 @@ class Addresses:
         for derived in reading.derived:
             self._derived(derived, lambda v: v)
         self._lift(count)
+
+    def moving(self, chosen: NDArray[np.bool_]) -> list[Block]:
+        """The groups that move some of these vertices."""
+        chains = np.unique(self.chain_of[: chosen.size][chosen])
+        keys = {key for chain in chains for key in self.chains[chain]}
+        return [block for block in self.blocks if block.key in keys]
 
     def _lift(self, count: int) -> None:
         """A second address for each vertex that stands for a pair in either order, after those of all vertices."""

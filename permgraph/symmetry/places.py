@@ -10,6 +10,7 @@ from permgraph.axes.points import Labels, Origin
 from permgraph.axes.propagation import Propagation
 from permgraph.ir.spec import Place, Positions
 from permgraph.ir.trace import Trace
+from permgraph.symmetry.block import Unplaced
 from permgraph.symmetry.coloured_graph import Classes
 from permgraph.symmetry.flat_places import flat_layouts
 from permgraph.symmetry.joined_places import JoinedPlaces, NotPlaced
@@ -18,7 +19,7 @@ from permgraph.symmetry.layout import Addresses
 Found = tuple[tuple[int, ...], Place]  # layout as block keys, and the place with its layout still unnamed
 
 
-class RowsMixed(Exception):
+class RowsMixed(Unplaced):
     """Units of an axis ordered in each slice lie in several slices, in no common order: no place says that."""
 
     def __init__(self, tensor: str, axis: int) -> None:

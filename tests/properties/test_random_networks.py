@@ -23,6 +23,7 @@ FOUND = {  # by the long run: seed → what was wrong
     830: "one wide branch, read elsewhere, in a larger network",
     2556: "branches put together, cut across and read by one layer",
     1820: "x + x in another order, whose results are equal in pairs",
+    1087: "pairs of units with an order in each slice: reported as nothing, since branches were found",
     1633: "the largest of values that a norm over one element makes equal",
 }
 
