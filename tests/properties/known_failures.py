@@ -24,4 +24,8 @@ KNOWN: dict[str, tuple[nn.Module, str]] = {
         Between(lambda x: torch.cat([x[:, :3].sin(), x[:, 3:].sin()], 1), 6, 6),
         "parts of an axis are told apart by where they were cut, although the same is done to both",
     ),
+    "rolled along what a mean is taken over": (
+        Between(lambda x: torch.cat([x[:, :1], x[:, 1:].roll(1, 0)], 1).sin().mean(0, keepdim=True), 4, 4),
+        "positions have an order, so channels are told apart that differ by the order of their positions alone",
+    ),
 }
