@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from permgraph.errors import MatchError
 from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Origin, Plan
 from permgraph.ir.spec import IntArray, Place
@@ -32,9 +33,10 @@ from permgraph.matching.probes import families
 from permgraph.matching.weight_scores import Array, Numbers, inner, tables, with_joined, without_implied
 from permgraph.planning.gather import apply_gathers, gathers
 
-RANDOM_STARTS = 2  # at least
-MOST_STARTS = 30  # random ones, of small networks
-WORK = 1e10  # products of numbers in their passes, above which no more are tried than the least
+RANDOM_STARTS = 30  # at most, of small networks: their gain is small, and those of large networks take long
+WORK = (
+    1e10  # products of numbers: above it there are no more starts, and a pass that gains little is the last
+)
 PASSES = 100  # of one start; it ends when nothing gains, after far fewer
 LEAST = 1e-12  # of the largest objective that there can be: a smaller gain may be rounding
 ENOUGH = 1e-5  # of it: a start that comes as near leaves nothing to the others
@@ -84,8 +86,9 @@ class Descent:
     def passes(self, order: Iterable[Sequence[int]]) -> None:
         """One pass after another, in these orders, until nothing gains."""
         self.history.append(self.objective)
+        least = ENOUGH * self.problem.most if self.problem.cost > WORK else 0.0
         for turn in order:
-            if not self.stale:
+            if not self.stale or (len(self.history) > 1 and self.history[-1] - self.history[-2] < least):
                 break
             for number in turn:
                 if number in self.stale:
@@ -177,8 +180,8 @@ class Problem:
         alternating = [in_order, in_order[::-1]] * (PASSES // 2)
         yield self.front_to_back(), alternating
         yield self.start(), alternating
-        for number in range(MOST_STARTS):
-            if number >= RANDOM_STARTS and self.cost * number > WORK:
+        for number in range(RANDOM_STARTS):
+            if self.cost * (number + 1) > WORK:
                 return
             orders = (rng.permutation(count).tolist() for _ in range(PASSES))
             yield self.start(random_permutations(self.plan, int(rng.integers(2**32)))), orders
@@ -248,8 +251,13 @@ def match_weights(plan: Plan, weights: Weights, seed: int = 0) -> tuple[dict[str
     starts     how many were tried
 
     seed   of the random starts
+
+    Raises MatchError where a tensor is complex in one model alone, or a group has too many units.
     """
     problem = Problem(plan, *(with_joined(plan.spec.joined, one) for one in (weights.a, weights.b)))
+    for name in problem.on:
+        if problem.a[name].shape != problem.b[name].shape:
+            raise MatchError(f"{name}: complex in one model and real in the other. Store both in one dtype.")
     best = in_place = problem.start()
     tried = 0
     for descent, orders in problem.starts(np.random.default_rng(seed)):
