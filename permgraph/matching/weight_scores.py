@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from permgraph.errors import MatchError
 from permgraph.ir.joined import Joined
 from permgraph.ir.moments import FloatArray
+from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Place
 
 Array = NDArray[Any]
 Numbers = dict[str, Array]  # tensor of a plan, or joined one → its numbers
+STATISTICS = ("running_mean", "running_var")
 MOST = 2**15  # units side by side: their table of scores takes 8 GB
 
 
@@ -27,6 +29,16 @@ def with_joined(joined: Mapping[str, Joined], tensors: Mapping[str, Array]) -> N
         if len(members) == len(one.members):
             found[name] = np.stack(members) if one.axis is None else np.concatenate(members, one.axis)
     return found
+
+
+def without_statistics(plan: Plan, tensors: Mapping[str, Array]) -> Numbers:
+    """Without the running statistics of norms: they are no weights, and so large that they would decide alone. A group that
+    has places on nothing else keeps them."""
+    rest = {n: t for n, t in tensors.items() if n.rpartition(".")[2] not in STATISTICS}
+    told = {name for place in plan.steps if place.tensor in rest for name in place.layout}
+    silent = set(plan.selected) - told
+    kept = {p.tensor for p in plan.steps if p.tensor in tensors and silent & {*p.layout}}
+    return rest | {name: tensors[name] for name in kept}
 
 
 def tables(places: Iterable[Place], a: Mapping[str, Array], b: Mapping[str, Array]) -> dict[Any, FloatArray]:

@@ -30,7 +30,15 @@ from permgraph.ir.plan import Origin, Plan
 from permgraph.ir.spec import IntArray, Place
 from permgraph.matching.nested_assignment import align, evidence
 from permgraph.matching.probes import families
-from permgraph.matching.weight_scores import Array, Numbers, inner, tables, with_joined, without_implied
+from permgraph.matching.weight_scores import (
+    Array,
+    Numbers,
+    inner,
+    tables,
+    with_joined,
+    without_implied,
+    without_statistics,
+)
 from permgraph.planning.gather import apply_gathers, gathers
 
 RANDOM_STARTS = 30  # at most, of small networks: their gain is small, and those of large networks take long
@@ -246,7 +254,7 @@ class Weights:
 def match_weights(plan: Plan, weights: Weights, seed: int = 0) -> tuple[dict[str, IntArray], dict[str, Any]]:
     """The permutations of the selected groups that the weights tell of, and what is to be reported:
 
-    objective  Σ ⟨A, P·B⟩ over the tensors that the plan moves; `in_place`: of B as it is; `most`: none can be larger
+    objective  Σ ⟨A, P·B⟩ over the weights that the plan moves; `in_place`: of B as it is; `most`: none can be larger
     history    the objective before and after every pass of the best start
     starts     how many were tried
 
@@ -254,7 +262,8 @@ def match_weights(plan: Plan, weights: Weights, seed: int = 0) -> tuple[dict[str
 
     Raises MatchError where a tensor is complex in one model alone, or a group has too many units.
     """
-    problem = Problem(plan, *(with_joined(plan.spec.joined, one) for one in (weights.a, weights.b)))
+    a, b = (with_joined(plan.spec.joined, one) for one in (weights.a, weights.b))
+    problem = Problem(plan, without_statistics(plan, a), without_statistics(plan, b))
     for name in problem.on:
         if problem.a[name].shape != problem.b[name].shape:
             raise MatchError(f"{name}: complex in one model and real in the other. Store both in one dtype.")

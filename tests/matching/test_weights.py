@@ -46,9 +46,9 @@ def wrong(found: Permutations, answer: Permutations) -> dict[str, int]:
 
 
 def objective(plan: pg.Plan, a: State, b: State, perms: Permutations) -> float:
-    """By the definition, through `apply`: of the tensors that have places of the plan, each once."""
+    """By the definition, through `apply`: of the weights that have places of the plan, each once."""
     moved = pg.apply(plan, perms, b)
-    held = {name for step in plan.steps for name in plan.spec.members(step.tensor)}
+    held = {name for step in plan.steps for name in plan.spec.members(step.tensor) if "running_" not in name}
     names = {plan.spec.first_name(key): key for key in reversed(list(a))}
     return sum(inner(a[names[n]].numpy(), moved[names[n]].numpy()) for n in held if n in names)
 
@@ -229,6 +229,18 @@ def test_integers_are_not_scored_and_complex_numbers_count_with_both_parts() -> 
     assert report["objective"] == pytest.approx(report["most"])
     with pytest.raises(MatchError, match="complex in one model and real in the other"):
         match_weights(plan, Weights(plain, other, plan.origin))
+
+
+def test_running_statistics_do_not_decide() -> None:
+    """They are moved, and not scored, however large; where a group has nothing else, they are."""
+    plan, state = pg.plan(spec("batch_norm")), network("batch_norm")[0].state_dict()
+    other, answer = planted(plan, state)
+    noise = torch.Generator().manual_seed(9)
+    loud = {k: 1e3 * torch.rand(t.shape, generator=noise) if "running_" in k else t for k, t in other.items()}
+    assert wrong(pg.match(plan, (state, loud), "weights"), answer) == {}
+    alone = [{k: t for k, t in numbers_in(plan, s, "")[0].items() if "running_" in k} for s in (state, other)]
+    arrays, _ = match_weights(plan, Weights(*alone, plan.origin))
+    assert wrong(Permutations(arrays), answer) == {}
 
 
 def test_half_precision_and_numpy_are_read_too() -> None:
