@@ -307,3 +307,24 @@ def test_doing_one_after_the_other_is_what_both_do() -> None:
             apart = pg.apply(plan, two, pg.apply(plan, one, state))
             at_once = pg.apply(plan, one.then(two, plan.spec), state)
             assert all(torch.equal(apart[key], at_once[key]) for key in state)
+
+
+class LowRank(nn.Module):
+    """The inner rank of a product of weights: no activation holds its units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ (self.up @ self.down)
+
+
+def test_units_that_no_activation_holds_are_matched() -> None:
+    torch.manual_seed(0)
+    model, x = LowRank(), torch.randn(2, 6)
+    plan = pg.plan(pg.infer(pg.trace(model, (x,))))
+    with pytest.raises(MatchError, match="cannot be matched from activations"):
+        pg.calibrate(plan, model, model, [x])
+    other, answer = planted(plan, model.state_dict())
+    assert wrong(pg.match(plan, (model.state_dict(), other), "weights"), answer) == {}
