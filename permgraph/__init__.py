@@ -198,14 +198,22 @@ def calibrate(
     )
 
 
-def match(plan: Plan, moments: Moments | None, matcher: str = "correlation", seed: int = 0) -> Permutations:
+def match(
+    plan: Plan,
+    moments: Moments | tuple[Mapping[str, Any], Mapping[str, Any]] | None,
+    matcher: str = "correlation",
+    seed: int = 0,
+) -> Permutations:
     """The permutations that bring B's units to their partners in A.
 
     Args:
-        moments: what `calibrate` returned; None for the matchers that need no data ("identity", "random").
+        moments: what `calibrate` returned; for the matcher "weights", which needs no data, the state dicts of A and B as a
+            pair; None for "identity" and "random".
         matcher: a name in `permgraph.matching.matchers.MATCHERS`. "correlation" is Eq. 1 of the paper
-            (https://arxiv.org/abs/2506.11403), its assignment by Jonker and Volgenant's algorithm.
-        seed: of the shuffled baseline that the report compares with, and of the matcher "random".
+            (https://arxiv.org/abs/2506.11403), its assignment by Jonker and Volgenant's algorithm. "weights" is the
+            weight matching of Git Re-Basin (https://arxiv.org/abs/2209.04836), for nested groups too.
+        seed: of the shuffled baseline that the report compares with, of the matcher "random" and of the random starts of
+            "weights".
 
     Returns:
         `perm[i]` is B's unit that goes to A's slot `i`. `.report` has the matched correlation and the
@@ -213,11 +221,26 @@ def match(plan: Plan, moments: Moments | None, matcher: str = "correlation", see
 
     Raises:
         MatchError: moments of another plan, or scores that are not finite.
+        FileError: the state dicts are not of the plan's network, or not finite.
         UsageError: no such matcher.
     """
     from permgraph.matching.matchers import match as run
 
-    return run(plan, moments, matcher, seed)
+    if not isinstance(moments, (tuple, list)):
+        return run(plan, moments, matcher, seed)
+    from permgraph.errors import UsageError
+    from permgraph.matching.weights import Weights
+    from permgraph.weights.planned import numbers_in
+
+    if len(moments) != 2 or not all(isinstance(state, Mapping) for state in moments):
+        kinds = ", ".join(type(state).__name__ for state in moments)
+        raise UsageError(
+            f"match: got ({kinds}); give two state dicts, (model_a.state_dict(), model_b.state_dict())."
+        )
+    found = [
+        numbers_in(plan, state, f"state dict of {whose}") for state, whose in zip(moments, "AB", strict=True)
+    ]
+    return run(plan, Weights.of(plan, *found), matcher, seed)
 
 
 def assign(score: Any) -> IntArray:

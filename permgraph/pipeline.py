@@ -32,8 +32,7 @@ PERMUTATIONS = "permutations.safetensors"  # beside the weights of a merged mode
 
 @dataclass(frozen=True)
 class Aligned:
-    """B's units brought to A's: the plan, the permutations (with their report), notes on the audio, what became of the
-    function check, and the memory that the calibration was estimated to need."""
+    """B's units brought to A's, with notes on the audio, the function check and the memory estimated for calibration."""
 
     plan: Plan
     perms: Permutations
@@ -77,7 +76,9 @@ def align(
 
     Raises MatchError without the data that a matcher needs, VerificationError when B's function would change.
     """
-    from permgraph.matching.matchers import match_passes, refuse_few
+    from permgraph.matching.matchers import find_matcher, match_passes, refuse_few
+    from permgraph.matching.weights import Weights
+    from permgraph.weights.planned import numbers_stored
 
     refuse_unmatchable(plan, calibration, matcher)
     if not plan.groups:
@@ -87,6 +88,9 @@ def align(
         exact = verify and plan.mode == "exact"
         passes = calibrate_on(a, b, plan, calibration, checkpoint, bar, say, exact, repair)
     done = next(passes, None)
+    weights = None
+    if find_matcher(matcher).of_weights:
+        weights = Weights.of(plan, *(numbers_stored(plan, one.checkpoint) for one in (a, b)))
     so_far: dict[Path, Savable] = {}
 
     def each() -> Iterator[Moments]:
@@ -105,7 +109,7 @@ def align(
         several = done is not None and done.count > 1  # each shows its own progress
         with (silent if several or bar is None else bar)("matching") as step:
             step(0, 1)
-            perms = match_passes(plan, each(), matcher, seed)
+            perms = match_passes(plan, each(), matcher, seed, weights=weights)
             step(1, 1)
         report = {**perms.report, "selection": plan.selection, "a": a.name, "b": b.name}
         read = {"read_as": list(read_as(a, b))} if read_as(a, b) else {}

@@ -87,7 +87,10 @@ OtherWeights = Annotated[
     ),
 ]
 Matcher = Annotated[
-    str, typer.Option(help="correlation, covariance, abs, identity, random, or your own file.py:function.")
+    str,
+    typer.Option(
+        help="correlation, covariance, abs, weights (no data), identity, random, or your own file.py:function."
+    ),
 ]
 Absolute = Annotated[
     bool,

@@ -115,6 +115,23 @@ class Permutations:
             undone[name] = inverse[source_slots(spec, chain, self, inverted=True)] if chain else inverse
         return Permutations(undone, origin=Origin(self.origin.plan, self.origin.architecture))
 
+    def then(self, following: Permutations, spec: PermSpec) -> Permutations:
+        """The permutations that do what these do, and then what `following` do, of the same plan.
+
+        Slot (k, i) receives from `following` what is in slot (p[k], s[k, i]), and that came from where these say.
+        """
+        done = dict(self.arrays)
+        for name in following:
+            chain = [*spec.by_name[name].ancestors, name]
+            held = self.arrays.get(name)
+            slots = source_slots(spec, chain, following)
+            done[name] = slots[-1] if held is None else held[slots]
+        for name in self.arrays.keys() - following.arrays.keys():
+            chain = list(spec.by_name[name].ancestors)
+            if chain:  # what is in a slot moves with the slot
+                done[name] = self.arrays[name][source_slots(spec, chain, following)]
+        return Permutations(done, origin=Origin(self.origin.plan, self.origin.architecture))
+
     def only(self, groups: Iterable[str]) -> Permutations:
         """These, for some of the groups. A part belongs to no plan: give it to any that selects those groups."""
         chosen = set(groups)

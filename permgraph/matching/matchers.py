@@ -16,15 +16,18 @@ from permgraph.ir.spec import Group
 from permgraph.matching.nested_assignment import align, evidence
 from permgraph.matching.probes import DECIDING, choose_probes, decides, families
 from permgraph.matching.scores import Row, flat_source, measure, measure_probes
+from permgraph.matching.weights import Weights, match_weights
 
 
 @dataclass(frozen=True)
 class Matcher:
-    """One row of the menu. `score` is None when the permutations do not depend on the moments."""
+    """One row of the menu. `score` is None when the permutations do not depend on the moments; `of_weights` when they
+    depend on the weights instead."""
 
     what: str
     paper: str
     score: Callable[[ProbeMoments], FloatArray] | None = None
+    of_weights: bool = False
 
 
 MATCHERS: dict[str, Matcher] = {
@@ -42,6 +45,11 @@ MATCHERS: dict[str, Matcher] = {
         "size of the correlation: units that do the opposite are paired too, and averaging cancels those",
         "https://arxiv.org/abs/2305.03053",
         lambda probe: np.abs(probe.correlation()),
+    ),
+    "weights": Matcher(
+        "inner product of weights, without data (weight matching of Git Re-Basin)",
+        "https://arxiv.org/abs/2209.04836",
+        of_weights=True,
     ),
     "identity": Matcher("every unit stays: plain averaging", "https://arxiv.org/abs/2203.05482"),
     "random": Matcher("a random element of the group: the floor", "https://arxiv.org/abs/2110.06296"),
@@ -82,7 +90,7 @@ def find_matcher(name: str) -> Matcher:
 
 def match(
     plan: Plan,
-    moments: Moments | None,
+    moments: Moments | Weights | None,
     matcher: str = "correlation",
     seed: int = 0,
     deciding: Mapping[str, str] | None = None,
@@ -91,12 +99,15 @@ def match(
 
     `.report` holds the matcher, the seed and, under "groups" and "probes", a row for each (see `measure`).
 
-    moments    what calibration left; may be None for "identity" and "random", then nothing is measured
-    seed       of "random" and of the shuffled baseline in the report
+    moments    what calibration left, or for "weights" the weights; may be None for "identity" and "random". Without moments
+               no correlation is measured
+    seed       of "random", of the random starts of "weights" and of the shuffled baseline in the report
     deciding   role of a parent group → role of the groups whose probes decide its order (default DECIDING)
 
     Raises UsageError for an unknown matcher, MatchError when the moments do not fit the plan.
     """
+    if isinstance(moments, Weights):
+        return match_passes(plan, [], matcher, seed, deciding, moments)
     return match_passes(plan, [] if moments is None else [moments], matcher, seed, deciding)
 
 
@@ -106,15 +117,21 @@ def match_passes(
     matcher: str = "correlation",
     seed: int = 0,
     deciding: Mapping[str, str] | None = None,
+    weights: Weights | None = None,
 ) -> Permutations:
     """The same from the moments of several passes, each with probes of its own; one is held at a time."""
     row, by = find_matcher(matcher), DECIDING if deciding is None else deciding
+    _refuse_other_evidence(matcher, row, weights)
     arrays = _without_moments(plan, matcher, seed) if row.score is None else {}
+    told: dict[str, Any] = {}
+    if weights is not None:
+        found, told["weights"] = match_weights(plan, weights, seed)
+        arrays |= found
     probes: dict[str, Row] = {}
     opposites: dict[str, list[str]] = {}
-    origin = plan.origin
+    origin = weights.origin if weights else plan.origin
     for number, moments in enumerate(passes):
-        _refuse_other_moments(plan, moments, probes, None if not number else origin)
+        _refuse_other_moments(plan, moments, probes, origin if number or weights else None)
         origin = moments.origin if moments.origin.plan else plan.origin
         if row.score is not None:
             arrays |= _aligned(plan, moments, row.score, by)
@@ -133,7 +150,18 @@ def match_passes(
     rows = measure(plan, perms, probes, by)
     for name in opposites.keys() & rows.keys():
         rows[name].setdefault("warnings", []).extend(opposites[name])
-    return replace(perms, report={"matcher": matcher, "seed": seed, "groups": rows, "probes": probes})
+    return replace(perms, report={"matcher": matcher, "seed": seed, **told, "groups": rows, "probes": probes})
+
+
+def _refuse_other_evidence(matcher: str, row: Matcher, weights: Weights | None) -> None:
+    """Weights where a matcher reads activations, or none where it reads weights. Raises MatchError."""
+    if row.of_weights and weights is None:
+        raise MatchError(
+            f"matcher {matcher!r} compares weights, and moments hold none: give both models (--a and --b; in Python their "
+            "state dicts, as a pair)."
+        )
+    if weights is not None and not row.of_weights:
+        raise MatchError(f"matcher {matcher!r} does not read weights: give moments, or use 'weights'.")
 
 
 def _without_moments(plan: Plan, matcher: str, seed: int) -> dict[str, Any]:

@@ -39,7 +39,21 @@ def mean_of(rows: Sequence[dict[str, Any]], key: str) -> float | None:
 
 def matching_text(report: dict[str, Any], by_role: bool = True) -> str:
     """The rows as an aligned plain-text table, with the warnings below."""
-    return text_table([_HEAD, *matching_rows(report, by_role)], report)
+    rows = text_table([_HEAD, *matching_rows(report, by_role)], report)
+    return "\n".join([rows, *paragraphs(weights_text(report))])
+
+
+def weights_text(report: dict[str, Any]) -> list[str]:
+    """What a matching by weights reached; nothing for one by activations."""
+    row = report.get("weights")
+    if not row:
+        return []
+    most = row["most"] or 1.0
+    return [
+        f"Weights: the inner product of A and the permuted B is {row['objective'] / most:.3f} of the largest that there can "
+        f"be, {row['in_place'] / most:.3f} with B in place; the best of {row['starts']} starts, after {len(row['history']) - 1} "
+        "passes."
+    ]
 
 
 def text_table(cells: Sequence[tuple[str, ...]], report: dict[str, Any]) -> str:
@@ -94,6 +108,7 @@ def model_card(
         f"- groups: {code(plan.selection)}, mode {kept}",
         f"- matcher: {markdown(str(report.get('matcher', 'none')))}, seed {markdown(str(report.get('seed', 0)))}",
         *_calibrated(calibration),
+        *(f"- {text}" for text in weights_text(report)),
         f"- plan digest: `{plan.digest}`",
         *([f"- command: {code(command, 1000)}"] if command else []),
         *(f"- {markdown(note, 300)}" for note in notes),

@@ -86,7 +86,7 @@ def test_same_moments_and_seed_same_answer():
     moments = moments_of(
         plan, TRANSFORMER_PROBES, planted(plan, TRANSFORMER_PROBES, Permutations({}), noise=9)
     )
-    for name in MATCHERS:
+    for name in (name for name, row in MATCHERS.items() if not row.of_weights):
         one, two = match(plan, moments, name, seed=5), match(plan, moments, name, seed=5)
         assert all((one[g] == two[g]).all() for g in one)
         assert json.dumps(one.report, allow_nan=False) == json.dumps(two.report)
