@@ -32,7 +32,7 @@ def replay(
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Merge again as the record of a merged model says, to the same weights."""
+    """Merge again, as a merged model's record says."""
     from permgraph.ir.files import write_bytes
     from permgraph.provenance import replay_merge, statement_text
 
