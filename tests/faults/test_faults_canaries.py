@@ -42,7 +42,7 @@ KINDS: dict[str, tuple[str, ...]] = {  # file → the verbs that read it, the ch
         "apply plan.json perms.safetensors B -o OUT",
         "tree plan.json",
         "draw t.json --plan plan.json -o OUT.svg",
-        "view t.json --plan plan.json --perms perms.safetensors -o OUT.html",
+        "view perms.safetensors --plan plan.json --trace t.json --moments moments.safetensors -o OUT.html",
         "verify B --plan plan.json",
         "match plan.json --moments moments.safetensors -o OUT.st",
         f"calibrate plan.json {PAIR} -o OUT.st",
@@ -52,7 +52,7 @@ KINDS: dict[str, tuple[str, ...]] = {  # file → the verbs that read it, the ch
         "report perms.safetensors",
         "apply plan.json perms.safetensors B -o OUT",
         "merge A B --plan plan.json --perms perms.safetensors -o OUT",
-        "view t.json --plan plan.json --perms perms.safetensors -o OUT.html",
+        "view perms.safetensors --plan plan.json --trace t.json --moments moments.safetensors -o OUT.html",
     ),
     "moments.safetensors": (
         "moments merge moments.safetensors -o OUT.st",
