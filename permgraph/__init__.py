@@ -316,6 +316,42 @@ def merge(
     )
 
 
+def replay(
+    merged: str | Path,
+    a: str | Path,
+    b: str | Path,
+    out: str | Path,
+    *,
+    plan: str | Path | None = None,
+    perms: str | Path | None = None,
+    force: bool = False,
+) -> Path:
+    """Merge again what the command `merge` merged, to the same bytes of weights; from its record, and no model is built.
+
+    Args:
+        merged: what `merge` wrote; its record holds the weights, the options, and digests of all else.
+        a, b: the models that were merged.
+        out: where the result is written, in the layout of `merged`.
+        plan: the file of its plan; the one that lies in `merged` when not given.
+        perms: the file of its permutations; the same.
+        force: replace `out`, if permgraph wrote it.
+
+    Returns:
+        `out`.
+
+    Raises:
+        PlanError: the plan, the permutations, A or B are not those that were merged, the weights come out otherwise, or the merge
+            took what a record does not hold (`--repair`). Nothing is written then.
+        FileError: a file is missing, damaged, or in the way.
+    """
+    from pathlib import Path
+
+    from permgraph.provenance import replay_merge
+
+    plan_file, perms_file = (None if file is None else Path(file) for file in (plan, perms))
+    return replay_merge(Path(merged), Path(a), Path(b), Path(out), plan_file, perms_file, force)
+
+
 def verify(
     model: nn.Module,
     example_inputs: Any,
@@ -631,6 +667,7 @@ __all__ = [
     "merge",
     "plan",
     "random_permutations",
+    "replay",
     "report",
     "score",
     "trace",

@@ -65,6 +65,7 @@ def run_demo(
     from permgraph.reporting.drawing.picture import picture
     from permgraph.reporting.drawing.render import render
     from permgraph.reporting.tables import spec_text
+    from permgraph.reporting.text import clean
     from permgraph.weights.encoder import compare, open_encoder
 
     out = Path(out)
@@ -95,6 +96,7 @@ def run_demo(
     for note in done.notes:
         say(note)
     say(
-        f"\nThe graph is drawn in {out / 'graph.svg'}; the merged encoder, {WEIGHTS[0]:g} A + {WEIGHTS[1]:g} B, is {merged}."
+        f"\nThe graph is drawn in {clean(str(out / 'graph.svg'))}; the merged encoder, {WEIGHTS[0]:g} A + {WEIGHTS[1]:g} B, "
+        f"is {clean(str(merged))}."
     )
     return out

@@ -12,12 +12,24 @@ class PermgraphError(Exception):
     """Base of every error a user can cause. `exit_code` is what the command line returns.
 
     A message that repeats what a file holds is cut: that may be megabytes.
+
+    details  lines that stand below the message. The message itself is one line: a line break in it comes from a name, and
+             the command line shows it as an escape, as it does for each of these.
     """
 
     exit_code = 3
 
-    def __init__(self, text: str = "") -> None:
+    def __init__(self, text: str = "", details: Iterable[str] = ()) -> None:
         super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST - 1000]} … {text[-990:]}")
+        self.details = tuple(details)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    @property
+    def lines(self) -> list[str]:
+        """The message and its details, each to be shown as one line."""
+        return [super().__str__(), *(f"  {line}" for line in self.details)]
 
 
 class UsageError(PermgraphError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from glob import escape
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from permgraph.weights.record import Applied
     from permgraph.weights.stored import StoredModel
 
-PERMUTATIONS = "permutations.safetensors"  # beside the weights of a merged model, for `permgraph report`
+# Beside the weights of a merged model, for `permgraph report` and `permgraph replay`
+CARD, PLAN, PERMUTATIONS = "README.md", "plan.json", "permutations.safetensors"
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,7 @@ def merge_all(
 
     chosen = tensor_weights or {}
     names = match_names(aligned.plan.spec, a.checkpoint.shapes, str(a.path)) if chosen else {}
-    of_key = {key: chosen[name] for key, name in names.items() if name in chosen}
+    of_key = {escape(key): chosen[name] for key, name in names.items() if name in chosen}
     written: list[Path] = []
     notes: list[str] = []
     for pair in weights:
@@ -296,5 +298,5 @@ def _written(weight: float) -> str:
 
 
 def _small_files(card: str, aligned: Aligned) -> dict[str, bytes]:
-    """The model card and the permutations."""
-    return {"README.md": card.encode(), PERMUTATIONS: aligned.perms.to_bytes()}
+    """The model card, the plan and the permutations."""
+    return {CARD: card.encode(), PLAN: aligned.plan.to_bytes(), PERMUTATIONS: aligned.perms.to_bytes()}

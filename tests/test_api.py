@@ -24,6 +24,7 @@ VERBS = [
     "apply",
     "unapply",
     "merge",
+    "replay",
     "verify",
     "why",
     "draw",

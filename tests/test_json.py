@@ -35,6 +35,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert run("trace", "A").code == 0
         assert run("plan", "-g", "ffn").code == 0
         random_permutations(Plan.load("plan.json")).save("perms.safetensors")
+        merged = ("merge", "A", "B", "--plan", "plan.json", "--perms", "perms.safetensors", "-o", "first")
+        assert run(*merged, "--no-check").code == 0
     return folder
 
 
@@ -49,6 +51,7 @@ COMMANDS = {
     "view": "view plan.json",
     "match": "match plan.json --a A --b B --matcher identity -o m.safetensors",
     "merge": "merge A B --plan plan.json --matcher identity --no-check -o merged",
+    "replay": "replay first --a A --b B -o again --statement first.json",
     "report": "report perms.safetensors",
     "lint": f"lint {SPECIFICATION} permgraph.trace.json --no-measure",
     "doctor": "doctor",

@@ -48,7 +48,7 @@ def meets_itself(node: Node, trace: Trace) -> bool:
     name = node.short_op
     if name in _SOFTMAX:
         shape = _shape(node.operands.get("self") or node.operands.get("input"), trace)
-        return bool(shape) and shape[node.options["dim"]] == 1
+        return bool(shape) and _length(shape, node.options.get("dim")) == 1
     if name in _OVER:
         shape = _shape(node.operands.get("input"), trace)
         return bool(shape) and _OVER[name](node, shape) == 1
@@ -62,8 +62,14 @@ def meets_itself(node: Node, trace: Trace) -> bool:
     return _root(refs[0], trace) == _root(refs[1], trace)
 
 
+def _length(shape: tuple[int, ...], dim: Any) -> int:
+    """Of a dim; 1, the careful answer, where the node does not say which."""
+    return shape[dim] if isinstance(dim, int) and -len(shape) <= dim < len(shape) else 1
+
+
 def _layer(node: Node, shape: tuple[int, ...]) -> int:
-    return prod(node.options["normalized_shape"])
+    normed = node.options.get("normalized_shape")
+    return prod(normed) if isinstance(normed, tuple) and all(isinstance(n, int) for n in normed) else 1
 
 
 def _group(node: Node, shape: tuple[int, ...]) -> int:

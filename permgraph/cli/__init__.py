@@ -14,7 +14,7 @@ from pathlib import Path
 
 import typer
 
-from permgraph.cli import calibrator, compiler, installation, judge, matcher, merger, pictures  # noqa: F401  (they register their verbs)
+from permgraph.cli import calibrator, compiler, installation, judge, matcher, merger, pictures, provenance  # noqa: F401  (they register their verbs)
 from permgraph.cli.app import app
 from permgraph.cli.shared import say
 from permgraph.errors import PermgraphError
@@ -99,7 +99,8 @@ def _failed(error: BaseException) -> int:
 
 def _told(error: BaseException) -> int:
     if isinstance(error, PermgraphError):
-        return _complain("permgraph", str(error), error.exit_code)
+        text, *details = error.lines
+        return _complain("permgraph", text, error.exit_code, *details)
     if isinstance(error, ImportError):
         return _complain("permgraph", f"{_causes(error)}. `permgraph doctor --try` says what is wrong.", 3)
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
@@ -121,9 +122,9 @@ def _told(error: BaseException) -> int:
     return _complain("permgraph", f"{text} Please report it, with what --debug prints.", 1)
 
 
-def _complain(who: str, text: str, code: int) -> int:
-    """Say what is wrong, with names from a model made fit for a terminal."""
-    say(f"{who}: {text}")
+def _complain(who: str, text: str, code: int, *details: str) -> int:
+    """Say what is wrong, and details below it."""
+    say(f"{who}: {text}", *details)
     return code
 
 

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 ORDER = (
     *("trace", "plan", "why", "tree", "draw", "view"),
-    *("match", "calibrate", "moments", "merge", "report", "apply", "unapply", "verify"),
+    *("match", "calibrate", "moments", "merge", "replay", "report", "apply", "unapply", "verify"),
     *("evaluate", "score", "export", "lint", "demo", "doctor"),
 )
 

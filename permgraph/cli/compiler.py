@@ -123,7 +123,7 @@ def plan(
         say(f"Note: {note}.")
     if target is not None and not is_trace_file(target):
         for note in found.notes:  # `trace` has told those of a trace file
-            say(f"{target}: {visible(note)}.")
+            say(f"{target}: {note}.")
     picture = [out] if target is None else [target, "--plan", out]
     say(f"Plan written to {out}. {next_step('draw', *picture)}")
     if made.groups:
@@ -261,7 +261,7 @@ def verify(
     if json_:
         print_json(result.to_json())
     else:
-        print_text(result.text())
+        print_text(*result.lines)
     if not result.kept:
         raise typer.Exit(4)
 
@@ -288,6 +288,6 @@ def lint(
 
         print_json(encode(found.summary))
     else:
-        print_text(found.text())
+        print_text(*found.text().split("\n"))
     if not found.lint.sound:
         raise typer.Exit(4)

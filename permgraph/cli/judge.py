@@ -164,7 +164,7 @@ def export(
     if json_:
         print_json({"written": [str(made.folder)], "file": str(made.file), "usage": made.usage})
     else:
-        print_text(made.usage)
+        print_text(*made.usage.split("\n"))
     say(f"Encoder written to {made.file}, its weights beside it.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -267,6 +268,7 @@ def demo(
     from permgraph.cli.progress import progress_bar
     from permgraph.demo import run_demo
 
-    folder = run_demo(out, say if json_ else print, progress_bar, seed, force)
+    tell: Callable[[str], None] = (lambda text: say(*text.split("\n"))) if json_ else print
+    folder = run_demo(out, tell, progress_bar, seed, force)
     if json_:
         print_json({"written": sorted(str(path) for path in folder.iterdir())})

@@ -221,24 +221,28 @@ def print_json(data: dict[str, Any]) -> None:
     print(json.dumps(data, indent=1))
 
 
-def print_text(text: str) -> None:
+def print_text(*lines: str) -> None:
     """Sentences, at the width of the terminal: no word is broken, and code to copy, indented by four, stays whole."""
     from permgraph.reporting.columns import paragraphs
+    from permgraph.reporting.text import clean
 
-    print("\n".join(paragraphs(visible(text).splitlines())))
+    print("\n".join(paragraphs(clean(line, 4000) for line in lines)))
 
 
-def say(text: str) -> None:
-    """What is said beside the result goes to standard error, so that the result can be piped; without control characters.
+def say(*lines: str) -> None:
+    """What is said beside the result goes to standard error, so that the result can be piped.
 
+    Each argument is one line, whatever the names in it hold: control characters and line breaks are shown as escapes.
     That nobody can read it is no error.
     """
+    from permgraph.reporting.text import clean
+
     with suppress(OSError, ValueError):
-        print(visible(text), file=sys.stderr, flush=True)
+        print("\n".join(clean(line, 4000) for line in lines), file=sys.stderr, flush=True)
 
 
 def visible(text: str) -> str:
-    """Lines without control characters."""
+    """Lines of a text, without control characters; the names in it are clean already, and break no line."""
     from permgraph.reporting.text import clean
 
-    return "\n".join(clean(line, 4000) for line in text.splitlines())
+    return "\n".join(clean(line, 4000) for line in text.split("\n"))

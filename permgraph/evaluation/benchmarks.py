@@ -79,6 +79,11 @@ def refuse_export(format: str, out: Path, force: bool = False) -> None:
             f"-o {out}: {format} imports the folder, so its name is of letters, digits and underscores, and begins "
             "with a letter. Choose another -o."
         )
+    if not out.name.isprintable() or '"' in out.name or "\\" in out.name:
+        raise UsageError(
+            f"-o {out}: the name is written into a file of Python, so it has no quotes, backslashes or control characters. "
+            "Choose another -o."
+        )
     refuse_output(out, folder=True, force=force, mark=MARK)
 
 

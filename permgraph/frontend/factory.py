@@ -117,7 +117,7 @@ def _describe(error: BaseException) -> str:
     """'ValueError: text (net.py:12)', the innermost line of code."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
 
 
 @contextmanager

@@ -248,10 +248,11 @@ class AudioPairs:
         bad = {**self.report.bad, **dict.fromkeys(self.report.short, length)}
         files = self.report.files
         if len(bad) > self.max_bad * files:
-            some = "".join(f"\n  {path}: {why}" for path, why in list(bad.items())[:10])
+            some = [f"{path}: {why}" for path, why in list(bad.items())[:10]]
             raise FileError(
                 f"{len(bad)} of {files} audio files cannot be used, more than --max-bad {self.max_bad:g} "
-                f"allows. Remove or correct them, choose shorter --seconds, or raise --max-bad:{some}"
+                f"allows. Remove or correct them, choose shorter --seconds, or raise --max-bad:",
+                some,
             )
 
     def _nothing(self) -> None:

@@ -184,10 +184,11 @@ class ImageBatches(Batches):
         """Note a bad file. Raises FileError when there are too many."""
         self.bad[shown(file)] = str(error)
         if len(self.bad) > self.max_bad * len(self.files):
-            some = "".join(f"\n  {path}: {why}" for path, why in list(self.bad.items())[:10])
+            some = [f"{path}: {why}" for path, why in list(self.bad.items())[:10]]
             raise FileError(
                 f"{len(self.bad)} of {len(self.files)} images cannot be used, more than --max-bad {self.max_bad:g} allows. "
-                f"Remove or correct them, or raise --max-bad:{some}"
+                f"Remove or correct them, or raise --max-bad:",
+                some,
             )
 
 

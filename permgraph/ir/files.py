@@ -47,10 +47,14 @@ class Document:
         """The contents of the file."""
         return {"permgraph": self.kind, "format": self.format, "digest": self.digest, **encode(self)}
 
+    def to_bytes(self) -> bytes:
+        """The file; equal values give equal bytes."""
+        text = json.dumps(self.document(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return f"{text}\n".encode(errors="surrogatepass")
+
     def save(self, path: str | Path, force: bool = True) -> None:
         """Write the file, whole or not at all; `force` replaces what is there. Raises FileError."""
-        text = json.dumps(self.document(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        write_bytes(f"{text}\n".encode(errors="surrogatepass"), path, force)
+        write_bytes(self.to_bytes(), path, force)
 
     @classmethod
     def load(cls: type[D], path: str | Path) -> D:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from permgraph.errors import FileError
+from permgraph.ir.check_report import check_report
+from permgraph.ir.codec import Mismatch
 from permgraph.ir.files import load_arrays, save_arrays, write_bytes
 from permgraph.ir.names import in_order
 from permgraph.ir.notebook import html_table
@@ -156,6 +158,10 @@ class Permutations:
                 raise FileError(
                     f"{path}: {name!r} is not an array of integers of 64 bits, but of {array.dtype}."
                 )
+        try:
+            check_report(header.report)
+        except Mismatch as error:
+            raise FileError(f"{path}: {error}. Match again.") from error
         return cls(arrays, header.report, header.origin)
 
 

@@ -53,7 +53,7 @@ class Ranks:
                 moments, notes = run()
             except BaseException as error:
                 with suppress(MatchError):
-                    self._told(f"{type(error).__name__}: {error}", wait)
+                    self._told(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", wait)
                 raise
             failed = {rank: text for rank, text in enumerate(self._told("", wait)) if text}
             if failed:

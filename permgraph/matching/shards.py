@@ -65,8 +65,16 @@ def added(parts: Mapping[str, Moments]) -> Moments:
         if part.meta.get("stride") != parts[first].meta.get("stride"):
             raise MatchError(f"{first} and {name}: calibrated with different strides.")
     total = Moments.total(whole)
-    batches = sum(int(part.meta.get("batches", "0")) for part in parts.values())
+    batches = sum(_batches(name, part) for name, part in parts.items())
     return replace(total, meta={**total.meta, "batches": str(batches)})
+
+
+def _batches(name: str, part: Moments) -> int:
+    """How many batches a part has counted; sums of moments say "3 + 5". Raises MatchError."""
+    counts = part.meta.get("batches", "0").split(" + ")
+    if not all(count.isdecimal() and len(count) < 18 for count in counts):
+        raise MatchError(f"{name}: meta.batches is not a count. Calibrate again.")
+    return sum(map(int, counts))
 
 
 def _whole(of_data: dict[str, Moments], by_data: Mapping[str, Mapping[str, Moments]]) -> Moments:

@@ -15,6 +15,8 @@ import shutil
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from permgraph.reporting.text import clean
+
 NARROWEST = 40  # a terminal narrower than this wraps lines itself
 _INDENT = "    "
 _PIECES = re.compile(r"[^./]*[./]*")
@@ -74,8 +76,11 @@ def table(
 
     right  columns that are aligned to the right
     below  the column of names, which moves to lines of its own where the table is too wide
+
+    A row is one line: a line break in a cell, which comes from a name, is shown as an escape.
     """
     width = width or terminal_width()
+    rows = [[clean(cell, 4000) for cell in row] for row in rows]
     lines = aligned(rows, right)
     if max(map(width_of, lines)) <= width:
         return lines

@@ -74,12 +74,14 @@ def _section(name: str, row: Row, groups: dict[str, Row]) -> str:
     role: str = row["role"]
     if role == "ffn" and row.get("observed") == "leaving":
         return "W1"
-    layers = [int(other.partition(".")[2]) for other, row in groups.items() if row["role"] == "cnn"]
+    numbers = (other.partition(".")[2] for other, row in groups.items() if row["role"] == "cnn")
+    layers = [int(number) for number in numbers if number.isdecimal() and len(number) < 9]
     if role != "cnn":
         return _SECTIONS.get(role, role)
     if name == "cnn.0":
         return "CNN layer 0"
-    return f"CNN layers 1-{max(layers)}" if max(layers) > 1 else "CNN layer 1"
+    last = max(layers, default=1)
+    return f"CNN layers 1-{last}" if last > 1 else "CNN layer 1"
 
 
 def _cells(rows: Sequence[Row]) -> tuple[str, ...]:

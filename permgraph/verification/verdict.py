@@ -50,15 +50,17 @@ class FunctionCheck:
         own = {k: getattr(self, k) for k in ("model", "groups", "log10_order", "seeds", "weights", "mode")}
         return own | self.check.to_json()
 
-    def text(self) -> str:
+    @property
+    def lines(self) -> list[str]:
+        """In words: a sentence, and remarks."""
         verdict = "the function is kept" if self.kept else "THE FUNCTION IS NOT KEPT"
         mode = "" if self.mode == "exact" else f" (mode {self.mode}, which is not a symmetry)"
         times = self.check.trials * self.seeds
-        lines = [
+        return [
             f"{self.model}: {verdict}{mode}. {self.groups} elementary groups moved, {times} times, {self.weights} weights, float64: "
-            f"largest relative change {self.check}."
+            f"largest relative change {self.check}.",
+            *self.check.remarks(),
         ]
-        return "\n".join([*lines, *self.check.remarks()])
 
 
 def check_model(

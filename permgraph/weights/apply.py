@@ -140,7 +140,7 @@ def apply_checkpoint(
                 counted.update(numbers_of(block, side.dtype))
             yield block
 
-    def finish() -> None:
+    def finish(written: Path) -> None:
         if matched and not undo:
             read.read_rest()
         if matched:

@@ -266,13 +266,15 @@ def compare(a: Encoder, b: Encoder, per_model_rate: bool = False) -> None:
     }
     if differing and (_shapes(a) != _shapes(b) or a.trace.fingerprint != b.trace.fingerprint):
         raise FileError(
-            f"{a.name} (A) and {b.name} (B) are not one architecture; their channels cannot be paired.\n"
-            f"{_table(differing, a.name, b.name)}\nChoose two models with the same of these."
+            f"{a.name} (A) and {b.name} (B) are not one architecture; their channels cannot be paired. "
+            "Choose two models with the same of these:",
+            _table(differing, a.name, b.name),
         )
     if a.model_class and "id2label" in differing:
         raise FileError(
-            f"the heads of {a.name} (A) and {b.name} (B) name their outputs differently; they cannot be averaged.\n"
-            f"{_table(differing, a.name, b.name)}\nLeave --class out to merge what is below the heads."
+            f"the heads of {a.name} (A) and {b.name} (B) name their outputs differently; they cannot be averaged. "
+            "Leave --class out to merge what is below the heads. They differ in:",
+            _table(differing, a.name, b.name),
         )
     if a.sampling_rate != b.sampling_rate and not per_model_rate:
         raise FileError(
@@ -285,15 +287,12 @@ def _shapes(encoder: Encoder) -> dict[str, tuple[int, ...]]:
     return {canonical(name): tuple(t.shape) for name, t in encoder.source.module.state_dict().items()}
 
 
-def _table(differing: Mapping[str, tuple[Any, Any]], a: str, b: str, count: int = 20) -> str:
+def _table(differing: Mapping[str, tuple[Any, Any]], a: str, b: str, count: int = 20) -> list[str]:
     rows = [("field", f"A: {a}", f"B: {b}")]
     rows += [(key, str(x)[:40], str(y)[:40]) for key, (x, y) in list(differing.items())[:count]]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    lines += [f"and {len(differing) - count} more"] if len(differing) > count else []
-    return "\n".join(f"  {line}" for line in lines)
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return lines + ([f"and {len(differing) - count} more"] if len(differing) > count else [])
 
 
 def _rate(encoder: Encoder) -> str:

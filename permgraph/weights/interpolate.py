@@ -26,8 +26,14 @@ from permgraph.weights.names import match_names
 from permgraph.weights.output import write_like
 from permgraph.weights.pairing import check_shapes, planned_pairs, same_names, tied_as_in_a
 from permgraph.weights.quantised import refuse_quantised
-from permgraph.weights.record import Record
-from permgraph.weights.refusals import refuse_other_stored, refuse_other_weights, refuse_twice
+from permgraph.weights.record import Merging, Record, version
+from permgraph.weights.refusals import (
+    LATER,
+    refuse_other_result,
+    refuse_other_stored,
+    refuse_other_weights,
+    refuse_twice,
+)
 from permgraph.weights.safetensors_io import Info
 from permgraph.weights.source import Source, open_planned
 from permgraph.weights.tensors import held_by, tensor_of
@@ -117,6 +123,7 @@ def merge_checkpoints(
     extra: Mapping[str, bytes] | None = None,
     checked: Mapping[str, Any] | None = None,
     state: str = "",
+    like: str | Path | None = None,
 ) -> Path:
     """`merge` from disk to disk, permuting B on the way, one tensor at a time. Returns `out`.
 
@@ -126,7 +133,7 @@ def merge_checkpoints(
     record what became of the function check.
     Weights other than those that were matched are refused unless `other_weights`, integers and booleans that differ
     unless `integers_of_a`. `parametrized` is as for `merge`; `state` says which weights of single files, as for
-    `open_checkpoint`.
+    `open_checkpoint`. `like` is an earlier result, which has to come out again: all else is refused.
     Raises FileError, PlanError, UsageError; then `out` is as it was.
     """
     if (plan is None) != (perms is None):
@@ -166,11 +173,16 @@ def merge_checkpoints(
         block=None,
     )
 
-    def finish() -> None:
+    def finish(written: Path) -> None:
         for whose, source, known in zip("AB", read, matched, strict=True):
             if known:
                 source.read_rest()
-                refuse_other_weights(whose, source.checkpoint.path, known, source.weights)
+                advice = LATER if like is None else f"Give the {whose} that {like} was merged from."
+                refuse_other_weights(whose, source.checkpoint.path, known, source.weights, advice)
+        if like is not None:
+            refuse_other_result(
+                open_checkpoint(like, converted=False), open_checkpoint(written, converted=False)
+            )
 
     infos = {
         key: Info(info.shape, result_dtype(info.dtype, target) if key in pairs else info.dtype)
@@ -180,6 +192,15 @@ def merge_checkpoints(
         "merge",
         weights=tuple(map(float, weights)),
         b=step,
+        merging=Merging(
+            matched if all(matched) else (),
+            {key: pair for key, pair in of_key.items() if pair != tuple(weights)},
+            parametrized,
+            integers_of_a,
+            state,
+            _named(dtype=dtype, ignore_unexpected=ignore_unexpected, allow_nonfinite=allow_nonfinite),
+            version(),
+        ),
         function_check=None if checked is None else dict(checked),
     )
     return write_like(
@@ -193,6 +214,11 @@ def merge_checkpoints(
         extra=extra,
         finish=finish,
     )
+
+
+def _named(**options: object) -> tuple[str, ...]:
+    """The options that were given."""
+    return tuple(name for name, value in options.items() if value)
 
 
 def _aligned(

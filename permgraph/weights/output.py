@@ -32,7 +32,7 @@ def write_like(
     force: bool = False,
     inputs: tuple[Path, ...] = (),
     extra: Mapping[str, bytes] | None = None,
-    finish: Callable[[], None] = lambda: None,
+    finish: Callable[[Path], None] = lambda written: None,
 ) -> Path:
     """Write tensors as safetensors to `out`, in the layout of `source`. Returns `out`.
 
@@ -40,7 +40,7 @@ def write_like(
     blocks   gives the numbers of a key in blocks of rows, called once per key
     record   what was done, kept as permgraph.json in a folder and in the metadata of a file
     inputs   further paths that must not be written over
-    finish   called when all is written and nothing is at `out` yet: its error leaves `out` as it was
+    finish   called with what is written, when nothing is at `out` yet: its error leaves `out` as it was
     extra    further small files of a folder, by name; they win over the source's
     Raises FileError; then `out` is as it was.
     """
@@ -57,7 +57,7 @@ def write_like(
             metadata = {**source.shards[0].metadata, "permgraph": record.text()}
             write_safetensors(partial, infos, blocks, metadata)
             _compare(SafetensorsFile(partial).infos, infos, out)
-        finish()
+        finish(partial)
     return out
 
 

@@ -6,6 +6,7 @@ In a folder it is the file `permgraph.json`, in a single file the metadata entry
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from permgraph.ir.codec import encode
 from permgraph.ir.files import fitted, opened
 
 RECORD = "permgraph.json"
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,32 @@ class Applied:
 
 
 @dataclass(frozen=True)
+class Merging:
+    """What decides the numbers of a merge, beside the weights of A and B, the plan and the permutations.
+
+    inputs   fingerprints of the weights of A and of B; () where the permutations do not say what they were matched on
+    tensor_weights  keys of A whose weights are others
+    parametrized, integers_of_a, state  as for `permgraph merge`
+    unheld   names of further options that were given, whose values are not kept here
+    version  of the permgraph that merged
+    """
+
+    inputs: tuple[str, ...]
+    tensor_weights: dict[str, tuple[float, ...]]
+    parametrized: str
+    integers_of_a: bool
+    state: str
+    unheld: tuple[str, ...]
+    version: str
+
+
+@dataclass(frozen=True)
 class Record:
     """made_by   "apply", "unapply" or "merge"
     applied   what was applied to these weights, in order
     weights   of A and of B, for a merge
     b         what was applied to B before it was merged
+    merging   what else decides the numbers of a merge
     repaired  whether activation statistics were corrected afterwards
     function_check  what became of the function check, as `verification.checkpoints.Checked.record` says it
     """
@@ -39,13 +61,22 @@ class Record:
     applied: tuple[Applied, ...] = ()
     weights: tuple[float, ...] | None = None
     b: Applied | None = None
+    merging: Merging | None = None
     repaired: bool = False
     function_check: dict[str, Any] | None = None
 
+    def document(self) -> dict[str, Any]:
+        """The contents of the file."""
+        return {"permgraph": "result", "format": FORMAT, **encode(self)}
+
     def text(self) -> str:
         """As JSON with one spelling."""
-        data = {"permgraph": "result", "format": FORMAT, **encode(self)}
-        return json.dumps(data, sort_keys=True, separators=(",", ":"))
+        return json.dumps(self.document(), sort_keys=True, separators=(",", ":"))
+
+
+def version() -> str:
+    """Of this permgraph."""
+    return str(vars(sys.modules["permgraph"])["__version__"])
 
 
 def read_record(text: bytes | str, where: str | Path) -> Record:

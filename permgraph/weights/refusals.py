@@ -10,6 +10,7 @@ from permgraph.ir.plan import Plan
 from permgraph.ir.values import refuse_other_values
 from permgraph.weights.checkpoint import Checkpoint
 from permgraph.weights.record import Applied
+from permgraph.weights.rows import blocks_of
 
 
 def refuse_other_stored(plan: Plan, checkpoint: Checkpoint, names: Mapping[str, str]) -> None:
@@ -21,13 +22,37 @@ def refuse_other_stored(plan: Plan, checkpoint: Checkpoint, names: Mapping[str, 
     refuse_other_values(plan.spec, tables, str(checkpoint.path))
 
 
-def refuse_other_weights(whose: str, where: object, matched: str, weights: Fingerprint | None) -> None:
+LATER = "Match again; or pass --other-weights when these are a later state of that model."
+
+
+def refuse_other_weights(
+    whose: str, where: object, matched: str, weights: Fingerprint | None, advice: str = LATER
+) -> None:
     """Refuse weights other than those that were matched, where both are known. Raises PlanError."""
     if matched and weights and weights.text and matched != weights.text:
         raise PlanError(
             f"{where}: the permutations were matched on other weights as {whose} (fingerprint {matched[:12]}…, these have "
-            f"{weights.text[:12]}…). Match again; or pass --other-weights when these are a later state of that model."
+            f"{weights.text[:12]}…). {advice}"
         )
+
+
+def refuse_other_result(before: Checkpoint, now: Checkpoint) -> None:
+    """Refuse weights that are not, byte for byte and file for file, those of an earlier result. Raises PlanError."""
+    files = [
+        {shard.path.name if c.is_folder else "": shard.infos for shard in c.shards} for c in (before, now)
+    ]
+    if files[0] != files[1]:
+        raise PlanError(
+            f"{before.path}: A has other tensors, or other files of them. Give the A that it was merged from."
+        )
+    for key, info in before.stored.items():
+        for rows in blocks_of(info.shape, info.dtype.itemsize):
+            old, new = (c.home[key].rows(key, rows) for c in (before, now))
+            if old.tobytes() != new.tobytes():
+                raise PlanError(
+                    f"{before.path}: {key!r} comes out otherwise, so A or B is not what was merged, or this permgraph "
+                    "averages otherwise than the one that merged. Give the A and B that it was merged from."
+                )
 
 
 def refuse_twice(checkpoint: Checkpoint, step: Applied) -> None:

@@ -421,26 +421,67 @@ def test_numbers_that_are_none_are_a_mistake_and_no_crash(place: Path, option: s
     assert option in bad(*words, "-o", "new.st", option, value, code=2)
 
 
-# 81
-@pytest.mark.parametrize("name", ["n" * 300, "\udcff", "a\nb"])
-def test_names_that_no_file_has_are_one_message(place: Path, name: str) -> None:
+NOWHERE = ["n" * 300, "\udcff"]
+BREAKS = ["\n", "\r", "\x85", "\x1b[2K", "\u202e", "\u2028"]
+
+
+# 80, 81
+@pytest.mark.parametrize("name", [*NOWHERE, *(f"a{broken}permgraph: all is well. b" for broken in BREAKS)])
+def test_a_name_breaks_no_line_of_a_message(place: Path, name: str) -> None:
+    """Whatever is typed: one message, in which no line begins with what stands behind the break."""
     for words in (
         ("trace", name, "-o", "new.json"),
+        ("trace", "A", "-o", f"{name}/x.json"),
         ("plan", f"{name}.json", "-o", "new.json"),
+        ("plan", "t.json", "-g", name, "-o", "new.json"),
+        ("why", "t.json", name),
         ("apply", name, "perms.safetensors", "B", "-o", "out"),
         ("apply", "plan.json", name, "B", "-o", "out"),
         ("apply", "plan.json", "perms.safetensors", name, "-o", "out"),
         ("merge", "A", name, "-g", "none", "-o", "out"),
         (*MATCH[:7], name, "-o", "new.st"),
+        (*MATCH[:7], "audio", "--where", name, "-o", "new.st"),
+        (*MATCH, "--matcher", name, "-o", "new.st"),
         ("report", name),
         ("score", name),
+        ("export", "A", "--format", "s3prl", "-o", f'x"{name}'),
         ("lint", name, "t.json"),
         ("verify", name),
         ("moments", "merge", name, "-o", "new.st"),
+        (name,),
+        ("tree", "t.json", f"--{name}"),
     ):
         said = run(*words)
         assert said.code in (2, 3) and "Traceback" not in said.err, (words[0], said)
         assert "this is a fault of permgraph" not in said.err, (words[0], said.err)
+        assert [line[:9] for line in said.err.splitlines()] == ["permgraph"], (words[0], said.err)
+        assert said.err.rstrip("\n").isprintable()
+
+
+# 80
+@pytest.mark.parametrize("broken", BREAKS[::3] + BREAKS[-1:])
+def test_a_name_that_is_there_breaks_no_line_either(place: Path, broken: str) -> None:
+    """Files with such names, which are used: what is said and printed of them, a table, details below a message."""
+    name = f"a{broken}permgraph: all is well."
+    os.rename("A", name)
+    os.rename("t.json", f"{name}.json")
+    for i in range(4):
+        Path("audio", f"{name}{i}.wav").write_text("no audio")
+    Path("t.csv").write_text(f'encoder,task,value\n"{name}","{name}",0.5\nFBANK,"{name}",0.1\n', newline="")
+    for words in (
+        ("plan", f"{name}.json", "-o", f"{name}.plan.json"),
+        ("tree", f"{name}.json"),
+        ("verify", name),
+        (*MATCH[:3], name, *MATCH[4:], "--max-bad", "1", "-o", f"{name}.st"),
+        (*MATCH[:3], name, *MATCH[4:], "-o", "new.st"),
+        ("merge", name, "B", "--plan", "plan.json", "--perms", "perms.safetensors", "-o", "m"),
+        ("report", "m"),
+        ("score", "t.csv"),
+    ):
+        said = run(*words)
+        assert "this is a fault of permgraph" not in said.err, (words[0], said.err)
+        for line in (said.out + said.err).split("\n"):
+            assert line.isprintable() and not line.lstrip().startswith("permgraph: all"), (words[0], line)
 
 
 # 82
