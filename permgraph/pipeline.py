@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from permgraph.atomic_write import scratch
 from permgraph.calibration import Bar, Calibration, read_as, silent
 from permgraph.errors import FileError, MatchError, PlanError
+from permgraph.ir.check_plan import check_permutations
 from permgraph.ir.kept import Savable, kept_on_failure, kept_path
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
@@ -90,9 +91,8 @@ def align(
         exact = verify and plan.mode == "exact"
         passes = calibrate_on(a, b, plan, calibration, checkpoint, bar, say, exact, repair)
     done = next(passes, None)
-    weights = None
-    if find_matcher(matcher).of_weights:
-        weights = Weights.of(plan, *(numbers_stored(plan, one.checkpoint) for one in (a, b)))
+    read = (numbers_stored(plan, one.checkpoint) for one in (a, b))
+    weights = Weights.of(plan, *read) if find_matcher(matcher).of_weights else None
     so_far: dict[Path, Savable] = {}
 
     def each() -> Iterator[Moments]:
@@ -113,9 +113,14 @@ def align(
             step(0, 1)
             perms = match_passes(plan, each(), matcher, seed, weights=weights)
             step(1, 1)
-        report = {**perms.report, "selection": plan.selection, "a": a.name, "b": b.name}
-        read = {"read_as": list(read_as(a, b))} if read_as(a, b) else {}
-        perms = replace(perms, report=report | read | ({"calibration": done.used} if done else {}))
+        found = {"read_as": list(read_as(a, b)), "calibration": done.used if done else None}
+        told = {
+            "selection": plan.selection,
+            "a": a.name,
+            "b": b.name,
+            **{k: v for k, v in found.items() if v},
+        }
+        perms = replace(perms, report=perms.report | told)
         if keep is not None and done is not None:
             so_far[kept_path(keep, "perms")] = perms
         checked = check_function(b, plan, perms, bar) if verify else Checked(b.name, why=SKIPPED)
@@ -141,8 +146,6 @@ def refuse_unmatchable(plan: Plan | None, calibration: Calibration | None, match
 
 def refuse_other_plan(plan: Plan, perms: Permutations, where: str) -> None:
     """Permutations of another plan, told before any model is built. Raises PlanError."""
-    from permgraph.ir.check_plan import check_permutations
-
     try:
         check_permutations(plan, perms)
     except PlanError as error:
@@ -253,7 +256,8 @@ def merge_all(
     for pair in weights:
         target = target_of(out, pair, weights)
         card = model_card(a.name, b.name, aligned.plan, aligned.perms, pair, command, aligned.notes)
-        extra = _small_files(card, aligned) if target.suffix != ".safetensors" else None
+        beside = {CARD: card.encode(), PLAN: aligned.plan.to_bytes(), PERMUTATIONS: aligned.perms.to_bytes()}
+        extra = beside if target.suffix != ".safetensors" else None
         options: dict[str, Any] = {
             "plan": aligned.plan,
             "perms": aligned.perms,
@@ -295,8 +299,3 @@ def target_of(out: Path, pair: tuple[float, float], weights: Sequence[tuple[floa
 def _written(weight: float) -> str:
     """With two decimals, or as many as it has: two weights never share a name."""
     return f"{weight:.2f}" if float(f"{weight:.2f}") == weight else repr(weight)
-
-
-def _small_files(card: str, aligned: Aligned) -> dict[str, bytes]:
-    """The model card, the plan and the permutations."""
-    return {CARD: card.encode(), PLAN: aligned.plan.to_bytes(), PERMUTATIONS: aligned.perms.to_bytes()}

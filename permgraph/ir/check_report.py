@@ -35,6 +35,7 @@ def check_report(report: Mapping[str, Any]) -> None:
         if row["units"] < 1:
             raise Mismatch(f"{where}.units: a group has units, found {row['units']}")
         _texts(f"{where}.warnings", row.get("warnings", ()))
+    _texts("report.read_as", report.get("read_as", ()))
     calibration = report.get("calibration", {})
     _fits("report.calibration", calibration, {}, _CALIBRATION_MAY)
     for where, used in _objects("report.calibration.sources", calibration.get("sources", {})):

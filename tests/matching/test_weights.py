@@ -200,7 +200,7 @@ def test_at_least_as_good_as_git_re_basin(kind: str) -> None:
         taps = [
             [t.double().flatten(2).numpy() for t in (w[..., None] for w in one.values())] for one in (a, b)
         ]
-        theirs = [git_re_basin(*taps, np.random.default_rng(order)) for order in range(3)]
+        theirs = [git_re_basin(taps[0], taps[1], np.random.default_rng(order)) for order in range(3)]
         assert ours >= max(theirs) * (1 - 1e-6)
 
 
@@ -239,7 +239,7 @@ def test_running_statistics_do_not_decide() -> None:
     loud = {k: 1e3 * torch.rand(t.shape, generator=noise) if "running_" in k else t for k, t in other.items()}
     assert wrong(pg.match(plan, (state, loud), "weights"), answer) == {}
     alone = [{k: t for k, t in numbers_in(plan, s, "")[0].items() if "running_" in k} for s in (state, other)]
-    arrays, _ = match_weights(plan, Weights(*alone, plan.origin))
+    arrays, _ = match_weights(plan, Weights(alone[0], alone[1], plan.origin))
     assert wrong(Permutations(arrays), answer) == {}
 
 
