@@ -283,11 +283,9 @@ def merge_all(
         written.append(target)
     notes += [mixed for e in (a, b) if (mixed := e.checkpoint.mixed)]
     computed = layers_in(a.checkpoint, parametrized)
-    if computed:
-        count = len({layer.keys[layer.main] for layer in computed.values()})
-        notes.append(
-            f"{count} weights computed from parts (weight norm, spectral norm): {SAID[parametrized]}"
-        )
+    if count := len({layer.keys[layer.main] for layer in computed.values()}):
+        what = "weights computed from parts (weight norm, spectral norm)"
+        notes.append(f"{count} {what}: {SAID[parametrized]}")
     return written, notes
 
 
