@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from permgraph.ir import Group, Moments, PermSpec, Permutations, Place, Plan, Probe, Trace
     from permgraph.ir.spec import IntArray
     from permgraph.linter.report import LintReport
+    from permgraph.matching.similarity import Similarity
+    from permgraph.matching.weights import Weights
     from permgraph.reporting.explain import Reason
     from permgraph.reporting.sections import MatchingReport
     from permgraph.verification.check import Check
@@ -228,19 +230,50 @@ def match(
 
     if not isinstance(moments, (tuple, list)):
         return run(plan, moments, matcher, seed)
+    return run(plan, _weights(plan, moments, "match"), matcher, seed)
+
+
+def compare(
+    plan: Plan,
+    state_a: Mapping[str, Any],
+    state_b: Mapping[str, Any],
+    seed: int = 0,
+    shuffles: int = 19,
+) -> Similarity:
+    """How alike two networks are, whatever the order of their units: the cosine of their weights, in place and matched.
+
+    Args:
+        seed: of what is drawn at random.
+        shuffles: how often the numbers of B's tensors are shuffled and matched, for `p_matched`.
+
+    Returns:
+        `.in_place` and `.p_in_place` (how often a random order of B is as much like A: a test of whether B's units are in A's
+        order), `.matched`, `.shuffled` and `.p_matched` (how often shuffled numbers are matched as well). `.text()`.
+
+    Raises:
+        PlanError: the plan moves nothing.
+        FileError: the state dicts are not of the plan's network, or not finite.
+    """
+    from permgraph.matching.similarity import compare as run
+
+    return run(plan, _weights(plan, (state_a, state_b), "compare"), seed, shuffles)
+
+
+def _weights(plan: Plan, states: Sequence[Mapping[str, Any]], verb: str) -> Weights:
+    """Two state dicts by the names of a plan. Raises UsageError where they are something else."""
     from permgraph.errors import UsageError
     from permgraph.matching.weights import Weights
     from permgraph.weights.planned import numbers_in
 
-    if len(moments) != 2 or not all(isinstance(state, Mapping) for state in moments):
-        kinds = ", ".join(type(state).__name__ for state in moments)
+    if len(states) != 2 or not all(isinstance(state, Mapping) for state in states):
+        kinds = ", ".join(type(state).__name__ for state in states)
         raise UsageError(
-            f"match: got ({kinds}); give two state dicts, (model_a.state_dict(), model_b.state_dict())."
+            f"{verb}: got ({kinds}); give two state dicts, of model_a.state_dict() and model_b.state_dict()."
         )
-    found = [
-        numbers_in(plan, state, f"state dict of {whose}") for state, whose in zip(moments, "AB", strict=True)
-    ]
-    return run(plan, Weights.of(plan, *found), matcher, seed)
+    a, b = (
+        numbers_in(plan, state, f"state dict of {whose}") for state, whose in zip(states, "AB", strict=True)
+    )
+    return Weights.of(plan, a, b)
 
 
 def assign(score: Any) -> IntArray:
@@ -658,6 +691,7 @@ __all__ = [
     "apply",
     "assign",
     "calibrate",
+    "compare",
     "draw",
     "evaluate",
     "export",

@@ -20,6 +20,7 @@ VERBS = [
     "random_permutations",
     "calibrate",
     "match",
+    "compare",
     "assign",
     "apply",
     "unapply",

@@ -55,6 +55,8 @@ COMMANDS = {
     "report": "report perms.safetensors",
     "lint": f"lint {SPECIFICATION} permgraph.trace.json --no-measure",
     "doctor": "doctor",
+    "scramble": "scramble plan.json A -o scrambled --perms s.safetensors --no-check",
+    "compare": "compare A B --plan plan.json --shuffles 1",
 }
 
 

@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from permgraph.demo import demo_audio, demo_models, run_demo
-from permgraph.errors import UsageError, VerificationError
+from permgraph.errors import MatchError, UsageError, VerificationError
+from permgraph.ir.moments import Moments
 from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
-from permgraph.pipeline import PERMUTATIONS, _written, check_function, plan_for
+from permgraph.matching.matchers import match
+from permgraph.pipeline import PERMUTATIONS, _written, align, check_function, plan_for
 from permgraph.verification.checkpoints import EditedPlan
 from permgraph.verification.function_check import left_out
 from permgraph.weights.encoder import Encoder, open_encoder
@@ -70,6 +72,21 @@ def test_the_demo_aligns_verifies_merges_and_draws(tmp_path: Path) -> None:
         assert torch.isfinite(model(torch.randn(1, 8000)).last_hidden_state).all()
     card = (out / "merged" / "README.md").read_text()
     assert Plan.load(out / "plan.json").digest in card and "permgraph demo" in card
+
+
+def test_matching_by_weights_needs_no_audio_and_knows_the_same_weights(
+    pair: tuple[Encoder, Encoder], matched: Path
+) -> None:
+    """As stored and as loaded into a module the weights are the same: then they have one fingerprint."""
+    plan = Plan.load(matched / "plan.json")
+    done = align(*pair, plan, None, matcher="weights", verify=False)
+    report = done.perms.report["weights"]
+    assert report["objective"] > report["in_place"] and done.perms.origin.weights_b
+    assert done.perms.origin == Permutations.load(matched / "perms.safetensors").origin
+    with pytest.raises(
+        MatchError, match="'weights' compares weights, and moments hold none: give both models"
+    ):
+        match(plan, Moments({}), "weights")
 
 
 def test_matching_twice_gives_the_same_bytes(matched: Path, audio: Path, tmp_path: Path) -> None:

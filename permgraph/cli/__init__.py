@@ -14,7 +14,17 @@ from pathlib import Path
 
 import typer
 
-from permgraph.cli import calibrator, compiler, installation, judge, matcher, merger, pictures, provenance  # noqa: F401  (they register their verbs)
+from permgraph.cli import (
+    calibrator,
+    comparison,
+    compiler,
+    installation,
+    judge,
+    matcher,
+    merger,
+    pictures,
+    provenance,
+)  # noqa: F401  (they register their verbs)
 from permgraph.cli.app import app
 from permgraph.cli.shared import say
 from permgraph.errors import PermgraphError

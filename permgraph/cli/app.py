@@ -10,8 +10,8 @@ from typer.core import TyperGroup
 
 ORDER = (
     *("trace", "plan", "why", "tree", "draw", "view"),
-    *("match", "calibrate", "moments", "merge", "replay", "report", "apply", "unapply", "verify"),
-    *("evaluate", "score", "export", "lint", "demo", "doctor"),
+    *("match", "calibrate", "moments", "merge", "replay", "report", "apply", "unapply", "scramble", "verify"),
+    *("compare", "evaluate", "score", "export", "lint", "demo", "doctor"),
 )
 
 

@@ -171,7 +171,7 @@ def apply(
 ) -> None:
     """Permute a checkpoint, once its function is checked to be kept."""
     options = {"force": force, "ignore_unexpected": ignore_unexpected, "other_weights": other_weights}
-    _permute(plan_file, perms_file, source, out, no_check, state, model_class, json_, options)
+    permute(plan_file, perms_file, source, out, no_check, state, model_class, json_, options)
 
 
 @app.command()
@@ -190,10 +190,10 @@ def unapply(
 ) -> None:
     """Undo `apply`, bit for bit, with the same plan and permutations."""
     options = {"force": force, "ignore_unexpected": ignore_unexpected, "other_weights": other_weights}
-    _permute(plan_file, perms_file, source, out, no_check, state, model_class, json_, options, True)
+    permute(plan_file, perms_file, source, out, no_check, state, model_class, json_, options, True)
 
 
-def _permute(
+def permute(
     plan_file: Path,
     perms_file: Path,
     source: Path,
@@ -205,6 +205,7 @@ def _permute(
     options: dict[str, Any],
     undo: bool = False,
 ) -> None:
+    """Apply permutations to a checkpoint, or take them back with `undo`."""
     from permgraph.ir.permutations import Permutations
     from permgraph.ir.plan import Plan
     from permgraph.verification.checkpoints import SKIPPED, Checked, check_checkpoint, checked_before

@@ -136,7 +136,10 @@ PerModelRate = Annotated[
     bool, typer.Option("--per-model-rate", help="Let A and B have different sampling rates.")
 ]
 Seed = Annotated[
-    int, typer.Option(min=0, max=2**32 - 1, help="Of the random matcher and the shuffled baseline.")
+    int,
+    typer.Option(
+        min=0, max=2**32 - 1, help="Of the random matcher, random starts and the shuffled baseline."
+    ),
 ]
 Stride = Annotated[
     int,

@@ -50,6 +50,22 @@ LEAST = 1e-12  # of the largest objective that there can be: a smaller gain may 
 ENOUGH = 1e-5  # of it: a start that comes as near leaves nothing to the others
 
 
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Both models' weights: the plan's name of a tensor → its numbers, and what they belong to."""
+
+    a: Mapping[str, Array]
+    b: Mapping[str, Array]
+    origin: Origin
+
+    @classmethod
+    def of(
+        cls, plan: Plan, a: tuple[Mapping[str, Array], str], b: tuple[Mapping[str, Array], str]
+    ) -> Weights:
+        """From the numbers and the fingerprint of each."""
+        return cls(a[0], b[0], replace(plan.origin, weights_a=a[1], weights_b=b[1]))
+
+
 @dataclass(frozen=True)
 class Family:
     """Groups that share a place: they are assigned together. `plan` selects them alone."""
@@ -132,6 +148,18 @@ class Problem:
     a: Numbers
     b: Numbers
 
+    @classmethod
+    def of(cls, plan: Plan, weights: Weights) -> Problem:
+        """With what counts as weights. Raises MatchError where a tensor is complex in one model alone."""
+        a, b = (with_joined(plan.spec.joined, one) for one in (weights.a, weights.b))
+        problem = cls(plan, without_statistics(plan, a), without_statistics(plan, b))
+        for name in problem.on:
+            if problem.a[name].shape != problem.b[name].shape:
+                raise MatchError(
+                    f"{name}: complex in one model and real in the other. Store both in one dtype."
+                )
+        return problem
+
     @cached_property
     def families(self) -> list[Family]:
         """In graph order."""
@@ -181,14 +209,16 @@ class Problem:
                 start.move(own, *self.apply(family, own, start.moved))
         return start
 
-    def starts(self, rng: np.random.Generator) -> Iterator[tuple[Descent, Iterable[Sequence[int]]]]:
-        """Each start, with the orders of its passes."""
+    def starts(
+        self, rng: np.random.Generator, random: int
+    ) -> Iterator[tuple[Descent, Iterable[Sequence[int]]]]:
+        """Each start, with the orders of its passes; so many random ones at most."""
         count = len(self.families)
         in_order = list(range(count))
         alternating = [in_order, in_order[::-1]] * (PASSES // 2)
         yield self.front_to_back(), alternating
         yield self.start(), alternating
-        for number in range(RANDOM_STARTS):
+        for number in range(random):
             if self.cost * (number + 1) > WORK:
                 return
             orders = (rng.permutation(count).tolist() for _ in range(PASSES))
@@ -235,41 +265,23 @@ class Problem:
         return descent
 
 
-@dataclass(frozen=True, eq=False)
-class Weights:
-    """Both models' weights: the plan's name of a tensor → its numbers, and what they belong to."""
-
-    a: Mapping[str, Array]
-    b: Mapping[str, Array]
-    origin: Origin
-
-    @classmethod
-    def of(
-        cls, plan: Plan, a: tuple[Mapping[str, Array], str], b: tuple[Mapping[str, Array], str]
-    ) -> Weights:
-        """From the numbers and the fingerprint of each."""
-        return cls(a[0], b[0], replace(plan.origin, weights_a=a[1], weights_b=b[1]))
-
-
-def match_weights(plan: Plan, weights: Weights, seed: int = 0) -> tuple[dict[str, IntArray], dict[str, Any]]:
+def match_weights(
+    plan: Plan, weights: Weights, seed: int = 0, random_starts: int = RANDOM_STARTS
+) -> tuple[dict[str, IntArray], dict[str, Any]]:
     """The permutations of the selected groups that the weights tell of, and what is to be reported:
 
     objective  Σ ⟨A, P·B⟩ over the weights that the plan moves; `in_place`: of B as it is; `most`: none can be larger
     history    the objective before and after every pass of the best start
     starts     how many were tried
 
-    seed   of the random starts
+    seed   of the random starts, of which there are `random_starts` at most
 
     Raises MatchError where a tensor is complex in one model alone, or a group has too many units.
     """
-    a, b = (with_joined(plan.spec.joined, one) for one in (weights.a, weights.b))
-    problem = Problem(plan, without_statistics(plan, a), without_statistics(plan, b))
-    for name in problem.on:
-        if problem.a[name].shape != problem.b[name].shape:
-            raise MatchError(f"{name}: complex in one model and real in the other. Store both in one dtype.")
+    problem = Problem.of(plan, weights)
     best = in_place = problem.start()
     tried = 0
-    for descent, orders in problem.starts(np.random.default_rng(seed)):
+    for descent, orders in problem.starts(np.random.default_rng(seed), random_starts):
         tried += 1
         descent.passes(orders)
         descent.moved = {}  # as large as B

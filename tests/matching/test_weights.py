@@ -238,8 +238,10 @@ def test_running_statistics_do_not_decide() -> None:
     noise = torch.Generator().manual_seed(9)
     loud = {k: 1e3 * torch.rand(t.shape, generator=noise) if "running_" in k else t for k, t in other.items()}
     assert wrong(pg.match(plan, (state, loud), "weights"), answer) == {}
-    alone = [{k: t for k, t in numbers_in(plan, s, "")[0].items() if "running_" in k} for s in (state, other)]
-    arrays, _ = match_weights(plan, Weights(alone[0], alone[1], plan.origin))
+    first, second = (
+        {k: t for k, t in numbers_in(plan, s, "")[0].items() if "running_" in k} for s in (state, other)
+    )
+    arrays, _ = match_weights(plan, Weights(first, second, plan.origin))
     assert wrong(Permutations(arrays), answer) == {}
 
 
@@ -272,7 +274,7 @@ def test_what_is_not_a_pair_of_weights_of_the_network_is_refused() -> None:
         ((state, lacking), FileError, "state dict of B: 1 of the plan's 6 tensors are missing: 2.weight"),
         ((wide, state), FileError, "state dict of A: shapes differ from the plan's"),
         ((state, broken), FileError, "2.weight: 99 of 99 values are NaN or inf in state dict of B"),
-        ((state,), UsageError, r"match: got \(OrderedDict\); give two state dicts"),
+        ((state,), UsageError, r"match: got \(OrderedDict\); give two state dicts, of"),
         ((network("mlp")[0],) * 2, UsageError, r"match: got \(Sequential, Sequential\)"),
         (
             (state, {k: t.to("meta") for k, t in state.items()}),

@@ -1,0 +1,84 @@
+"""Verbs that hide and find the likeness of two networks: scramble, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from permgraph.cli.app import app
+from permgraph.cli.compiler import PlanFile, Weights, permute
+from permgraph.cli.early import refuse_foreign
+from permgraph.cli.options import Class, Force, Json, NoCheck, State
+from permgraph.cli.shared import next_step, pair_of, print_json, print_text, say
+
+Drawn = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of what is drawn at random.")]
+
+
+@app.command()
+def scramble(
+    plan_file: PlanFile,
+    source: Weights,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The scrambled checkpoint.")],
+    perms_file: Annotated[
+        Path, typer.Option("--perms", help="Where to write the permutations, which `unapply` takes back.")
+    ] = Path("perms.safetensors"),
+    seed: Drawn = 0,
+    no_check: NoCheck = False,
+    state: State = "",
+    model_class: Class = "",
+    force: Force = False,
+    json_: Json = False,
+) -> None:
+    """Re-order a checkpoint at random: the same function, other weights."""
+    from permgraph.ir.permutations import random_permutations
+    from permgraph.ir.plan import Plan
+
+    refuse_foreign(perms_file, force, plan_file, source, out)
+    random_permutations(Plan.load(plan_file), seed).save(perms_file, force)
+    try:
+        permute(plan_file, perms_file, source, out, no_check, state, model_class, json_, {"force": force})
+    except BaseException:
+        perms_file.unlink()  # of weights that were not written
+        raise
+    say(
+        f"Permutations written to {perms_file}. {next_step('unapply', plan_file, perms_file, out, '-o', 'BACK')}"
+    )
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A checkpoint file or folder.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="One of the same architecture.")],
+    plan_file: Annotated[
+        Path | None, typer.Option("--plan", help="A plan made before; then no model is built.")
+    ] = None,
+    shuffles: Annotated[
+        int, typer.Option(min=0, max=10**6, help="How often B's numbers are shuffled and matched.")
+    ] = 19,
+    seed: Drawn = 0,
+    state: State = "",
+    model_class: Class = "",
+    json_: Json = False,
+) -> None:
+    """Measure how alike two networks are, whatever the order of their units."""
+    from permgraph.ir.plan import Plan
+    from permgraph.matching.similarity import compare as run
+    from permgraph.matching.weights import Weights as Pair
+    from permgraph.pipeline import plan_for
+    from permgraph.weights.checkpoint import open_checkpoint
+    from permgraph.weights.planned import numbers_stored
+
+    if plan_file is not None:
+        plan = Plan.load(plan_file)
+        both = [open_checkpoint(path, "" if path.is_dir() else state) for path in (a, b)]
+    else:
+        models = pair_of(a, b, True, state, model_class)
+        plan = plan_for(models[0], "all")
+        both = [model.checkpoint for model in models]
+    found = run(plan, Pair.of(plan, *(numbers_stored(plan, one) for one in both)), seed, shuffles)
+    if json_:
+        print_json(found.to_json())
+    else:
+        print_text(found.text())
