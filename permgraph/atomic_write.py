@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -171,6 +171,13 @@ def resuming(path: Path) -> Iterator[None]:
         with locked(path, "another run is writing it"):
             _sweep(path)
         yield
+
+
+def sweep(out: Path) -> None:
+    """Remove what a killed run left beside a file that is there and is not written again. One that is being written stays."""
+    if out.with_name(f".{out.name}.lock").exists():
+        with suppress(FileError), locked(out, "another run is writing it"):
+            _sweep(out)
 
 
 def _partials(out: Path, kind: str = "partial") -> list[Path]:

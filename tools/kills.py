@@ -7,6 +7,7 @@ system calls on files: fsync, rename, replace, the exchange of two names, remova
 
     the output is the old one or the new one, byte for byte; only where the file system cannot exchange two names it may be
     absent until the next run finds it again;
+    (of the tables of `evaluate` each is the old one or the new one);
     no input has changed;
     the same command, typed again, makes the new one, and nothing is left beside it. `match` and `calibrate` resume from the
     checkpoint that the dead run left, and give the same bytes.
@@ -54,7 +55,12 @@ VERBS = {
         "merge A B --plan plan.json --perms perms.st -o OUT --no-check",
         "merge A B --plan plan.json --perms other.st -o OUT --no-check",
     ),
+    "evaluate": (
+        "evaluate A --tasks data/tones.toml --data data --cache cache -o OUT",
+        "evaluate B --tasks data/tones.toml --data data --cache cache -o OUT",
+    ),
 }  # what is killed; what made the output that is there
+INPUTS = ("A", "B", "t.json", "plan.json", "perms.st", "other.st", "data")
 LEFT = (".partial-", ".bak-", ".raw-", ".lock", ".run")
 
 
@@ -132,6 +138,19 @@ class Case:
     seconds: float
     calls: int
     apart: bool  # whether two names cannot be exchanged here
+    tables: bool  # whether the output is a folder of files that are replaced one by one
+
+    def kind(self, found: dict[str, bytes] | None) -> str:
+        """What an output is: "old", "new", "absent", "mixed" of whole old and new files, or "HALF"."""
+        if found is not None and self.tables:  # what is written beside a table lies in the same folder
+            found = {name: data for name, data in found.items() if not any(word in name for word in LEFT)}
+        if found in (self.old, self.new):
+            return "old" if found == self.old else "new"
+        if found is None:
+            return "absent"
+        both = [{**(tree or {})}.items() for tree in (self.old, self.new)]
+        whole = all(any(row in tree for tree in both) for row in found.items())
+        return "mixed" if self.tables and whole and found.keys() == {**(self.old or {})}.keys() else "HALF"
 
 
 def prepared(place: Path, verb: str) -> Case:
@@ -142,7 +161,7 @@ def prepared(place: Path, verb: str) -> Case:
     seconds, calls, new = time.monotonic() - start, int((place / "calls").read_text()), tree(out)
     _clear(place)
     _require(run(before) == 0, f"{verb} fails before")
-    return Case(words, out, tree(out), new, seconds, calls, not _exchanges(place))
+    return Case(words, out, tree(out), new, seconds, calls, not _exchanges(place), verb == "evaluate")
 
 
 def _exchanges(place: Path) -> bool:
@@ -158,7 +177,7 @@ def _exchanges(place: Path) -> bool:
 def kill(place: Path, case: Case, rng: Random) -> str:
     """One kill and the run after it; what was found, "finished" when the command was faster."""
     _put(case.out, case.old)
-    inputs = {p: tree(place / p) for p in ("A", "B", "t.json", "plan.json", "perms.st", "other.st")}
+    inputs = {p: tree(place / p) for p in INPUTS}
     if rng.random() < 0.5:
         status = run(case.words, moment=rng.random() * case.seconds)
     else:
@@ -166,16 +185,15 @@ def kill(place: Path, case: Case, rng: Random) -> str:
     if status == 0:
         _clear(place)
         return "finished"
-    found = tree(case.out)
-    kind = (
-        "old" if found == case.old else "new" if found == case.new else "absent" if found is None else "HALF"
-    )
+    kind = case.kind(tree(case.out))
     _require(status == -signal.SIGKILL, f"exit {status}: {case.words}")
-    _require(kind in ("old", "new") or (kind == "absent" and case.apart), f"{kind} output: {case.words}")
+    _require(
+        kind in ("old", "new", "mixed") or (kind == "absent" and case.apart), f"{kind} output: {case.words}"
+    )
     _require(run(case.words) == 0, f"the next run fails: {case.words}")
     _require(tree(case.out) == case.new, f"the next run gives something else: {case.words}")
     _require({p: tree(place / p) for p in inputs} == inputs, f"an input has changed: {case.words}")
-    left = [p.name for p in place.iterdir() if any(word in p.name for word in LEFT)]
+    left = [p.name for p in place.rglob("*") if any(word in p.name for word in LEFT)]
     _require(not left, f"{left} are left: {case.words}")
     _clear(place)
     return kind
@@ -196,6 +214,7 @@ def _put(out: Path, content: dict[str, bytes] | None) -> None:
 
 def _clear(place: Path) -> None:
     (place / "c.st").unlink(missing_ok=True)
+    shutil.rmtree(place / "cache", ignore_errors=True)
 
 
 def _require(held: bool, otherwise: str) -> None:
@@ -217,8 +236,27 @@ def make(place: Path, verbs: list[str]) -> None:
     plan = Plan.load("plan.json")
     for name, seed in (("perms.st", 0), ("other.st", 1)):
         random_permutations(plan, seed).save(name)
+    _tones(Path("data"))
     for verb in verbs:  # in this process: their imports are those of all forks
         _here(VERBS[verb][1])
+
+
+def _tones(folder: Path) -> None:
+    """Clips of two pitches, and the task of telling them apart."""
+    import numpy as np
+    import soundfile
+
+    folder.mkdir()
+    rows = ["path,pitch,split"]
+    for i in range(12):
+        pitch, split = (300, 900)[i % 2], ("train", "valid", "test")[i // 4]
+        time = np.arange(4800) / 16_000
+        soundfile.write(folder / f"{i}.wav", 0.3 * np.sin(2 * np.pi * pitch * time + i), 16_000)
+        rows.append(f"{i}.wav,p{pitch},{split}")
+    (folder / "tones.csv").write_text("\n".join([*rows, ""]))
+    (folder / "tones.toml").write_text(
+        'domain = "music"\nmanifest = "tones.csv"\nlabel = "pitch"\nsplit = "split"\n'
+    )
 
 
 def _here(words: str) -> None:
@@ -248,7 +286,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         place, home = Path(folder), Path.cwd()
         make(place, verbs)
-        print(f"{'verb':<12}{'kills':>8}{'old':>8}{'new':>8}{'absent':>8}{'calls':>8}")
+        print(f"{'verb':<12}{'kills':>8}{'old':>8}{'new':>8}{'absent':>8}{'mixed':>8}{'calls':>8}")
         total = 0
         for number, verb in enumerate(verbs):
             case, counts = prepared(place, verb), Counter[str]()
@@ -258,7 +296,7 @@ def main() -> int:
                 found = kill(place, case, rng)
                 counts.update([found] if found != "finished" else [])
             total += wanted
-            cells = (wanted, counts["old"], counts["new"], counts["absent"], case.calls)
+            cells = (wanted, *(counts[kind] for kind in ("old", "new", "absent", "mixed")), case.calls)
             print(f"{verb:<12}" + "".join(f"{cell:>8}" for cell in cells), flush=True)
             _put(case.out, {"": b""})
             case.out.unlink()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from permgraph.atomic_write import replacing
+from permgraph.atomic_write import replacing, sweep
 from permgraph.errors import FileError, UsageError
 from permgraph.inputs import clips as c
 from permgraph.inputs.audio import Preprocess
@@ -160,7 +160,9 @@ def cached(
     ]  # a digest knows size and ends of a file, not its middle
     key = hashlib.sha256(json.dumps([FORMAT, digest, digests, times]).encode()).hexdigest()[:24]
     out = cache / f"{''.join(x if x.isalnum() or x in '-_.' else '_' for x in name)}-{key}.npy"
-    if not out.exists():
+    if out.exists():
+        sweep(out)
+    else:
         cache.mkdir(parents=True, exist_ok=True)
         with replacing(out, folder=False, force=True) as partial:
             _write(partial, of_file, files, progress)

@@ -11,6 +11,7 @@ import soxr
 import torch
 from transformers import HubertModel
 
+from permgraph.atomic_write import locked
 from permgraph.errors import FileError, UsageError
 from permgraph.evaluation import features as f
 from permgraph.evaluation.logmel import BANDS, logmel, logmel_features, mel_bank
@@ -87,6 +88,21 @@ def test_the_cache_is_read_again_and_never_for_anything_else(folder: Path, tmp_p
     assert count(paths=files(folder)[::-1]) == 3  # another order
     copies = [m.sound(tmp_path / "audio" / path.name, 500, 0.3) for path in files(folder)]
     assert count(paths=copies) == 4  # other audio
+
+
+def test_what_a_killed_run_left_beside_the_cache_is_removed_unless_another_run_writes(
+    folder: Path, tmp_path: Path
+) -> None:
+    f.encoder_features(frozen(folder), files(folder), tmp_path)
+    (cached,) = tmp_path.iterdir()
+    lock, partial = tmp_path / f".{cached.name}.lock", tmp_path / f"{cached.name}.partial-1"
+    partial.touch()
+    with locked(cached, "this test"):
+        f.encoder_features(frozen(folder), files(folder), tmp_path)
+        assert partial.exists()
+    lock.touch()
+    f.encoder_features(frozen(folder), files(folder), tmp_path)
+    assert list(tmp_path.iterdir()) == [cached]
 
 
 def test_audio_that_changes_in_its_middle_is_computed_anew(folder: Path, tmp_path: Path) -> None:

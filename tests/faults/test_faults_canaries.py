@@ -233,11 +233,13 @@ def planted(data: Any, path: Path_, value: str) -> Any:
     return changed
 
 
-def holds(verb: str, number: int, where: object) -> None:
+def holds(verb: str, number: int, where: object) -> str:
+    """A verb ends as it should and imports nothing; what it said."""
     said = run(*verb.replace("OUT", f"out{number}").split())
     assert said.code in (0, 2, 3, 4), (verb, where, said.err)
     assert "this is a fault of permgraph" not in said.err, (verb, where, said.err)
     assert not Path("CANARY").exists() and "evil" not in sys.modules, (verb, where)
+    return said.err
 
 
 def tried(kind: str, verbs: tuple[str, ...], most: int | None = None) -> int:
@@ -278,6 +280,38 @@ def test_no_text_in_a_file_is_imported(here: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_text_in_a_file_is_imported_by_any_verb(here: Path, kind: str) -> None:
     assert tried(kind, KINDS[kind])
+
+
+def leaves(data: Any, path: Path_ = ()) -> Iterator[Path_]:
+    """Where anything stands that is no object."""
+    if isinstance(data, dict) and path[-1:] != ("probes",):
+        for key, value in data.items():
+            yield from leaves(value, (*path, key))
+    else:
+        yield path
+
+
+# P5
+def test_a_report_of_another_kind_is_refused_or_printed(here: Path) -> None:
+    """Each field of a report in turn is an object, or is gone; the digest is true."""
+    path = Path("perms.safetensors")
+    data, put = decoded(path)
+    report = data["report"]
+    report["groups"] = {"dict": dict(list(report["groups"]["dict"].items())[:1])}
+    said = ""
+    for field in leaves(report):
+        *steps, last = field
+        for gone in (True, False):
+            changed = copy.deepcopy(data)
+            inner = changed["report"]
+            for step in steps:
+                inner = inner[step]
+            inner[last] = {"dict": {}}
+            if gone:
+                del inner[last]
+            put(changed)
+            said += holds("report perms.safetensors", 0, field)
+    assert "field 'units' is missing" in said and "groups['cnn.0'].moved: expected int or float" in said
 
 
 def test_a_model_that_was_typed_is_imported_and_the_canary_sings(here: Path) -> None:
