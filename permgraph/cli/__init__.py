@@ -24,7 +24,7 @@ from permgraph.cli import (
     merger,
     pictures,
     provenance,
-)  # noqa: F401  (they register their verbs)
+)
 from permgraph.cli.app import app
 from permgraph.cli.shared import say
 from permgraph.errors import PermgraphError
