@@ -14,7 +14,7 @@ from pathlib import Path
 
 import typer
 
-from permgraph.cli import (
+from permgraph.cli import (  # noqa: F401  (they register their verbs)
     calibrator,
     comparison,
     compiler,
