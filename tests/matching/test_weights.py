@@ -330,3 +330,10 @@ def test_units_that_no_activation_holds_are_matched() -> None:
         pg.calibrate(plan, model, model, [x])
     other, answer = planted(plan, model.state_dict())
     assert wrong(pg.match(plan, (model.state_dict(), other), "weights"), answer) == {}
+
+
+def test_too_many_units_for_a_table_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("permgraph.matching.weight_scores.MOST", 10)
+    plan, state = mlp()
+    with pytest.raises(MatchError, match=r"11 units of \S+ would need a table of 11 × 11 scores. Leave them in"):
+        pg.match(plan, (state, state), "weights")
