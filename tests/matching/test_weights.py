@@ -335,5 +335,7 @@ def test_units_that_no_activation_holds_are_matched() -> None:
 def test_too_many_units_for_a_table_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("permgraph.matching.weight_scores.MOST", 10)
     plan, state = mlp()
-    with pytest.raises(MatchError, match=r"11 units of \S+ would need a table of 11 × 11 scores. Leave them in"):
+    with pytest.raises(
+        MatchError, match=r"11 units of \S+ would need a table of 11 × 11 scores. Leave them in"
+    ):
         pg.match(plan, (state, state), "weights")
