@@ -329,6 +329,16 @@ def test_a_plan_alone_in_a_folder_asks_for_its_trace(tmp_path: Path, monkeypatch
         assert f"Give both: TRACE --plan {plan}" in said.err
 
 
+def test_the_trace_of_a_plan_may_be_named_either_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, trace = Path("plan.json").resolve(), Path("permgraph.trace.json").resolve()
+    monkeypatch.chdir(tmp_path)
+    assert run("view", plan, "--trace", trace, "-o", "one.html").code == 0
+    assert run("view", trace, "--plan", plan, "-o", "two.html").code == 0
+    assert Path("one.html").read_bytes() == Path("two.html").read_bytes()
+    said = run("view", trace, "--trace", trace, "-o", "three.html")
+    assert said.code == 2 and "is what is shown, and no plan" in said.err
+
+
 def test_80_hostile_names_are_shown_not_obeyed(tmp_path: Path) -> None:
     trace = tmp_path / "t.json"
     traced = run("trace", "net.py:hostile", "-o", trace)

@@ -11,7 +11,7 @@ import typer
 from permgraph.cli.app import app
 from permgraph.cli.early import refuse_file
 from permgraph.cli.options import DEFAULT_TRACE, Class, Force, Free, Json, Unfold
-from permgraph.cli.shared import print_json, say, subject_of
+from permgraph.cli.shared import kind_of, print_json, say, subject_of
 from permgraph.errors import FileError, UsageError
 
 
@@ -81,7 +81,7 @@ def view(
     ),
     plan_file: Annotated[Path | None, typer.Option("--plan", help="Show what this plan selects.")] = None,
     trace_file: Annotated[
-        Path | None, typer.Option("--trace", help="The trace, where PERMS are shown.")
+        Path | None, typer.Option("--trace", help="The trace, where PERMS or a PLAN are shown.")
     ] = None,
     moments_file: Annotated[
         Path | None, typer.Option("--moments", help="With PERMS: statistics kept by match --checkpoint.")
@@ -104,9 +104,16 @@ def view(
     perms_file = Path(target) if target is not None and target.endswith(".safetensors") else None
     if perms_file is not None:
         plan_file = _plan_beside(perms_file, plan_file, trace_file)
-        target = None if trace_file is None else str(trace_file)
     elif moments_file or figures:
         raise UsageError("--moments and --figures need PERMS, the file that permgraph match has written.")
+    elif target is not None and trace_file is not None:
+        if plan_file is not None or kind_of(Path(target)) != "plan":
+            raise UsageError(
+                f"--trace {trace_file}: {target} is what is shown, and no plan. Give one of the two."
+            )
+        plan_file = Path(target)
+    if perms_file is not None or trace_file is not None:
+        target = None if trace_file is None else str(trace_file)
     first, *others = targets(out, format_, figures, moments_file is not None)
     refuse_file(first, force, target, plan_file, perms_file, moments_file)
     for other in others:
