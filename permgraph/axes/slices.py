@@ -81,7 +81,10 @@ def slices_of(
             continue
         if inner not in chosen and inner not in chosen.values() and outer not in chosen:
             chosen[inner] = outer
+    shared = _plain_kernels(trace)
     for name, tensor in states.items():
+        if name in shared:
+            continue
         axes = {a.dims[0]: int(kinds.of[a.labels.flat[0]]) for a in tensor.arrays if len(a.dims) == 1}
         for axis, kind in axes.items():
             rows = next((r for r, k in axes.items() if r != axis and k == chosen.get(kind)), None)
@@ -134,6 +137,32 @@ def _pairs(
                 apart = rows != axis and outer != inner and inner not in kinds.pinned
                 if apart and outer in beside[inner] and n * m <= _LARGEST:
                     yield outer, inner
+
+
+def _plain_kernels(trace: Trace) -> set[str]:
+    """States that end as kernels of convolutions with one group, and in no other way: all their slices meet the same
+    channels, however the kernel was computed (weight standardisation), so none has an order of its own. Labels of every
+    coordinate of such a kernel would take long, and give nothing."""
+    moved: set[str] = set()  # what depends on an input
+    leads: dict[str, set[str]] = {}  # what is computed from states alone → these
+    held: set[str] = set()
+    kernels: set[str] = set()
+    for node in trace.nodes:
+        if node.op == "input":
+            moved.add(node.name)
+        refs = set(node.refs())
+        if node.op == "state":
+            leads[node.name] = {node.name}
+        elif not refs & moved and node.op != "output":
+            leads[node.name] = set().union(*(leads.get(ref, ()) for ref in refs))
+        else:
+            moved.add(node.name)
+            weight = node.operands.get("weight")
+            plain = node.short_op.startswith("conv") and node.options.get("groups", 1) == 1
+            for ref in refs:
+                is_kernel = plain and isinstance(weight, Ref) and weight.node == ref
+                (kernels if is_kernel else held).update(leads.get(ref, ()))
+    return kernels - held
 
 
 def _read_by_slices(trace: Trace, name: str, tensor: LabelledTensor) -> dict[int, int]:
