@@ -31,7 +31,7 @@ def scramble(
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Re-order a checkpoint at random: the same function, other weights."""
+    """Re-order a checkpoint at random; its function stays."""
     from permgraph.ir.permutations import random_permutations
     from permgraph.ir.plan import Plan
 
@@ -62,7 +62,7 @@ def compare(
     model_class: Class = "",
     json_: Json = False,
 ) -> None:
-    """Measure how alike two networks are, whatever the order of their units."""
+    """Measure how alike two networks are, in any order of units."""
     from permgraph.ir.plan import Plan
     from permgraph.matching.similarity import compare as run
     from permgraph.matching.weights import Weights as Pair

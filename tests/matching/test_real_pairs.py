@@ -53,6 +53,7 @@ def test_mnist_pair_averages_once_aligned() -> None:
     assert p.accuracy(pair.merged(None, fix=True), judged) < 0.88  # repair alone does not align
 
 
+@pytest.mark.slow
 def test_cifar_pair_needs_alignment_and_batch_norm_both() -> None:
     pair, judged = tool.objects(200)
     equal = tool.balanced(dict(pair.a.state_dict()), dict(pair.b.state_dict()))
