@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -182,3 +184,27 @@ def test_the_statement_names_the_files_and_what_they_were_made_of(place: Path) -
     other_weights("first")
     good("replay", "first", "--statement", "s.json", "--force")
     assert json.loads(Path("s.json").read_text())["subject"] != found["subject"]
+
+
+def test_a_merged_folder_is_signed_with_a_local_key(place: Path) -> None:  # noqa: F811
+    """By the tool of OpenSSF: what was signed is verified, and a record that says other weights is not."""
+    pytest.importorskip("model_signing", reason="pip install 'permgraph[signing]'")
+    from cryptography.hazmat.primitives import serialization as s
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    good(*BEFORE)
+    key = ec.generate_private_key(ec.SECP256R1())
+    secret = key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption())
+    public = key.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo)
+    Path("key.pem").write_bytes(secret)
+    Path("key.pub.pem").write_bytes(public)
+
+    def signing(verb: str, option: str, key: str) -> int:
+        words = [verb, "key", "first", option, key, "--signature", "first.sig"]
+        return subprocess.run([sys.executable, "-m", "model_signing", *words], check=False).returncode
+
+    assert signing("sign", "--private_key", "key.pem") == 0
+    assert signing("verify", "--public_key", "key.pub.pem") == 0
+    record = Path("first/permgraph.json")
+    record.write_text(record.read_text(encoding="utf-8").replace("0.9", "0.8", 1), encoding="utf-8")
+    assert signing("verify", "--public_key", "key.pub.pem") != 0
