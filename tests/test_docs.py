@@ -76,7 +76,12 @@ def _tables_put_back() -> Any:
         table.update(was)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize(
+    "name",
+    [  # most of what the tutorial does is run by its notebook, too
+        pytest.param(name, marks=pytest.mark.slow if name == "docs/tutorial.md" else ()) for name in DOCUMENTS
+    ],
+)
 def test_every_block_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(

@@ -68,7 +68,13 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
-@pytest.mark.parametrize("name", [*SMALL, *RECURRENT])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "gru_in_loop" else ())
+        for name in (*SMALL, *RECURRENT)
+    ],
+)
 def test_every_group_is_recovered_and_the_merge_gives_back_a(name: str) -> None:
     model, inputs = MODELS[name]()
     plan = pg.plan(pg.infer(pg.trace(model, inputs)))
