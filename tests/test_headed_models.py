@@ -139,7 +139,7 @@ def test_a_model_is_recovered_from_its_own_permuted_copy(kind: str, tmp_path: Pa
     assert float((logits(kind, "A") - logits(kind, str(tmp_path / "averaged"))).abs().max()) > 1e-2
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", ["HubertForCTC", "BertForSequenceClassification"])
 @pytest.mark.usefixtures("there")
 def test_without_a_class_the_base_model_is_traced_and_that_is_said(kind: str, tmp_path: Path) -> None:
     said = typed("trace", "A", "-o", tmp_path / "t.json")

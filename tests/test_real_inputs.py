@@ -104,7 +104,9 @@ def planted(folder: Path, kind: str) -> tuple[Path, Path, Path, Permutations]:
     return a, b, plan_file, perms.inverse(plan.spec)
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=pytest.mark.slow) if k == "Wav2Vec2Bert" else k for k in CONFIGS]
+)
 def test_planted_units_are_recovered(tmp_path: Path, kind: str) -> None:
     a, b, plan, answer = planted(tmp_path, kind)
     data = (

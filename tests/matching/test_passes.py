@@ -90,7 +90,7 @@ def test_one_group_that_needs_more_is_refused() -> None:
 @pytest.mark.parametrize("matcher", ["correlation", "covariance", "abs", "identity", "random"])
 def test_the_result_of_passes_is_that_of_one(matcher: str) -> None:
     want = match(PLAN, moments(None), matcher, 3)
-    for limit in limits():
+    for limit in limits()[:2]:
         found = match_passes(PLAN, [moments(keys) for keys in split(limit)], matcher, 3)
         assert found == want
         assert json.dumps(found.report) == json.dumps(want.report)

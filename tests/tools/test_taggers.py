@@ -53,7 +53,7 @@ def test_an_interval_holds_the_value_and_narrows() -> None:
 
 
 @p.needs_data
-@pytest.mark.parametrize("name", ["music_vgg_mtt", "music_musicnn_mtt"])
+@pytest.mark.parametrize("name", [pytest.param("music_vgg_mtt", marks=pytest.mark.slow), "music_musicnn_mtt"])
 def test_a_tagger_in_another_order_is_brought_back(name: str) -> None:
     """All but the units that never vary, which any order serves."""
     model, moved = t.load(name), t.load(name)
