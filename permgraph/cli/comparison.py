@@ -36,12 +36,10 @@ def scramble(
     from permgraph.ir.plan import Plan
 
     refuse_foreign(perms_file, force, plan_file, source, out)
-    random_permutations(Plan.load(plan_file), seed).save(perms_file, force)
-    try:
-        permute(plan_file, perms_file, source, out, no_check, state, model_class, json_, {"force": force})
-    except BaseException:
-        perms_file.unlink()  # of weights that were not written
-        raise
+    drawn = random_permutations(Plan.load(plan_file), seed)
+    options = {"force": force}
+    permute(plan_file, perms_file, source, out, no_check, state, model_class, json_, options, drawn=drawn)
+    drawn.save(perms_file, force)
     say(
         f"Permutations written to {perms_file}. {next_step('unapply', plan_file, perms_file, out, '-o', 'BACK')}"
     )

@@ -41,6 +41,7 @@ from permgraph.cli.shared import (
 )
 
 if TYPE_CHECKING:
+    from permgraph.ir.permutations import Permutations
     from permgraph.ir.spec import PermSpec
 
 
@@ -204,8 +205,9 @@ def permute(
     json_: bool,
     options: dict[str, Any],
     undo: bool = False,
+    drawn: Permutations | None = None,
 ) -> None:
-    """Apply permutations to a checkpoint, or take them back with `undo`."""
+    """Apply permutations to a checkpoint, or take them back with `undo`; `drawn` are those that PERMS will hold."""
     from permgraph.ir.permutations import Permutations
     from permgraph.ir.plan import Plan
     from permgraph.verification.checkpoints import SKIPPED, Checked, check_checkpoint, checked_before
@@ -213,7 +215,8 @@ def permute(
     from permgraph.weights.checkpoint import open_checkpoint
 
     refuse_weights(out, options["force"], source, plan_file, perms_file)
-    plan, perms = Plan.load(plan_file), Permutations.load(perms_file)
+    plan = Plan.load(plan_file)
+    perms = Permutations.load(perms_file) if drawn is None else drawn
     made: list[Checked] = []
 
     def function_check(as_matched: bool) -> dict[str, Any]:

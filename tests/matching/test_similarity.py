@@ -71,3 +71,6 @@ def test_a_scrambled_checkpoint_is_compared_and_put_back(
     )
     assert "none.safetensors" in capsys.readouterr().err
     assert not (tmp_path / "p.safetensors").exists()
+    before = (tmp_path / "perms.safetensors").read_bytes()
+    run("scramble", "plan.json", "none.safetensors", "-o", "d.safetensors", "--force", code=3)
+    assert (tmp_path / "perms.safetensors").read_bytes() == before  # --force replaces, a failure does not
