@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     Models = Callable[[], tuple[nn.Module, nn.Module]]
 
-_OF_PART = ("shard", "batches")
-
 
 def calibrate_dataset(
     plan: Plan,
@@ -105,9 +103,10 @@ def _moments_of(
 def _whole(plan: Plan, total: Moments | None) -> Moments:
     """All shares together, as one calibration. Raises MatchError."""
     from permgraph.matching.probes import refuse_unvisited
+    from permgraph.matching.shards import common_meta
 
     if total is None:
         raise MatchError("no batch to calibrate on: the dataset has no row.")
     refuse_unvisited(plan, total.probes)
     total.refuse_excluded()
-    return replace(total, meta={key: text for key, text in total.meta.items() if key not in _OF_PART})
+    return replace(total, meta=common_meta(total))

@@ -81,7 +81,7 @@ def slices_of(
             continue
         if inner not in chosen and inner not in chosen.values() and outer not in chosen:
             chosen[inner] = outer
-    shared = _plain_kernels(trace)
+    shared = _plain_kernels(trace) if chosen else set()
     for name, tensor in states.items():
         if name in shared:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,9 +224,8 @@ def print_json(data: dict[str, Any]) -> None:
 def print_text(*lines: str) -> None:
     """Sentences, at the width of the terminal: no word is broken, and code to copy, indented by four, stays whole."""
     from permgraph.reporting.columns import paragraphs
-    from permgraph.reporting.text import clean
 
-    print("\n".join(paragraphs(clean(line, 4000) for line in lines)))
+    print("\n".join(paragraphs(_cleaned(lines))))
 
 
 def say(*lines: str) -> None:
@@ -235,14 +234,16 @@ def say(*lines: str) -> None:
     Each argument is one line, whatever the names in it hold: control characters and line breaks are shown as escapes.
     That nobody can read it is no error.
     """
-    from permgraph.reporting.text import clean
-
     with suppress(OSError, ValueError):
-        print("\n".join(clean(line, 4000) for line in lines), file=sys.stderr, flush=True)
+        print("\n".join(_cleaned(lines)), file=sys.stderr, flush=True)
 
 
 def visible(text: str) -> str:
     """Lines of a text, without control characters; the names in it are clean already, and break no line."""
+    return "\n".join(_cleaned(text.split("\n")))
+
+
+def _cleaned(lines: Iterable[str]) -> Iterator[str]:
     from permgraph.reporting.text import clean
 
-    return "\n".join(clean(line, 4000) for line in text.split("\n"))
+    return (clean(line, 4000) for line in lines)

@@ -116,7 +116,12 @@ class Group:
     @property
     def log10_order(self) -> float:
         """log10 of the number of permutations: copies · log10(size!)."""
-        return self.copies * math.lgamma(self.size + 1) / math.log(10)
+        return log10_orders(self.size, self.copies)
+
+
+def log10_orders(size: int, copies: int) -> float:
+    """log10 of the number of orders of `size` units, in each of so many copies."""
+    return copies * math.lgamma(size + 1) / math.log(10)
 
 
 def group_cells(group: Group) -> tuple[object, ...]:

@@ -98,10 +98,13 @@ def _whole(of_data: dict[str, Moments], by_data: Mapping[str, Mapping[str, Momen
         others = [name for part in by_data.values() if part is not of_data for name in part]
         hint = f" {', '.join(others)} saw other files, or the models lay elsewhere." if others else ""
         raise MatchError(f"{', '.join(names)}: shard {', '.join(missing)} of the same data is missing.{hint}")
-    return Moments.total([replace(of_data[held[s]], meta=_common(of_data[held[s]])) for s in sorted(held)])
+    return Moments.total(
+        [replace(of_data[held[s]], meta=common_meta(of_data[held[s]])) for s in sorted(held)]
+    )
 
 
-def _common(part: Moments) -> dict[str, str]:
+def common_meta(part: Moments) -> dict[str, str]:
+    """What is said of all of the data, and not of this part alone."""
     return {key: text for key, text in part.meta.items() if key not in ("shard", "batches")}
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from permgraph.axes.points import Labels
+from permgraph.ir.spec import log10_orders
 
 if TYPE_CHECKING:
     from permgraph.symmetry.layout import Addresses
@@ -39,7 +39,7 @@ class Block:
 
     @property
     def log10_order(self) -> float:
-        return self.copies * math.lgamma(self.size + 1) / math.log(10)
+        return log10_orders(self.size, self.copies)
 
     @property
     def parent(self) -> int | None:
