@@ -12,7 +12,7 @@ import numpy as np
 
 from permgraph.errors import FileError
 from permgraph.weights.computed import Averaged, Layer, average
-from permgraph.weights.dtypes import Array, Dtype, count_nonfinite, is_inexact, narrow, widen
+from permgraph.weights.dtypes import Array, Dtype, are_bounds, count_nonfinite, is_inexact, narrow, widen
 from permgraph.weights.rows import Rows, blocks_of
 
 Weights = tuple[float, float]
@@ -60,7 +60,9 @@ class Average:
         for rows in self._split(a):
             held = narrow(self._rows(key, a, b, rows), target)
             if not self.allow_nonfinite and count_nonfinite(held, target):
-                self._refuse(key, target)
+                if not _share_bounds(a, b, rows):
+                    self._refuse(key, target)
+                held = narrow(a.wide(rows), target)  # 0 times infinity is none
             yield held
         self.waiting.pop(key, None)
 
@@ -99,8 +101,15 @@ class Average:
                     refuse_nonfinite(part, side.dtype, map(side.rows, self._split(side)), whose)
         a, b = self.both(key)
         assert b is not None
+        if any(count_nonfinite(side.rows(rows), side.dtype) for side in (a, b) for rows in self._split(side)):
+            raise FileError(f"{key}: infinite bounds, and other ones in A than in B, cannot be averaged.")
         result = (narrow(self._rows(key, a, b, rows), target) for rows in self._split(a))
-        refuse_nonfinite(key, target, result, f"the result ({target} is too narrow)")
+        refuse_nonfinite(key, target, result, f"the result ({target} is too narrow)", bounds=False)
+
+
+def _share_bounds(a: Side, b: Side, rows: Rows) -> bool:
+    """Whether A and B hold the same bounds, or mask."""
+    return are_bounds(a.rows(rows), a.dtype) and np.array_equal(a.wide(rows), b.wide(rows))
 
 
 def _promoted(pair: tuple[Side, Side], which: int, rows: Rows) -> Array:
@@ -129,14 +138,16 @@ def check_types(key: str, a: Dtype, b: Dtype) -> None:
         raise FileError(f"{key}: {a} in A and {b} in B cannot be averaged.")
 
 
-def refuse_nonfinite(key: str, dtype: Dtype | None, blocks: Iterator[Array], whose: str) -> None:
-    """Refuse NaN and infinity. Raises FileError."""
+def refuse_nonfinite(
+    key: str, dtype: Dtype | None, blocks: Iterator[Array], whose: str, bounds: bool = True
+) -> None:
+    """Refuse NaN and infinity; with `bounds`, where it is no bound (`are_bounds`). Raises FileError."""
     if dtype is None:
         return
     total = size = 0
     for block in blocks:
         size += block.size
-        total += count_nonfinite(block, dtype)
+        total += 0 if bounds and are_bounds(block, dtype) else count_nonfinite(block, dtype)
     if total:
         raise FileError(f"{key}: {total:,} of {size:,} values are NaN or inf in {whose}.")
 
