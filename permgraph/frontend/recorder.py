@@ -93,6 +93,22 @@ class Recorder(TorchDispatchMode):
             self._constants.append(tensor)
         return known
 
+    def inner(self, tensor: Tensor) -> Tensor:
+        """What the recorder knows of a tensor that code holds. Raises TraceError; called while the modes are on.
+
+        After code has written into a tensor its views are computed anew when an op meets them, so one meets it here: then
+        that is recorded. Else what was written, and all before it, would pass for a constant.
+        """
+        if not isinstance(tensor, FunctionalTensor):
+            return tensor
+        torch.ops.aten.is_same_size(tensor, tensor)
+        inner: Tensor = tensor.from_functional()
+        if inner not in self._known:
+            raise TraceError(
+                f"what was computed at {call_site() or 'an unknown place'} was not recorded; please report it"
+            )
+        return inner
+
     def add(self, base: str, op: str, args: tuple[Any, ...], results: Any, **rest: Any) -> Ref:
         count = self._count[base]
         self._count[base] += 1
@@ -219,7 +235,7 @@ class Reads(TorchFunctionMode):
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def values(self, method: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-        inner = inner_of(tensor)
+        inner = self.recorder.inner(tensor)
         self.recorder.read(inner)
         with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
             return _HAND_OUT[method](inner.detach().clone(), *args, **kwargs)
@@ -235,11 +251,6 @@ class Reads(TorchFunctionMode):
                 " be seen"
             )
         return func(*args, **(kwargs or {}))
-
-
-def inner_of(tensor: Tensor) -> Tensor:
-    """The tensor that the recorder knows."""
-    return tensor.from_functional() if isinstance(tensor, FunctionalTensor) else tensor
 
 
 def _array(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
