@@ -62,8 +62,14 @@ BY_CHOICE = MOVEMENTS | frozenset(
         "softplus",
     ]
 )
-_NUMBERS = ("aten._assert", "aten.sym_", "<", "aten._local_scalar", "aten.item")  # their results are no tensors
-_METADATA = ("aten._assert_tensor_metadata", "aten.sym_")  # they look at no value
+_NUMBERS = (
+    "aten._assert",
+    "aten.sym_",
+    "<",
+    "aten._local_scalar",
+    "aten.item",
+)  # their results are no tensors
+_METADATA = ("aten._assert_tensor_metadata", "aten.sym_", "permgraph.size")  # they look at no value
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from permgraph.errors import TraceError
 from permgraph.frontend.arguments import Call, input_names, tensors_in, with_tensors
 from permgraph.frontend.flatten import table_of
-from permgraph.frontend.recorder import Functional, Reads, Recorder, state_name
+from permgraph.frontend.reads import Reads
+from permgraph.frontend.recorder import Functional, Recorder, state_name
 from permgraph.frontend.schema import node_of
 
 Wrap = Callable[[Tensor], Tensor]

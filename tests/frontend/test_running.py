@@ -201,6 +201,37 @@ def test_a_value_that_is_read_as_a_number_is_in_order(read: str, way: Any) -> No
     assert got == wanted or (way is run and got in (wanted, [5]))  # a run holds all of a list that it sees
 
 
+SIZES: dict[str, Any] = {  # what code asks of the rows that channel 3 selects
+    "len": len,
+    "shape": lambda rows: rows.shape[0],
+    "size": lambda rows: rows.size(0),
+    "numel": lambda rows: rows.numel(),
+    "numel as a function": torch.numel,
+    "a loop": lambda rows: sum(1 for _ in rows),
+    "rows apart": lambda rows: len(rows.unbind()),
+    "later": lambda rows: len((rows * 2).tanh()),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_size_that_values_decide_holds_what_decides_it(size: str) -> None:
+    class Sized(Layers):
+        def forward(self, x: Tensor) -> Tensor:
+            h, g = self.hidden(x)
+            return self.three(g) * (1 + SIZES[size](h[h[:, 3] > 0]))  # type: ignore[no-any-return]
+
+    net, x = double(Sized()), (torch.randn(9, 4).double(),)
+    spec = infer(run(net, x))
+    assert sizes(run(net, x)) in ([5, 5], [5])
+    assert max(verify(net, x, spec, seed=seed) for seed in range(6)) < 1e-12
+
+
+def test_sizes_that_the_recorder_forgets_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Recorder, "look", lambda *_: None)
+    with pytest.raises(AssertionError):
+        test_a_size_that_values_decide_holds_what_decides_it("len")
+
+
 def test_a_tensor_that_was_not_recorded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Recorder, "record", lambda *_: None)
     with pytest.raises(TraceError, match="was not recorded"):
