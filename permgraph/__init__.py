@@ -200,6 +200,40 @@ def calibrate(
     )
 
 
+def calibrate_many(
+    plan: Plan,
+    models: Sequence[nn.Module],
+    batches: Iterable[Any],
+    *,
+    align: str = "universe",
+    inputs: Callable[[Any], Any] | str | int | None = None,
+    stride: int = 1,
+) -> dict[tuple[int, int], Moments]:
+    """Moments of every pair of several models, for `match_many`: what `calibrate` gives for each, and every model runs once.
+
+    Args:
+        models: the first is the one that the others are brought to.
+        batches, inputs, stride: as for `calibrate`; all models take the same inputs. Where they do not, calibrate each pair, on
+            batches of `Pair`.
+        align: as for `match_many`: for "first", the pairs of the first model alone.
+
+    Returns:
+        {(i, j): moments} with i < j, counted from 0.
+
+    Raises:
+        MatchError: as `calibrate`.
+        UsageError: fewer than two models, or no such way to align.
+    """
+    from permgraph.errors import UsageError
+    from permgraph.matching.calibration_many import calibrate_many as run
+    from permgraph.matching.many import wanted_pairs
+
+    pairs = wanted_pairs(len(models), align)
+    if not pairs:
+        raise UsageError("calibrate_many: give a list of two or more models.")
+    return run(plan, models, batches, pairs, inputs=inputs, stride=stride)
+
+
 def match(
     plan: Plan,
     moments: Moments | tuple[Mapping[str, Any], Mapping[str, Any]] | None,
@@ -231,6 +265,51 @@ def match(
     if not isinstance(moments, (tuple, list)):
         return run(plan, moments, matcher, seed)
     return run(plan, _weights(plan, moments, "match"), matcher, seed)
+
+
+def match_many(
+    plan: Plan,
+    evidence: Mapping[tuple[int, int], Moments] | Sequence[Mapping[str, Any]],
+    matcher: str = "correlation",
+    align: str = "first",
+    seed: int = 0,
+) -> list[Permutations]:
+    """The permutations that bring the units of several networks into the order of the first, one for each network.
+
+    Each is into one order that all share, so they are consistent: from C to B and from B to A is from C to A.
+
+    Args:
+        evidence: what `calibrate` returned for pairs of networks, {(i, j): moments} with i < j, counted from 0: those of the first
+            with each other, and of all pairs for "many" and "universe"; or, for the matcher "weights", the state dicts of all.
+        matcher: as for `match`.
+        align: "first" (each is matched with the first alone), "many" (each in turn with the mean of all others, MergeMany of
+            https://arxiv.org/abs/2209.04836), "universe" (the same sum over all pairs, as in https://arxiv.org/abs/2405.17897,
+            from a start for each network: the best, whichever is the first).
+        seed: as for `match`, and of the order in which networks take turns.
+
+    Returns:
+        Permutations as of `match`, those of the first in order. `.report["many"]` of the others says what all pairs reach.
+
+    Raises:
+        MatchError: moments of a pair are missing, or of another plan or other networks.
+        FileError: state dicts are not of the plan's network, or not finite.
+        UsageError: no such matcher or way, or fewer than two networks.
+    """
+    from permgraph.errors import UsageError
+    from permgraph.ir.names import letter
+    from permgraph.matching.many import match_many as run
+    from permgraph.weights.planned import numbers_in
+
+    if isinstance(evidence, Mapping):
+        if not evidence:
+            raise UsageError(
+                "match_many: no moments of any pair. Calibrate the first network with each other."
+            )
+        return run(plan, 1 + max(j for _, j in evidence), evidence, None, matcher, align, seed)
+    states = [
+        numbers_in(plan, state, f"state dict of {letter(number)}") for number, state in enumerate(evidence)
+    ]
+    return run(plan, len(states), None, states, matcher, align, seed)
 
 
 def compare(
@@ -349,24 +428,59 @@ def merge(
     )
 
 
+def merge_many(
+    states: Sequence[Mapping[str, torch.Tensor]],
+    weights: Sequence[float] | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    tensor_weights: Mapping[str, tuple[float, ...]] | None = None,
+    allow_nonfinite: bool = False,
+    parametrized: str = "weight",
+) -> dict[str, torch.Tensor]:
+    """The weighted sum of several state dicts with the same tensors, as `merge` of two; equal weights when none are given.
+
+    Args:
+        states: that of A first, which the result takes its keys and types from.
+        weights: one for each.
+        dtype, tensor_weights, allow_nonfinite, parametrized: as for `merge`.
+
+    Raises:
+        FileError: keys or shapes differ, or a value is not finite.
+        UsageError: fewer than two state dicts, or not one finite weight for each.
+    """
+    from permgraph.errors import UsageError
+    from permgraph.weights.interpolate import merge_states
+
+    if isinstance(states, Mapping) or len(states) < 2:
+        raise UsageError("merge_many: give a list of two or more state dicts.")
+    return merge_states(
+        states,
+        (1 / len(states),) * len(states) if weights is None else tuple(weights),
+        dtype=dtype,
+        tensor_weights=tensor_weights,
+        allow_nonfinite=allow_nonfinite,
+        parametrized=parametrized,
+    )
+
+
 def replay(
     merged: str | Path,
     a: str | Path,
-    b: str | Path,
+    b: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     plan: str | Path | None = None,
-    perms: str | Path | None = None,
+    perms: str | Path | Sequence[str | Path] | None = None,
     force: bool = False,
 ) -> Path:
     """Merge again what the command `merge` merged, to the same bytes of weights; from its record, and no model is built.
 
     Args:
         merged: what `merge` wrote; its record holds the weights, the options, and digests of all else.
-        a, b: the models that were merged.
+        a, b: the models that were merged; `b` is a list where there were more than two, of all but the first.
         out: where the result is written, in the layout of `merged`.
         plan: the file of its plan; the one that lies in `merged` when not given.
-        perms: the file of its permutations; the same.
+        perms: the file of its permutations, or a list, one for each in `b`; the same.
         force: replace `out`, if permgraph wrote it.
 
     Returns:
@@ -381,8 +495,12 @@ def replay(
 
     from permgraph.provenance import replay_merge
 
-    plan_file, perms_file = (None if file is None else Path(file) for file in (plan, perms))
-    return replay_merge(Path(merged), Path(a), Path(b), Path(out), plan_file, perms_file, force)
+    others, files = (
+        [Path(x) for x in ([] if y is None else [y] if isinstance(y, (str, Path)) else y)] for y in (b, perms)
+    )
+    return replay_merge(
+        Path(merged), Path(a), others, Path(out), None if plan is None else Path(plan), files, force
+    )
 
 
 def verify(
@@ -524,10 +642,10 @@ def report(perms: Permutations | str | Path, by_section: bool = True) -> Matchin
     from pathlib import Path
 
     from permgraph.ir import Permutations
-    from permgraph.pipeline import matching_of
+    from permgraph.many import matching_alone
     from permgraph.reporting.sections import MatchingReport
 
-    found = perms if isinstance(perms, Permutations) else matching_of(Path(perms))
+    found = perms if isinstance(perms, Permutations) else matching_alone(Path(perms))
     return MatchingReport(found.report, by_section)
 
 
@@ -691,6 +809,7 @@ __all__ = [
     "apply",
     "assign",
     "calibrate",
+    "calibrate_many",
     "compare",
     "draw",
     "evaluate",
@@ -698,7 +817,9 @@ __all__ = [
     "infer",
     "lint",
     "match",
+    "match_many",
     "merge",
+    "merge_many",
     "plan",
     "random_permutations",
     "replay",

@@ -33,6 +33,7 @@ FLOORS = [  # a module imports from its own package and from floors above it in 
     {"calibration", "doctor"},
     {"passes", "ray_data", "repaired"},
     {"pipeline"},
+    {"many"},
     {"demo", "provenance"},
     {"cli"},
     {"__init__", "__main__"},

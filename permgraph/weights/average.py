@@ -13,16 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from permgraph.errors import FileError, UsageError, nearest
+from permgraph.ir.names import letter
 from permgraph.weights.computed import Averaged, Layer, average
 from permgraph.weights.dtypes import Array, Dtype, count_nonfinite, is_inexact, narrow, widen
 from permgraph.weights.rows import Rows, blocks_of
 
 Weights = tuple[float, ...]  # of A, of B, and so on
-
-
-def letter(number: int) -> str:
-    """What the models of a merge are called: A, B, …, Z, then by number."""
-    return chr(ord("A") + number) if number < 26 else f"model {number + 1}"
 
 
 class Side(NamedTuple):

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from permgraph.errors import FileError, PlanError, UsageError
 from permgraph.ir.fingerprint import Fingerprint
+from permgraph.ir.names import letter
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.weights.apply import applied_step, find_moves
-from permgraph.weights.average import Average, Side, Weights, letter, result_dtype, weights_of
+from permgraph.weights.average import Average, Side, Weights, result_dtype, weights_of
 from permgraph.weights.checkpoint import Checkpoint, open_checkpoint
 from permgraph.weights.computed import layers_in
 from permgraph.weights.dtypes import dtype_of, is_inexact
