@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from permgraph.reporting.explain import Reason
     from permgraph.reporting.sections import MatchingReport
     from permgraph.verification.check import Check
+    from permgraph.weights.fitted import Fitted
 
 __version__ = "0.1.0"
 
@@ -236,7 +237,7 @@ def calibrate_many(
 
 def match(
     plan: Plan,
-    moments: Moments | tuple[Mapping[str, Any], Mapping[str, Any]] | None,
+    moments: Moments | tuple[Mapping[str, Any], Mapping[str, Any] | Fitted] | None,
     matcher: str = "correlation",
     seed: int = 0,
 ) -> Permutations:
@@ -244,7 +245,8 @@ def match(
 
     Args:
         moments: what `calibrate` returned; for the matcher "weights", which needs no data, the state dicts of A and B as a
-            pair; None for "identity" and "random".
+            pair; None for "identity" and "random". What `fit` returned may stand for B: it is then brought where it is nearest to A
+            in the numbers that it has.
         matcher: a name in `permgraph.matching.matchers.MATCHERS`. "correlation" is Eq. 1 of the paper
             (https://arxiv.org/abs/2506.11403), its assignment by Jonker and Volgenant's algorithm. "weights" is the
             weight matching of Git Re-Basin (https://arxiv.org/abs/2209.04836), for nested groups too.
@@ -338,19 +340,25 @@ def compare(
     return run(plan, _weights(plan, (state_a, state_b), "compare"), seed, shuffles)
 
 
-def _weights(plan: Plan, states: Sequence[Mapping[str, Any]], verb: str) -> Weights:
+def _weights(plan: Plan, states: Sequence[Mapping[str, Any] | Fitted], verb: str) -> Weights:
     """Two state dicts by the names of a plan. Raises UsageError where they are something else."""
     from permgraph.errors import UsageError
+    from permgraph.fitting import weights_of
     from permgraph.matching.weights import Weights
+    from permgraph.weights.fitted import Fitted
     from permgraph.weights.planned import numbers_in
 
-    if len(states) != 2 or not all(isinstance(state, Mapping) for state in states):
+    one, other = states if len(states) == 2 else (None, None)
+    if verb == "match" and isinstance(one, Mapping) and isinstance(other, Fitted):
+        return weights_of(plan, one, other)
+    given = [state for state in states if isinstance(state, Mapping)]
+    if len(given) != 2 or len(states) != 2:
         kinds = ", ".join(type(state).__name__ for state in states)
         raise UsageError(
             f"{verb}: got ({kinds}); give two state dicts, of model_a.state_dict() and model_b.state_dict()."
         )
     a, b = (
-        numbers_in(plan, state, f"state dict of {whose}") for state, whose in zip(states, "AB", strict=True)
+        numbers_in(plan, state, f"state dict of {whose}") for state, whose in zip(given, "AB", strict=True)
     )
     return Weights.of(plan, a, b)
 
@@ -426,6 +434,85 @@ def merge(
         allow_nonfinite=allow_nonfinite,
         parametrized=parametrized,
     )
+
+
+def fit(
+    plan: Plan,
+    model_a: nn.Module,
+    model_b: nn.Module,
+    example_inputs: Any,
+    layers: Mapping[str, Sequence[int]] | None = None,
+) -> Fitted:
+    """A narrower or shallower network of A's family, laid out in A's shapes, to be matched and merged with A.
+
+    B's units take the first slots of A's groups, and slots without one hold zeros: B then is a network of A's shapes. By weights,
+    `match(plan, (state_a, fitted), "weights")` gives each of B's units a slot of its own, that where B is nearest to A: the rectangular
+    assignment. By activations, `.state` is calibrated and matched as any other. `merge_fitted` keeps A's number where B has none.
+
+    Args:
+        plan: of A.
+        model_a, model_b: A the wider and deeper one.
+        example_inputs: as for `trace`; both take them.
+        layers: path of a list of layers → for each layer of B the number of that of A it goes with; by position, from the first to
+            the last, where it is not given. Layers of A that none goes with are left as they are, and are matched by weights only.
+
+    Returns:
+        `.state` (B in A's shapes), `.held` (1 where a number is B's), `.groups` (B's group → A's), `.layers`.
+
+    Raises:
+        PlanError: B is the wider or deeper one, its operations or the sizes of its heads differ, or a width differs whose units may not move.
+        VerificationError: in A's widths B would no longer compute what it computes, as under a norm over a narrower stream.
+        UsageError: a pairing of layers that is not one.
+    """
+    from permgraph.fitting import fit as run
+
+    return run(plan, model_a, model_b, example_inputs, layers)
+
+
+def pair_layers(
+    model_a: nn.Module,
+    model_b: nn.Module,
+    path: str,
+    batches: Iterable[Any],
+    *,
+    inputs: Callable[[Any], Any] | str | int | None = None,
+) -> tuple[int, ...]:
+    """Which layer of a deeper A each layer of B is most like, rising: linear CKA (https://arxiv.org/abs/1905.00414), for `fit`.
+
+    Args:
+        path: of the list of layers in both, "encoder.layers".
+        batches, inputs: as for `calibrate`; the samples are those of the first axis, four or more in a batch.
+
+    Returns:
+        For each layer of B the number of that of A, those with the largest sum of likenesses: `fit(…, layers={path: …})`.
+
+    Raises:
+        MatchError: no batches, batches that are too small, or a layer that is not called by itself.
+        UsageError: no such list of layers, or B's is the longer one.
+    """
+    from permgraph.matching.layer_pairs import pair_layers as run
+
+    return run(model_a, model_b, path, batches, inputs)[0]
+
+
+def merge_fitted(
+    plan: Plan,
+    perms: Permutations,
+    state_a: Mapping[str, torch.Tensor],
+    fitted: Fitted,
+    weights: tuple[float, float] = (0.9, 0.1),
+) -> dict[str, torch.Tensor]:
+    """`w_A · A + w_B · B` where B, as `fit` laid it out and `perms` bring it to A, has a number; A's own elsewhere.
+
+    Raises:
+        PlanError: permutations of another plan.
+        FileError: a value is not finite.
+    """
+    from permgraph.weights.apply import apply as run
+    from permgraph.weights.fitted import merge_fitted as merged
+
+    aligned, held = run(plan, perms, fitted.state), run(plan, perms, fitted.held)
+    return merged(state_a, aligned, held, weights)
 
 
 def merge_many(
@@ -814,12 +901,15 @@ __all__ = [
     "draw",
     "evaluate",
     "export",
+    "fit",
     "infer",
     "lint",
     "match",
     "match_many",
     "merge",
+    "merge_fitted",
     "merge_many",
+    "pair_layers",
     "plan",
     "random_permutations",
     "replay",

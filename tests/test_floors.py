@@ -30,7 +30,7 @@ FLOORS = [  # a module imports from its own package and from floors above it in 
     {"linter"},
     {"matchers", "rules"},  # for users to import; nothing here does
     {"memory"},
-    {"calibration", "doctor"},
+    {"calibration", "doctor", "fitting"},
     {"passes", "ray_data", "repaired"},
     {"pipeline"},
     {"many"},
