@@ -60,7 +60,10 @@ def _state() -> dict[str, torch.Tensor]:
 def _tensors(path: Path) -> Any:
     found = open_checkpoint(path)
     found.verify()
-    return {key: (found.infos[key], found.read(key).reshape(-1).view(torch.uint8).tolist()) for key in found}
+    return {
+        key: (found.infos[key], found.read(key).reshape(-1).contiguous().view(torch.uint8).tolist())
+        for key in found
+    }
 
 
 def _pickled(zipped: bool) -> Callable[[Path], Samples]:

@@ -8,7 +8,8 @@ of them: a product of one factor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -121,10 +122,11 @@ def _factored(
         chosen = around.kind == kind
         mine, other = around.a[chosen], around.b[chosen]
         maps[kind, side] = (other if side == 0 else mine)[np.argsort(position[mine if side == 0 else other])]
-    for names in _choices(maps):
-        factors = np.stack([maps[name] for name in names], axis=1)
-        if _different(factors) < vertex.size:
+    different = _counter(maps)
+    for names in _choices(maps, different):
+        if different(*names) < vertex.size:
             continue
+        factors = np.stack([maps[name] for name in names], axis=1)
         full = int(np.prod([np.unique(f).size for f in factors.T])) == vertex.size
         left = _hung(position, factors, around, names) if full or len(names) == 2 else None
         if left is not None:
@@ -137,29 +139,51 @@ def _factored(
     return None
 
 
-def _choices(maps: Maps) -> Iterator[list[tuple[int, int]]]:
+def _choices(maps: Maps, different: Callable[..., int]) -> Iterator[list[tuple[int, int]]]:
     """Sets of maps that may be the factors: the independent ones, then any two.
 
     Two of three may do where a third one is determined by both together: the queries (key head, copy, channel) of
     grouped-query attention are pairs (head, channel), and each reads one (key head, channel).
     """
-    size = {name: np.unique(targets).size for name, targets in maps.items()}
+    size = {name: different(name) for name in maps}
     chosen: list[tuple[int, int]] = []
     for name in sorted(
         maps, key=lambda k: (-size[k], -int(maps[k][0]))
     ):  # leave out a coarser block of the same thing
-        if all(_different(np.stack([maps[c], maps[name]], axis=1)) > size[c] for c in chosen):
+        if all(different(c, name) > size[c] for c in chosen):
             chosen.append(name)
     yield chosen
     yield from sorted(map(list, combinations(maps, 2)), key=lambda two: size[two[0]] * size[two[1]])
 
 
-def _different(rows: Labels) -> int:
-    """How many different rows."""
-    key = rows[:, 0]
-    for column in rows.T[1:]:
-        key = np.unique(key, return_inverse=True)[1].reshape(-1) * (int(column.max()) + 1) + column
-    return int(np.unique(key).size)
+def _counter(maps: Maps) -> Callable[..., int]:
+    """A function of names of maps: how many different rows their targets make.
+
+    Maps that split the vertices alike are counted once: a cell in a window of positions has one for every position.
+    """
+    splits: dict[bytes, int] = {}
+    of: dict[tuple[int, int], int] = {}
+    labels: list[Labels] = []
+    for name, targets in maps.items():
+        _, first, inverse = np.unique(targets, return_index=True, return_inverse=True)
+        split = np.argsort(np.argsort(first))[
+            inverse.reshape(-1)
+        ]  # blocks in the order of their first vertices
+        of[name] = splits.setdefault(split.tobytes(), len(splits))
+        if of[name] == len(labels):
+            labels.append(split)
+
+    @cache
+    def count(*chosen: int) -> int:
+        key = labels[chosen[0]]
+        for each in chosen[1:]:
+            key = (
+                np.unique(key, return_inverse=True)[1].reshape(-1) * (int(labels[each].max()) + 1)
+                + labels[each]
+            )
+        return int(np.unique(key).size)
+
+    return lambda *names: count(*(of[name] for name in names))
 
 
 def _hung(position: Labels, factors: Labels, around: Edges, chosen: list[tuple[int, int]]) -> Edges | None:

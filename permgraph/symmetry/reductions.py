@@ -75,7 +75,8 @@ def informative(cell: Labels, alive: NDArray[np.bool_], edges: Edges) -> tuple[L
 def distinct_ends(edges: Edges) -> tuple[Labels, Labels, Labels]:
     """For every kind: how many edges, and how many different vertices at either end."""
     kinds = int(edges.kind.max()) + 1
-    left, right = (np.unique(end * kinds + edges.kind) % kinds for end in (edges.a, edges.b))
+    left, right = (np.sort(end * kinds + edges.kind) for end in (edges.a, edges.b))
+    left, right = (key[np.diff(key, prepend=-1) > 0] % kinds for key in (left, right))
     return np.bincount(edges.kind), np.bincount(left, minlength=kinds), np.bincount(right, minlength=kinds)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from permgraph.ir.notebook import html_table
@@ -79,6 +80,20 @@ class Check:
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "kept": self.kept, "blind": self.blind}
 
+    def in_round_numbers(self) -> Check:
+        """The same for files: numbers that do not tell in which order sums were taken, so not the number of threads.
+
+        `change` and `limit` are powers of ten that are not exceeded, `change` at least a thousandth of the limit, which rounding
+        stays far below; `control` has two digits.
+        """
+        limit = _power_of_ten(self.limit)
+        return replace(
+            self,
+            change=_power_of_ten(max(self.change, limit / 1000)),
+            limit=limit,
+            control=None if self.control is None else float(f"{self.control:.1e}"),
+        )
+
     def remarks(self) -> list[str]:
         """What has to be said beside the number: whole sentences."""
         lines = []
@@ -104,6 +119,11 @@ class Check:
                 "cannot notice a wrong plan."
             )
         return lines
+
+
+def _power_of_ten(value: float) -> float:
+    """The smallest one that is not below a number above 0."""
+    return float(f"1e{math.ceil(math.log10(value) - 1e-9)}") if math.isfinite(value) else value
 
 
 def _some(names: tuple[str, ...], count: int = 5) -> str:

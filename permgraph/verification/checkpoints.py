@@ -25,7 +25,7 @@ class Checked:
     """What became of a check: its result, or why there is none.
 
     name    of the model
-    check   None when it was not made; `why` then says why, and else when, if not now
+    check   in round numbers; None when it was not made: `why` then says why, and else when, if not now
     """
 
     name: str
@@ -51,7 +51,7 @@ class Checked:
         when = f" {self.why}" if self.why else ""
         return (
             f"Function check{when}: the permuted {self.name} computes what {self.name} computes: largest relative change "
-            f"{self.check.change:.1e} in float64.{remarks}"
+            f"at most {self.check.change:.0e}, in float64.{remarks}"
         )
 
 
@@ -116,7 +116,7 @@ def check_encoder(encoder: Encoder, plan: Plan, perms: Permutations) -> Checked:
             f"Nothing was written. {' '.join(check.remarks())} If `permgraph plan` made this plan, it is a fault of "
             "permgraph: please report the architecture."
         )
-    return Checked(encoder.name, check)
+    return Checked(encoder.name, check.in_round_numbers())
 
 
 def check_checkpoint(

@@ -107,10 +107,14 @@ def measure(
 
 
 def measured_change(plan: Plan, trace: Trace, model: str, model_class: str = "") -> Plan:
-    """The plan with the change it makes to the function of MODEL, which it was made for and which `trace` is of."""
+    """The plan with the change it makes to the function of MODEL, which it was made for and which `trace` is of.
+
+    Three digits: the others depend on the number of threads.
+    """
     source, _ = with_weights(model, model_class)
     args, kwargs = random_inputs(source, trace)
-    return replace(plan, change=verify(source.module, args, plan, kwargs).change)
+    change = verify(source.module, args, plan, kwargs).change
+    return replace(plan, change=float(f"{change:.2e}"))
 
 
 def with_weights(model: str, model_class: str = "") -> tuple[Source, str]:

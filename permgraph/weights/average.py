@@ -15,7 +15,7 @@ import numpy as np
 from permgraph.errors import FileError, UsageError, nearest
 from permgraph.ir.names import letter
 from permgraph.weights.computed import Averaged, Layer, average
-from permgraph.weights.dtypes import Array, Dtype, count_nonfinite, is_inexact, narrow, widen
+from permgraph.weights.dtypes import Array, Dtype, are_bounds, count_nonfinite, is_inexact, narrow, widen
 from permgraph.weights.rows import Rows, blocks_of
 
 Weights = tuple[float, ...]  # of A, of B, and so on
@@ -67,7 +67,9 @@ class Average:
         for rows in self._split(a):
             held = narrow(self._rows(key, (a, *known), rows), target)
             if not self.allow_nonfinite and count_nonfinite(held, target):
-                self._refuse(key, target)
+                if not _share_bounds((a, *known), rows):
+                    self._refuse(key, target)
+                held = narrow(a.wide(rows), target)  # 0 times infinity is none
             yield held
         self.waiting.pop(key, None)
 
@@ -107,14 +109,32 @@ class Average:
                 if side is not None:
                     refuse_nonfinite(part, side.dtype, map(side.rows, self._split(side)), letter(number))
         known = self._known(key)
+        split = [*self._split(known[0])]
+        if any(count_nonfinite(side.rows(rows), side.dtype) for side in known for rows in split):
+            other = next(
+                i
+                for i, side in enumerate(known)
+                if not all(_share_bounds((known[0], side), r) for r in split)
+            )
+            raise FileError(
+                f"{key}: infinite bounds, and other ones in A than in {letter(max(other, 1))}, cannot be averaged."
+            )
         result = (narrow(self._rows(key, known, rows), target) for rows in self._split(known[0]))
-        refuse_nonfinite(key, target, result, f"the result ({target} is too narrow)")
+        refuse_nonfinite(key, target, result, f"the result ({target} is too narrow)", bounds=False)
 
     def _known(self, key: str) -> list[Side]:
         """The tensors of a key that all models have."""
         found = [side for side in self.sides(key) if side is not None]
         assert len(found) == len(self.weights[key])
         return found
+
+
+def _share_bounds(sides: Sequence[Side], rows: Rows) -> bool:
+    """Whether all hold the same bounds, or mask."""
+    a, *others = sides
+    return are_bounds(a.rows(rows), a.dtype) and all(
+        np.array_equal(a.wide(rows), one.wide(rows)) for one in others
+    )
 
 
 def _promoted(sides: Sequence[Side], which: int, rows: Rows) -> Array:
@@ -143,14 +163,16 @@ def check_types(key: str, a: Dtype, b: Dtype, whose: str = "B") -> None:
         raise FileError(f"{key}: {a} in A and {b} in {whose} cannot be averaged.")
 
 
-def refuse_nonfinite(key: str, dtype: Dtype | None, blocks: Iterator[Array], whose: str) -> None:
-    """Refuse NaN and infinity. Raises FileError."""
+def refuse_nonfinite(
+    key: str, dtype: Dtype | None, blocks: Iterator[Array], whose: str, bounds: bool = True
+) -> None:
+    """Refuse NaN and infinity; with `bounds`, where it is no bound (`are_bounds`). Raises FileError."""
     if dtype is None:
         return
     total = size = 0
     for block in blocks:
         size += block.size
-        total += count_nonfinite(block, dtype)
+        total += 0 if bounds and are_bounds(block, dtype) else count_nonfinite(block, dtype)
     if total:
         raise FileError(f"{key}: {total:,} of {size:,} values are NaN or inf in {whose}.")
 

@@ -134,6 +134,17 @@ def count_nonfinite(held: Array, dtype: Dtype) -> int:
     return int(held.size - np.isfinite(held).sum())
 
 
+def are_bounds(held: Array, dtype: Dtype) -> bool:
+    """Whether infinite numbers are meant: a bound, one number without a dim, or a mask, which holds 0 and infinity alone."""
+    if dtype.kind != "f" or dtype.itemsize == 1:
+        return False
+    values = widen(held, dtype)
+    infinite = np.isinf(values)
+    if not held.ndim:
+        return bool(infinite)
+    return bool(infinite.any() and (values == 0).any() and (infinite | (values == 0)).all())
+
+
 def sums_finite(values: Array) -> bool:
     """Then all of them are finite: NaN and infinity stay in every sum. Much faster than a test of each."""
     with np.errstate(over="ignore", invalid="ignore"):

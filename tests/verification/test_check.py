@@ -36,6 +36,19 @@ def test_a_check_compares_and_prints_as_its_change() -> None:
     assert {"change", "limit", "kept", "noise", "random", "groups", "tensors"} <= set(good.to_json())
 
 
+@pytest.mark.parametrize("limit", [1e-9, 3.7e-7, 1e-4])
+@pytest.mark.parametrize("share", [0.0, 1e-6, 0.02, 0.99, 1.0, 1.01, 1e5, float("inf")])
+def test_round_numbers_say_no_less_and_keep_the_verdict(limit: float, share: float) -> None:
+    check = Check(share * limit, limit, control=0.123456)
+    told = check.in_round_numbers()
+    assert told.change >= check.change and told.limit >= limit and told.control == 0.12
+    assert (
+        told.kept == check.kept or limit < check.change <= told.limit
+    )  # a limit is rounded up, a refusal comes before
+    if check.change < limit / 1000:  # whatever rounding made of it
+        assert told == Check(check.change * 1.7, limit, control=0.1234561).in_round_numbers()
+
+
 class Plain(nn.Module):
     def __init__(self, end: Callable[[nn.Module, Tensor], object]) -> None:
         super().__init__()

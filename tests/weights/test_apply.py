@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from permgraph.errors import FileError, PlanError
 from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import Positions
 from permgraph.planning.gather import Gather, apply_gathers
-from permgraph.weights.apply import apply, unapply
+from permgraph.weights.apply import apply, apply_checkpoint, unapply
 
 from .nets import NETS, Net, attention, grouped_conv, mlp, shifted
 
@@ -212,6 +214,33 @@ def test_15_quantised_weights_are_refused_by_their_dtype_and_not_by_a_name() -> 
     scales = {**net.state, "head.scales": torch.rand(6), "head.weight_scale": torch.rand(6, 1)}
     done = apply(net.plan, perms, scales, ignore_unexpected=["head.*"])
     assert torch.equal(done["head.scales"], scales["head.scales"])
+
+
+BOUNDS = {
+    "head.input_max": torch.tensor(torch.inf),
+    "head.input_min": torch.tensor(-torch.inf, dtype=torch.bfloat16),
+    "head.mask": torch.full((5, 5), -torch.inf).triu(1),
+}
+
+
+def test_infinite_bounds_and_masks_are_carried_and_no_other_infinity(tmp_path: Path) -> None:
+    """Those of Gemma 4's clipped layers and of causal attention, as modules keep them in their buffers."""
+    net = grouped_conv()
+    perms, path = shifted(net.spec), tmp_path / "model.safetensors"
+    held = {**net.state, **BOUNDS}
+    done = apply(net.plan, perms, held, ignore_unexpected=["head.*"])
+    assert all(torch.equal(done[k], v) for k, v in BOUNDS.items())
+    save_file(held, path)
+    out = apply_checkpoint(net.plan, perms, path, tmp_path / "out.safetensors", ignore_unexpected=["head.*"])
+    assert all(torch.equal(load_file(out)[k], v) for k, v in BOUNDS.items())
+    for wrong in (
+        torch.tensor(torch.nan),
+        torch.tensor([torch.inf]),
+        torch.full((3,), torch.inf),
+        BOUNDS["head.mask"] + 1,
+    ):
+        with pytest.raises(FileError, match=r"head\.mask: \d+ of \d+ values are NaN or inf"):
+            apply(net.plan, perms, {**held, "head.mask": wrong}, ignore_unexpected=["head.*"])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -88,6 +88,20 @@ def test_11_26_the_tensors_must_be_the_same_the_spelling_aside() -> None:
         merge(a, {**spelt, "fc2.bias": torch.zeros(4)})
 
 
+@pytest.mark.parametrize("weights", [(0.9, 0.1), (1.0, 0.0)])
+def test_infinite_bounds_and_masks_that_a_and_b_share_stay(weights: tuple[float, float]) -> None:
+    a, b = pair(torch.float32)
+    for state in (a, b):
+        state |= {"top": torch.tensor(math.inf), "mask": torch.full((4, 4), -math.inf).triu(1)}
+    merged = merge(a, b, weights)
+    assert torch.equal(merged["top"], a["top"]) and torch.equal(merged["mask"], a["mask"])
+    b["mask"] = b["mask"].T.contiguous()
+    with pytest.raises(FileError, match="mask: infinite bounds, and other ones in A than in B"):
+        merge(a, b, weights)
+    with pytest.raises(FileError, match="top: infinite bounds, and other ones in A than in B"):
+        merge(a, {**b, "mask": a["mask"], "top": torch.tensor(3.0)}, (0.9, 0.1))
+
+
 def test_19_nan_and_overflow_are_refused_naming_the_tensor() -> None:
     a, b = pair(torch.float16)
     b["fc2.weight"][0, :2] = math.nan
