@@ -269,6 +269,10 @@ def test_states_that_cannot_be_averaged_are_refused() -> None:
     counts = [{"order": torch.tensor(x), "w": torch.ones(2)} for x in ([0, 1], [0, 1], [1, 0])]
     with pytest.raises(FileError, match=r"2 of 2 torch\.int64 values differ in A and C"):
         pg.merge_many(counts)
+    masks = [{"mask": torch.tensor(x)} for x in ([0.0, -torch.inf], [0.0, -torch.inf], [-torch.inf, 0.0])]
+    assert torch.equal(pg.merge_many([masks[0], masks[1], masks[0]])["mask"], masks[0]["mask"])
+    with pytest.raises(FileError, match="mask: infinite bounds, and other ones in A than in C"):
+        pg.merge_many(masks)
     counts[2] = {"order": torch.tensor([0, 1]), "w": torch.tensor([1.0, float("inf")])}
     with pytest.raises(FileError, match="1 of 2 values are NaN or inf in C"):
         pg.merge_many(counts)

@@ -111,13 +111,10 @@ class Average:
         known = self._known(key)
         split = [*self._split(known[0])]
         if any(count_nonfinite(side.rows(rows), side.dtype) for side in known for rows in split):
-            other = next(
-                i
-                for i, side in enumerate(known)
-                if not all(_share_bounds((known[0], side), r) for r in split)
-            )
+            others = enumerate(known[1:], 1)
+            unlike = (i for i, side in others if not all(_share_bounds((known[0], side), r) for r in split))
             raise FileError(
-                f"{key}: infinite bounds, and other ones in A than in {letter(max(other, 1))}, cannot be averaged."
+                f"{key}: infinite bounds, and other ones in A than in {letter(next(unlike, 1))}, cannot be averaged."
             )
         result = (narrow(self._rows(key, known, rows), target) for rows in self._split(known[0]))
         refuse_nonfinite(key, target, result, f"the result ({target} is too narrow)", bounds=False)
