@@ -286,7 +286,7 @@ def match_many(
         matcher: as for `match`.
         align: "first" (each is matched with the first alone), "many" (each in turn with the mean of all others, MergeMany of
             https://arxiv.org/abs/2209.04836), "universe" (the same sum over all pairs, as in https://arxiv.org/abs/2405.17897,
-            from a start for each network: the best, whichever is the first).
+            climbed with several of the networks as a start: the best).
         seed: as for `match`, and of the order in which networks take turns.
 
     Returns:

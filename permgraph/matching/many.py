@@ -6,8 +6,8 @@ B to A is from C to A, unit for unit. Three ways, by what is compared:
 first      every network with the first alone
 many       every network in turn with the mean of all others, until none gains: MergeMany of Git Re-Basin
            (https://arxiv.org/abs/2209.04836, algorithm 3)
-universe   the same sum over all pairs (that of C2M3, https://arxiv.org/abs/2405.17897), whichever network is the first: the
-           ascent starts from each network as the one that all others are brought to, and the best is kept
+universe   the same sum over all pairs (that of C2M3, https://arxiv.org/abs/2405.17897): the ascent starts from several networks, the
+           first among them, as the one that all others are brought to, and the best is kept
 
 C2M3 maximises the sum by Frank and Wolfe's algorithm, over soft permutations. Here it is climbed from several starts, by
 exact assignments, which serve nested groups too.
@@ -37,7 +37,7 @@ from permgraph.matching.weights import Weights
 WAYS = {
     "first": "each with the first alone",
     "many": "each with the mean of all others, in turn (MergeMany)",
-    "universe": "all pairs at once, whichever is the first",
+    "universe": "all pairs at once, from several starts",
 }
 Pairs = Mapping[tuple[int, int], Moments]  # numbers of two networks, the smaller first → their moments
 Numbers = tuple[Mapping[str, Array], str]  # tensors by the plan's names, and the fingerprint of the weights

@@ -17,10 +17,11 @@ from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.matching.ascent import Ascent
 from permgraph.matching.weight_scores import Array
-from permgraph.matching.weights import ENOUGH, LEAST, Problem, Weights, match_weights
+from permgraph.matching.weights import ENOUGH, LEAST, RANDOM_STARTS, Problem, Weights, match_weights
 from permgraph.planning.gather import gathers
 from permgraph.planning.moves import moves_of
 
+STARTS = 4  # at most, for all pairs
 Tensors = Mapping[str, Array]
 
 
@@ -52,11 +53,15 @@ class JointWeights:
         return _WeightsAscent(self, [Permutations({})] * len(self.each) if perms is None else perms)
 
     def starts(self, way: str) -> Iterator[Ascent]:
-        """All to the first; for "universe" also all to each other network, from the same matchings of pairs."""
-        count = len(self.each)
-        yield self.start([self.pair(0, i) for i in range(count)])
-        for hub in range(1, count if way == "universe" else 1):
-            yield self.start([self.pair(hub, i) for i in range(count)])
+        """All to the first; for "universe" also all to another, to those from which most is reached at once."""
+        yield self.hub(0)
+        if way == "universe":
+            others = sorted(range(1, len(self.each)), key=lambda number: -self.hub(number).value())
+            yield from map(self.hub, others[: STARTS - 1])
+
+    def hub(self, number: int) -> Ascent:
+        """All brought to one, each by itself."""
+        return self.start([self.pair(number, i) for i in range(len(self.each))])
 
     def pair(self, hub: int, other: int) -> Permutations:
         """What brings `other` to `hub`, matched by themselves."""
@@ -66,7 +71,10 @@ class JointWeights:
             return self.pair(other, hub).inverse(self.plan.spec)
         if (hub, other) not in self._known:
             both = Weights(self.each[hub], self.each[other], self.plan.origin)
-            self._known[hub, other] = Permutations(match_weights(self.plan, both, self.seed)[0])
+            random = (
+                0 if hub else RANDOM_STARTS
+            )  # as `match` does it, and quickly where it is one start of several
+            self._known[hub, other] = Permutations(match_weights(self.plan, both, self.seed, random)[0])
         return self._known[hub, other]
 
     @cached_property
@@ -75,20 +83,23 @@ class JointWeights:
 
     def align(self, way: str, rng: np.random.Generator) -> tuple[list[Permutations], dict[str, Any]]:
         """The best permutations into one order, and what is to be reported of them."""
-        tried: list[Ascent] = []
+        best: Ascent | None = None  # as large as all networks: one is held beside that at hand
+        firsts: list[float] = []
         for ascent in self.starts(way):
             ascent.climb(rng)
-            tried.append(ascent)
-            if ascent.value() >= (1 - ENOUGH) * self.most:
+            firsts.append(ascent.history[0])
+            if best is None or ascent.history[-1] > best.history[-1]:
+                best = ascent
+            if best.history[-1] >= (1 - ENOUGH) * self.most:
                 break
-        best = max(tried, key=lambda one: one.history[-1])
+        assert best is not None
         return best.perms, {
             "objective": best.history[-1],
-            "first": tried[0].history[0],
+            "first": firsts[0],
             "in_place": self.start().value(),
             "most": self.most,
             "history": best.history,
-            "starts": len(tried),
+            "starts": len(firsts),
         }
 
 
@@ -114,7 +125,7 @@ class _WeightsAscent(Ascent):
         joint, rest = self.joint, [one for i, one in enumerate(self.moved) if i != number]
         mean = {name: _mean([one[name] for one in rest]) for name in self.moved[number]}
         both = Weights(mean, self.moved[number], joint.plan.origin)
-        arrays, told = match_weights(joint.plan, both, joint.seed, 0)
+        arrays, told = match_weights(joint.plan, both, joint.seed, 0, afresh=False)
         if told["objective"] - told["in_place"] <= LEAST * told["most"]:
             return False
         more = Permutations(arrays)

@@ -22,7 +22,7 @@ from permgraph.ir.plan import Plan
 
 Matrix = NDArray[np.float64]
 Soft = list[dict[str, Matrix]]  # for every network, group → (slots, units)
-STEPS, TOLERANCE = 100, 1e-7
+STEPS, TOLERANCE = 50, 1e-6
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Relaxed:
         value = self.value(soft)
         for _ in range(STEPS):
             towards = [{n: rounded(g) for n, g in one.items()} for one in self.gradient(soft)]
-            lengths = np.linspace(0, 1, 21)[1:]
+            lengths = np.linspace(0, 1, 11)[1:]
             tried = [self.value(_between(soft, towards, float(t))) for t in lengths]
             best = int(np.argmax(tried))
             if tried[best] - value <= TOLERANCE * abs(value):
