@@ -72,7 +72,12 @@ has no code of the matching. Of Frank and Wolfe's algorithm {starts} starts, one
 {climbed}
 {said}"""
 
-SAID = ""
+SAID = """- Alignment matters, the way hardly. On the four res8, `many` and `universe` do bring units of all pairs closer (by activations the mean
+  correlation over all pairs is 0.265 for `first`, 0.296 for both), but the average that comes of it is not shown to be better: every
+  interval of a difference from `first` holds 0.
+- Matching by activations is ahead of matching by weights, as for two networks.
+- On these four networks exact assignments climb higher than Frank and Wolfe's algorithm does from three starts.
+"""
 
 
 @dataclass(frozen=True)
