@@ -224,14 +224,14 @@ def _assemble(
     for names, array in pool.arrays.items():
         dims = tuple(sorted({dim_of[x] for x in names}))
         wanted = [x for d in dims for x in out[d] if sizes[x] > 1]
-        if array.pinned and len(dims) == 1 and array.labels.size != shape[dims[0]]:
+        if not set(wanted) <= set(names):
+            partial.append((dims, array))
+        elif array.pinned and len(dims) == 1 and array.labels.size != shape[dims[0]]:
             whole += space.positions(shape, dims, ORDERED)
-        elif set(wanted) <= set(names):
+        else:
             labels = array.labels.transpose([names.index(x) for x in wanted])
             labels = labels.reshape([shape[d] for d in dims])
             whole.append(LabelArray(dims, labels, array.pinned, array.repeats))
-        else:
-            partial.append((dims, array))
     covered = {d for a in whole for d in a.dims}
     whole += [_spread(space, a, dims, out, shape, sizes) for dims, a in partial if not set(dims) <= covered]
     for d, axis in enumerate(out):

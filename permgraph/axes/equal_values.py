@@ -175,7 +175,20 @@ def _level(node: Node, trace: Trace, levels: dict[str, int]) -> int:
         and node.options.get("mode", "constant") == "constant"
     ):
         return max(ZEROS, *given)
+    if name in ("div", "true_divide") and _is_kept_above_zero(node.operands["other"], trace):
+        return levels.get(getattr(node.operands["self"], "node", ""), EQUAL)
     return _of_elements(name, given)
+
+
+def _is_kept_above_zero(value: object, trace: Trace) -> bool:
+    """Whether a divisor is a length as `normalize` has it: a quotient by it is as rarely equal to another as its dividend."""
+    if not isinstance(value, Ref):
+        return False
+    node = trace.by_name[value.node]
+    if node.short_op in ("expand", "view", "unsqueeze"):
+        return _is_kept_above_zero(node.operands["self"], trace)
+    lowest = node.options.get("min")
+    return node.short_op in ("clamp_min", "clamp") and isinstance(lowest, (int, float)) and lowest > 0
 
 
 def _of_elements(name: str, given: list[int]) -> int:

@@ -19,11 +19,12 @@ from permgraph.axes.outputs import axis_by_axis
 from permgraph.axes.points import Points, without_rule
 from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules import Call, Results, results_of, rule_of
+from permgraph.axes.rules.rule import flat
 from permgraph.axes.side_by_side import Sides
 from permgraph.axes.slices import Slices, slices_of
 from permgraph.axes.state_labels import channel_blocks, constant_arrays, elementwise_integers, label_state
 from permgraph.axes.usage import Usage, usage
-from permgraph.axes.workspace import ORDERED, Workspace
+from permgraph.axes.workspace import ORDERED, READ, Workspace
 from permgraph.errors import RuleError
 from permgraph.ir.trace import Node, Ref, Trace
 
@@ -61,7 +62,14 @@ BY_CHOICE = MOVEMENTS | frozenset(
         "softplus",
     ]
 )
-_SILENT = ("aten._assert", "aten.sym_", "<", "aten._local_scalar", "aten.item")
+_NUMBERS = (
+    "aten._assert",
+    "aten.sym_",
+    "<",
+    "aten._local_scalar",
+    "aten.item",
+)  # their results are no tensors
+_METADATA = ("aten._assert_tensor_metadata", "aten.sym_", "permgraph.size")  # they look at no value
 
 
 @dataclass(frozen=True)
@@ -223,8 +231,8 @@ class _Pass:
         return replace(first) if first else None
 
     def call(self, node: Node) -> Results:
-        if node.op.startswith(_SILENT) or not any(node.results):
-            return tuple(LabelledTensor(self.space, ()) for _ in node.results or (None,))
+        if node.op.startswith(_NUMBERS) or not any(node.results):
+            return self.number(node)
         rule = rule_of(node.op, node.pointwise)
         operands = {name: self.tensor(value) for name, value in node.operands.items()}
         read = frozenset(self.read.get(node.name, ()) if node.multiple else (0,))
@@ -241,6 +249,14 @@ class _Pass:
         except Exception as error:
             raise RuleError(_mistake(node, f"{type(error).__name__}: {error}")) from error
         return self.checked(call, results)
+
+    def number(self, node: Node) -> Results:
+        """A number that code goes on with: it was made of its operands as they lie."""
+        self.space.enter(node, READ)
+        for value in () if node.op.startswith(_METADATA) else node.operands.values():
+            for tensor in filter(None, flat([self.tensor(value)])):
+                self.space.pin(without_singles(settled(tensor)).arrays, READ)
+        return tuple(LabelledTensor(self.space, ()) for _ in node.results or (None,))
 
     def checked(self, call: Call, results: Results) -> Results:
         """One result per result of the op, each of its shape."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from permgraph.axes.side_by_side import Sides
 
 ORDERED = "ordered axis"
+READ = "read by Python code"
 UNREAD = "not reached by the example input"
 
 

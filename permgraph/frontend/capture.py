@@ -32,7 +32,13 @@ from permgraph.frontend.state import state_names, state_of
 from permgraph.frontend.unreached import with_unreached
 from permgraph.ir.trace import Node, Trace
 
-_ASKED = ("aten.item.", "aten._local_scalar_dense.", "permgraph.read.", "permgraph.unreached.")
+_ASKED = (
+    "aten.item.",
+    "aten._local_scalar_dense.",
+    "permgraph.read.",
+    "permgraph.size.",
+    "permgraph.unreached.",
+)
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def _reshape(node: fx.Node) -> None:
 def _is_view(node: fx.Node) -> bool:
     try:
         _value(node.args[0]).view(node.args[1])  # type: ignore[arg-type]
-    except RuntimeError:
+    except (RuntimeError, ValueError):  # ValueError: of a tensor without values
         return False
     return True
 

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTensorMode
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -33,7 +32,7 @@ from permgraph.frontend.recurrent import states_of
 from permgraph.frontend.schema import node_of, plain
 from permgraph.ir.trace import Node, Ref, TensorMeta
 
-READ = "permgraph.read.default"
+READ, SIZE = "permgraph.read.default", "permgraph.size.default"
 SCALAR = "aten._local_scalar_dense.default"
 # ops that return no tensor and look at no value
 _ABOUT = (
@@ -67,6 +66,7 @@ class Recorder(TorchDispatchMode):
         self.nodes: list[Node] = []
         self.keep, self.results = keep, dict[str, Tensor]()
         self.reads = False  # whether Python has read a value
+        self.sized: set[str] = set()  # nodes whose results have a size that values decide
         self.modules: list[tuple[str, str]] = []  # (path, class) of the modules that are running
         self._known: Any = WeakTensorKeyDictionary()
         self._count: Counter[str] = Counter()
@@ -93,6 +93,22 @@ class Recorder(TorchDispatchMode):
             self._constants.append(tensor)
         return known
 
+    def inner(self, tensor: Tensor) -> Tensor:
+        """What the recorder knows of a tensor that code holds. Raises TraceError; called while the modes are on.
+
+        After code has written into a tensor its views are computed anew when an op meets them, so one meets it here: then
+        that is recorded. Else what was written, and all before it, would pass for a constant.
+        """
+        if not isinstance(tensor, FunctionalTensor):
+            return tensor
+        torch.ops.aten.is_same_size(tensor, tensor)
+        inner: Tensor = tensor.from_functional()
+        if inner not in self._known:
+            raise TraceError(
+                f"what was computed at {call_site() or 'an unknown place'} was not recorded; please report it"
+            )
+        return inner
+
     def add(self, base: str, op: str, args: tuple[Any, ...], results: Any, **rest: Any) -> Ref:
         count = self._count[base]
         self._count[base] += 1
@@ -107,6 +123,11 @@ class Recorder(TorchDispatchMode):
         self.add("read", op, (self.ref(tensor),), None, **self._where())
         if op == READ:  # its rule runs only when there is a result
             self.nodes[-1] = replace(self.nodes[-1], results=(TensorMeta((), "bool"),))
+
+    def look(self, tensor: Tensor) -> None:
+        """Python looks at the size of a tensor. Where values decided it, what they were made of decides what follows."""
+        if self.sized and (ref := self.ref(self.inner(tensor))).node in self.sized:
+            self.add("size", SIZE, (ref,), None, **self._where())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -138,11 +159,19 @@ class Recorder(TorchDispatchMode):
         op, base = op.replace(*_INFERENCE), base.replace(*_INFERENCE)
         inputs, named = tree_map_only(Tensor, self.ref, (tuple(args), dict(kwargs)))
         ref = self.add(base, op, plain(inputs), result, kwargs=plain(named), **rest)
+        sized = torch.Tag.dynamic_output_shape in func.tags or not self.sized.isdisjoint(
+            self.nodes[-1].refs()
+        )
+        self.sized |= {ref.node} if sized else set()
         if not multiple:
             return self.name(result, ref)
+        if sized:  # how many results there are may be decided by values too
+            self.add("size", SIZE, (ref,), None, **self._where())
         for i, one in enumerate(result):
             if isinstance(one, Tensor):
-                self.name(one, self.add("getitem", "getitem", (ref, i), one, **self._where()))
+                part = self.add("getitem", "getitem", (ref, i), one, **self._where())
+                self.sized |= {part.node} if sized else set()
+                self.name(one, part)
         if ref.node in self.keep and isinstance(result[0], Tensor):
             self.results[ref.node] = result[0]
         self._keep_states(func, args, kwargs, ref)
@@ -202,68 +231,6 @@ class Functional(FunctionalTensorMode):  # type: ignore[no-untyped-call]
             return tree_map_only(Tensor, FunctionalTensor.to_functional, result)
 
 
-class Reads(TorchFunctionMode):
-    """Python methods that hand out the values of a tensor, without an op of torch: lists and numpy arrays."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
-        self.recorder = recorder
-
-    def __enter__(self) -> Any:
-        self.own = _CLASS.tolist  # it hides the method of Tensor, which comes here
-        _CLASS.tolist = lambda tensor: self.values(torch.Tensor.tolist, tensor)
-        return super().__enter__()  # type: ignore[no-untyped-call]
-
-    def __exit__(self, *error: Any) -> None:
-        _CLASS.tolist = self.own
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
-
-    def values(self, method: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-        inner = inner_of(tensor)
-        self.recorder.read(inner)
-        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
-            return _HAND_OUT[method](inner.detach().clone(), *args, **kwargs)
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _HAND_OUT and isinstance(args[0], Tensor):
-            return self.values(func, *args, **(kwargs or {}))
-        if func in _FROM_NUMBERS and args and not isinstance(args[0], Tensor):  # a list with tensors in it
-            args = (tree_map_only(Tensor, lambda t: t.tolist(), args[0]), *args[1:])
-        if func in _ADDRESS:
-            raise TraceError(
-                f"the code takes the memory of a tensor ({func.__name__}, {call_site()}): what it reads there cannot"
-                " be seen"
-            )
-        return func(*args, **(kwargs or {}))
-
-
-def inner_of(tensor: Tensor) -> Tensor:
-    """The tensor that the recorder knows."""
-    return tensor.from_functional() if isinstance(tensor, FunctionalTensor) else tensor
-
-
-def _array(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """`numpy` of a copy."""
-    return tensor.numpy(force=True)
-
-
-_HAND_OUT: dict[Any, Any] = {
-    torch.Tensor.tolist: torch.Tensor.tolist,
-    torch.Tensor.numpy: _array,
-    torch.Tensor.__array__: torch.Tensor.__array__,
-    torch.Tensor.__repr__: torch.Tensor.__repr__,
-    torch.Tensor.__format__: torch.Tensor.__format__,
-}
-_CLASS: Any = FunctionalTensor
-_FROM_NUMBERS = (torch.tensor, torch.as_tensor)
-_ADDRESS = {
-    torch.Tensor.data_ptr,
-    torch.Tensor.__dlpack__,
-    torch.Tensor.untyped_storage,
-    torch.Tensor.storage,
-}
-
-
 def writes_outside(place: str) -> str:
     return (
         f"the code writes into a tensor that its modules do not hold ({place or 'place unknown'}): make that tensor a"
@@ -276,6 +243,14 @@ def _writes_or_views(func: Any) -> bool:
     schema = func._schema
     aliases = any(a.alias_info for a in schema.arguments)
     return bool(schema.is_mutable or aliases or torch.Tag.maybe_aliasing_or_mutating in func.tags)
+
+
+def _sized_by_values(op: Any, args: tuple[Any, ...]) -> bool:
+    """Whether values decide the size of the result. `index` is one of these ops where it has a mask."""
+    masked = op is not torch.ops.aten.index.Tensor or any(
+        t.dtype in (torch.bool, torch.uint8) for t in _tensors(args[1])
+    )
+    return torch.Tag.dynamic_output_shape in op.tags and masked
 
 
 def _tensors(values: Any) -> list[Tensor]:

@@ -14,7 +14,8 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from permgraph.errors import TraceError
 from permgraph.frontend.arguments import Call, input_names, tensors_in, with_tensors
 from permgraph.frontend.flatten import table_of
-from permgraph.frontend.recorder import Functional, Reads, Recorder, inner_of, state_name
+from permgraph.frontend.reads import Reads
+from permgraph.frontend.recorder import Functional, Recorder, state_name
 from permgraph.frontend.schema import node_of
 
 Wrap = Callable[[Tensor], Tensor]
@@ -56,7 +57,7 @@ def record(
         wrapped = {key: FunctionalTensor.to_functional(t) for key, t in held.items()}
         _exchange(module, lambda tensor: wrapped[id(tensor)])
         stack.enter_context(Reads(recorder))
-        outputs = [inner_of(t) for t in tensors_in(module(*args, **kwargs))]
+        outputs = [recorder.inner(t) for t in tensors_in(module(*args, **kwargs))]
     recorder.nodes.append(node_of("output", "output", (tuple(recorder.ref(t) for t in outputs),)))
     return recorder
 

@@ -68,6 +68,8 @@ class Probe:
     layout, positions   as in a Place, positions counted on the flattened `dims`
     module     module that consumes (entering) or produced (leaving) the activation
     beside     nodes of equal branches, whose units follow those of `node`
+    pooled     dims of the result on which units of other groups lie: in two models these have no common order, so they are
+               no samples. Known of what was just inferred; not in files
     """
 
     node: str
@@ -77,6 +79,7 @@ class Probe:
     positions: Positions
     module: str = ""
     beside: tuple[str, ...] = ()
+    pooled: tuple[int, ...] = field(default=(), compare=False, metadata=NOT_IN_FILE)
 
     @property
     def nodes(self) -> tuple[str, ...]:

@@ -52,13 +52,20 @@ class Runner:
             return {name: [tensor] for name, tensor in found.items()}
         fed = iter(leaves(call_of(args, kwargs)))
         inputs = [
-            next(fed) if spec.kind == InputKind.USER_INPUT else self.state[str(spec.target)]
-            for spec in self.program.graph_signature.input_specs
+            next(fed)
+            if kind == InputKind.USER_INPUT
+            else _TOKEN
+            if kind == InputKind.TOKEN
+            else self.state[target]
+            for kind, target in ((s.kind, str(s.target)) for s in self.program.graph_signature.input_specs)
         ]
         observer = _Observer(self.program.graph_module, _Watch(self.names, set(wanted)))
         with torch.no_grad(), suppress(_Done):
             observer.run(*inputs, enable_io_processing=False)
         return observer.watch.seen
+
+
+_TOKEN = torch.empty(0)  # orders ops that have effects, as the checks of linalg
 
 
 class _Done(Exception):

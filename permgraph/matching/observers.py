@@ -183,9 +183,15 @@ def _groups(spec: PermSpec) -> list[tuple[str, int, tuple[str, ...]]]:
 
 
 def _columns(results: Sequence[Tensor], probe: Probe) -> Tensor:
-    """Units last: (*sample dims, units · slots), in the layout's order; a view where they lie so already."""
+    """Units last: (*sample dims, units · slots), in the layout's order; a view where they lie so already.
+
+    Along dims that units of other groups lie on, the values are sorted: B has those units in an order of its own, and a unit
+    has the same values among them in any order.
+    """
     rest = [d for d in range(results[0].dim()) if d not in probe.dims]
     flat = [r.permute(*rest, *probe.dims).flatten(len(rest)) for r in results]
+    if probe.pooled:
+        flat = [_sorted(r, len(rest), [rest.index(d) for d in probe.pooled]) for r in flat]
     whole = flat[0] if len(flat) == 1 else torch.cat(flat, -1)
     positions = probe.positions.array().reshape(-1)
     start = int(positions[0]) if len(positions) else 0
@@ -194,12 +200,20 @@ def _columns(results: Sequence[Tensor], probe: Probe) -> Tensor:
     return whole.index_select(-1, torch.from_numpy(positions).to(whole.device))
 
 
+def _sorted(result: Tensor, samples: int, along: list[int]) -> Tensor:
+    """Sorted along some of the sample dims together, which become the last one."""
+    others = [d for d in range(samples) if d not in along]
+    return result.permute(*others, *along, samples).flatten(len(others), -2).sort(dim=-2).values
+
+
 def _aligned(key: str, a: Tensor, b: Tensor, stride: int = 1) -> tuple[Tensor, Tensor]:
     """Sample dims of B brought to A's: where A and B have different frame rates, the nearest frame in time."""
     if a.dim() != b.dim():
         raise MatchError(
             f"{key}: A gives {tuple(a.shape)}, B {tuple(b.shape)}: not the same kind of activation."
         )
+    if a.dim() == 1:  # one sample
+        a, b = a[None], b[None]
     for dim, (n, m) in enumerate(zip(a.shape[:-1], b.shape[:-1], strict=True)):
         if n != m:
             if dim == 0 and a.dim() > 2:

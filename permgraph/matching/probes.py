@@ -3,7 +3,8 @@
 After the paper, III-B: heads and value channels on the features entering W_O, `ffn2` entering W2, `ffn1`
 leaving W1, the front end after the norm where a convolution has one and after the convolution elsewhere, queries
 and keys before their product. Units of a recurrent layer are observed as its hidden states at every step, layer by
-layer and direction by direction. Other groups are observed wherever they are consumed.
+layer and direction by direction. Other groups are observed wherever they are consumed. Of these places those count where
+no units of other groups lie beside them; if they do everywhere, values are sorted along those (`Probe.pooled`).
 """
 
 from __future__ import annotations

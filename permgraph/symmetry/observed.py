@@ -17,6 +17,7 @@ from permgraph.ir.spec import PermSpec, Pin, Positions, Probe
 from permgraph.ir.trace import Trace
 from permgraph.symmetry.block import Block
 from permgraph.symmetry.coloured_graph import Classes
+from permgraph.symmetry.layout import Addresses
 
 _BY_CONTENT = (
     "nonzero",
@@ -34,17 +35,32 @@ def probes_of(
     sides: Sides | None,
 ) -> dict[str, list[Probe]]:
     """Activations that carry each innermost group, in graph order; those of equal branches side by side."""
-    addresses = blocks[0].owner if blocks else None
+    if not blocks:
+        return {}
+    addresses = blocks[0].owner
     found: dict[str, list[Probe]] = {}
     for seen, labels, beside in (*_alone(context), *(_beside(context, sides) if sides else ())):
-        for layout, at in addresses.layouts(classes.of[labels]) if addresses else ():
-            if any(k not in names for k in layout) or (at < 0).any():
+        for layout, at in addresses.layouts(classes.of[labels]):
+            if any(k not in names for k in layout) or (at < 0).any() or len(set(layout)) < len(layout):
                 continue  # in pairs of units no single one can be observed
             text = tuple(names[k][0] for k in layout)
-            probe = Probe(seen.node, seen.when, seen.dims, text, Positions.of(at), seen.module, beside)
+            pooled = _of_others(context, seen, classes, addresses)
+            probe = Probe(
+                seen.node, seen.when, seen.dims, text, Positions.of(at), seen.module, beside, pooled
+            )
             if probe not in found.setdefault(text[-1], []):
                 found[text[-1]].append(probe)
-    return found
+    return {name: [p for p in probes if not p.pooled] or probes for name, probes in found.items()}
+
+
+def _of_others(context: Propagation, seen: Seen, classes: Classes, addresses: Addresses) -> tuple[int, ...]:
+    """The dims of what is seen on which units of other groups lie: coordinates in a group change along them."""
+    shown = context.results.get(seen.node)
+    found: set[int] = set()
+    for array in shown.arrays if shown else ():
+        of = addresses.coordinates[classes.of[array.labels]]
+        found |= {d for i, d in enumerate(array.dims) if (of != of.take([0], axis=i)).any()}
+    return tuple(sorted(found - set(seen.dims)))
 
 
 def _alone(context: Propagation) -> Iterator[tuple[Seen, Labels, tuple[str, ...]]]:

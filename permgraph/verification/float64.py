@@ -133,7 +133,9 @@ def _shell(module: nn.Module) -> nn.Module:
 
     A module that cannot be copied is used as it is.
     """
-    if isinstance(module, torch.jit.ScriptModule):  # a copy would have tensors of its own
+    if any(
+        isinstance(m, torch.jit.ScriptModule) for m in module.modules()
+    ):  # a copy would have tensors of its own
         return module
     held = [t for m in module.modules() for value in vars(m).values() for t in _tensors(value)]
     tensors = (*module.parameters(), *module.buffers(), *held)

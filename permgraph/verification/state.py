@@ -137,7 +137,8 @@ class State:
             if kept is self._parameters:
                 self._parameters.move_to_end(name)
             return kept[name]
-        with _disable_current_modes():  # the network runs in a mode that would replace the weights once more
+        # The network runs in a mode that would replace the weights once more, perhaps inside `torch.func.grad` or `vmap`.
+        with _disable_current_modes(), torch._C._DisableFuncTorch():
             tensor = self._made(name)
         kept[name] = tensor
         if kept is self._parameters:

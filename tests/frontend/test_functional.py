@@ -79,6 +79,7 @@ STEPS: dict[str, tuple[Any, bool]] = {
     "in place": (lambda h: h.add_(1), False),
     "in place on a view": (lambda h: h[:, :3].mul_(2).add(h[:, 3:]).repeat(1, 2), False),
     "a copy as a reshape": (lambda h: h.T.reshape(2, 6), False),
+    "a copy of what is expanded": (lambda h: h.expand(3, 2, 6).reshape(6, 6), False),
     "a view as a reshape": (lambda h: h.reshape(-1, 6), True),
     "contiguous": (lambda h: h.transpose(0, 1).contiguous().transpose(0, 1), True),
     "contiguous already": (lambda h: h.contiguous(), True),
@@ -97,4 +98,5 @@ def test_each_step_is_as_torch_makes_it(step: str, both: Both) -> None:
     call, simple = STEPS[step]
     once, twice = both(Steps(call).eval(), (torch.randn(2, 4),))
     assert once.fingerprint == twice.fingerprint
+    assert not once.notes and not twice.notes  # exported, not run
     assert both.skipped == simple

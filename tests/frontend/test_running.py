@@ -16,6 +16,7 @@ from permgraph.axes.rules.rule import FunctionRule
 from permgraph.errors import TraceError
 from permgraph.frontend.capture import capture, captured
 from permgraph.frontend.modules import for_capture
+from permgraph.frontend.recorder import Recorder
 from permgraph.frontend.running import record
 from permgraph.frontend.state import state_names
 from permgraph.ir.codec import decode, encode
@@ -99,6 +100,19 @@ def sizes(trace: Trace) -> list[int]:
     return sorted(g.size for g in infer(trace).groups)
 
 
+def run(net: nn.Module, args: tuple[Any, ...]) -> Trace:
+    """The trace of a run, also where torch.export would do."""
+    from permgraph.frontend import capture as module
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "program_of", fails)
+        return module.capture(net, args)
+
+
+def fails(*_: Any) -> None:
+    raise RuntimeError("not exported")
+
+
 @pytest.mark.parametrize("kind", NETS, ids=lambda kind: kind.__name__)
 def test_what_python_reads_is_in_order_and_the_rest_is_free(kind: type[nn.Module]) -> None:
     net, x = double(kind()), (torch.randn(2, 4).double(),)
@@ -119,17 +133,109 @@ def test_a_recorder_that_forgets_what_was_read_is_caught(
     assert max(verify(net, x, infer(trace), seed=seed) for seed in range(4)) > 1e-3
 
 
-def run(net: nn.Module, args: tuple[Any, ...]) -> Trace:
-    """The trace of a run, also where torch.export would do."""
-    from permgraph.frontend import capture as module
+class Ends(Layers):
+    """The output is a view of a tensor that was written into after all else."""
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "program_of", fails)
-        return module.capture(net, args)
+    def __init__(self, end: Any) -> None:
+        super().__init__()
+        self.end, self.cell = end, nn.GRUCell(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self, self.hidden(x)[1])  # type: ignore[no-any-return]
 
 
-def fails(*_: Any) -> None:
-    raise RuntimeError("not exported")
+ENDS: dict[str, Any] = {
+    "a view": lambda net, g: net.three(g).relu_().view(2, 3, 1),
+    "a part": lambda net, g: net.three(g).add_(1)[:, 1:],
+    "written through a view": lambda net, g: (h := net.three(g), h[:, :1].mul_(2), h.T)[2],
+    "a cell": lambda net, g: net.cell(g).view(1, 2, 3),
+    "twice": lambda net, g: (h := net.three(g), v := h.view(6), v.add_(1), h.relu_(), v.view(3, 2))[4],
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_output_that_was_written_into_is_what_the_network_computes(end: str) -> None:
+    net, x = double(Ends(ENDS[end])), (torch.randn(2, 4).double(),)
+    ran, exported = run(net, x), capture(net, x)
+    assert ran.notes and not exported.notes
+    assert "constant" not in {node.op for node in ran.nodes}
+    assert sizes(ran) == sizes(exported) and {5, 6} <= set(sizes(ran)) and ran.unused == exported.unused
+    assert verify(net, x, infer(ran)) < 1e-12
+
+
+class Number(Layers):
+    """One value is read as a number, and scales what follows."""
+
+    def __init__(self, read: Any) -> None:
+        super().__init__()
+        self.read = read
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, g = self.hidden(x)
+        return self.three(g * self.read(h))  # type: ignore[no-any-return]
+
+
+READS: dict[
+    str, tuple[Any, list[int]]
+] = {  # how, and the sizes of the groups: 6 where its order does not matter
+    "item": (lambda h: h[0, 3].item(), [5, 5]),
+    "item of a flat view": (lambda h: h.view(-1)[3].item(), [5, 5]),
+    "float": (lambda h: float(h[0, 3:4]), [5, 5]),
+    "a list": (lambda h: h[0].tolist()[3], [5, 5]),
+    "a list of what was written": (lambda h: h.relu_().view(-1).tolist()[3], [5, 5]),
+    "the place of the largest": (lambda h: int(h[0].argmax()) + 1, [5]),
+    "a sum": (lambda h: h.sum().item(), [5, 6]),
+    "the largest": (lambda h: h.amax().item(), [5, 6]),
+    "a comparison": (lambda h: 1.0 + float((h[0, 3] > h[0, 4]).item()), [4, 5]),
+}
+
+
+@pytest.mark.parametrize("way", [capture, run])
+@pytest.mark.parametrize("read", READS)
+def test_a_value_that_is_read_as_a_number_is_in_order(read: str, way: Any) -> None:
+    how, wanted = READS[read]
+    net, x = double(Number(how)), (torch.randn(2, 4).double(),)
+    spec = infer(way(net, x))
+    assert max(verify(net, x, spec, seed=seed) for seed in range(4)) < 1e-12
+    got = sorted(g.size for g in spec.groups)
+    assert got == wanted or (way is run and got in (wanted, [5]))  # a run holds all of a list that it sees
+
+
+SIZES: dict[str, Any] = {  # what code asks of the rows that channel 3 selects
+    "len": len,
+    "shape": lambda rows: rows.shape[0],
+    "size": lambda rows: rows.size(0),
+    "numel": lambda rows: rows.numel(),
+    "numel as a function": torch.numel,
+    "a loop": lambda rows: sum(1 for _ in rows),
+    "rows apart": lambda rows: len(rows.unbind()),
+    "later": lambda rows: len((rows * 2).tanh()),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_size_that_values_decide_holds_what_decides_it(size: str) -> None:
+    class Sized(Layers):
+        def forward(self, x: Tensor) -> Tensor:
+            h, g = self.hidden(x)
+            return self.three(g) * (1 + SIZES[size](h[h[:, 3] > 0]))  # type: ignore[no-any-return]
+
+    net, x = double(Sized()), (torch.randn(9, 4).double(),)
+    spec = infer(run(net, x))
+    assert sizes(run(net, x)) in ([5, 5], [5])
+    assert max(verify(net, x, spec, seed=seed) for seed in range(6)) < 1e-12
+
+
+def test_sizes_that_the_recorder_forgets_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Recorder, "look", lambda *_: None)
+    with pytest.raises(AssertionError):
+        test_a_size_that_values_decide_holds_what_decides_it("len")
+
+
+def test_a_tensor_that_was_not_recorded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Recorder, "record", lambda *_: None)
+    with pytest.raises(TraceError, match="was not recorded"):
+        run(double(Ends(ENDS["a view"])), (torch.randn(2, 4).double(),))
 
 
 def test_running_leaves_the_module_as_it_was() -> None:

@@ -173,6 +173,26 @@ def test_a_script_module_is_checked() -> None:
     assert not verify(script, X, left_out(plan, 0), explain=False).kept
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+def test_a_script_module_inside_another_is_checked() -> None:
+    net = nn.Sequential(torch.jit.script(nn.Linear(4, 6)), nn.ReLU(), nn.Linear(6, 3))
+    plan = whole(infer(capture(net, X)))
+    assert plan.selected and verify(net, X, plan).kept
+    assert not verify(net, X, left_out(plan, 0), explain=False).kept
+
+
+class Slope(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.func.grad(lambda at: super(Slope, self).forward(at).square().sum())(x)
+
+
+def test_a_network_that_computes_a_gradient_is_checked() -> None:
+    net = Slope(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    plan = whole(infer(capture(net, X)))
+    assert plan.selected and verify(net, X, plan).kept
+    assert not verify(net, X, left_out(plan, 0), explain=False).kept
+
+
 def test_token_ids_are_drawn_inside_their_vocabulary() -> None:
     net, inputs = Tokens(), (torch.zeros(40, 50, dtype=torch.int64),)
     trace = capture(net, inputs)

@@ -1,4 +1,4 @@
-"""Small networks in which the zoo once found a wrong group: each keeps the law now, and keeps its freedom."""
+"""Small networks in which a wrong group was found once, or too small a one: each keeps the law now, and its freedom."""
 
 from __future__ import annotations
 
@@ -153,6 +153,35 @@ class LastStates(nn.Module):
         return self.out(self.rnn(x)[1].transpose(0, 1).flatten(1))  # type: ignore[no-any-return]
 
 
+class Modulated(nn.Module):
+    """StyleGAN's convolution: a kernel per sample, all of them in one grouped convolution over samples and channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.style, self.kernel = nn.Linear(4, 3), nn.Parameter(torch.randn(1, 5, 3, 3, 3))
+        self.last = nn.Conv2d(5, 2, 1)
+
+    def forward(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        kernel = self.kernel * self.style(z)[:, None, :, None, None]
+        kernel = kernel * torch.rsqrt(kernel.square().sum((2, 3, 4), keepdim=True) + 1e-8)
+        y = functional.conv2d(x.reshape(1, 6, 6, 6), kernel.reshape(10, 3, 3, 3), groups=2)
+        return self.last(functional.leaky_relu(y.view(2, 5, 4, 4)))  # type: ignore[no-any-return]
+
+
+class Memory(nn.Module):
+    """The best two of some keys, by their cosines, and the values that belong to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.out = nn.Linear(4, 3), nn.Linear(4, 2)
+        self.keys, self.values = nn.Parameter(torch.randn(7, 3)), nn.Parameter(torch.randn(7, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, keys = (functional.normalize(y, dim=-1) for y in (self.query(x), self.keys))
+        weight, index = (query @ keys.T).softmax(-1).topk(2, -1)
+        return self.out((weight[..., None] * self.values[index]).sum(1) + x)  # type: ignore[no-any-return]
+
+
 FOUND: dict[str, tuple[type[nn.Module], tuple[Any, ...], list[int]]] = {
     "key and value by index": (KeyAndValueByIndex, (torch.randn(1, 6, 7),), [4, 8]),
     # the two cycles change places, and so do the last two units
@@ -163,6 +192,8 @@ FOUND: dict[str, tuple[type[nn.Module], tuple[Any, ...], list[int]]] = {
     "unpooled": (Unpooled, (torch.randn(1, 3, 8, 8),), [8]),
     "complex rotary": (ComplexRotary, (torch.randn(1, 5, 6),), [3, 8]),
     "shared bias": (SharedBias, (torch.randn(1, 6, 7),), [2, 2, 8, 8]),
+    "modulated": (Modulated, (torch.randn(2, 3, 6, 6), torch.randn(2, 4)), [5]),
+    "memory": (Memory, (torch.randn(2, 4),), [3, 7]),
     "masked by a triangle": (MaskedByTriangle, (torch.randn(1, 1, 5),), []),
 }
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from permgraph.axes.rules.rule import Call, Results
 from permgraph.axes.rules.table import op
+from permgraph.axes.workspace import READ
 
 
 @op("permgraph.read")
 def read(call: Call) -> Results:
     """Code that computes with these numbers sees no permutation: every axis is in order."""
-    return call.pin_all("read by Python code")
+    return call.pin_all(READ)
 
 
 @op("permgraph.unreached")
