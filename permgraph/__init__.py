@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from permgraph.reporting.explain import Reason
     from permgraph.reporting.sections import MatchingReport
     from permgraph.verification.check import Check
+    from permgraph.weights.fitted import Fitted
 
 __version__ = "0.1.0"
 
@@ -200,9 +201,43 @@ def calibrate(
     )
 
 
+def calibrate_many(
+    plan: Plan,
+    models: Sequence[nn.Module],
+    batches: Iterable[Any],
+    *,
+    align: str = "universe",
+    inputs: Callable[[Any], Any] | str | int | None = None,
+    stride: int = 1,
+) -> dict[tuple[int, int], Moments]:
+    """Moments of every pair of several models, for `match_many`: what `calibrate` gives for each, and every model runs once.
+
+    Args:
+        models: the first is the one that the others are brought to.
+        batches, inputs, stride: as for `calibrate`; all models take the same inputs. Where they do not, calibrate each pair, on
+            batches of `Pair`.
+        align: as for `match_many`: for "first", the pairs of the first model alone.
+
+    Returns:
+        {(i, j): moments} with i < j, counted from 0.
+
+    Raises:
+        MatchError: as `calibrate`.
+        UsageError: fewer than two models, or no such way to align.
+    """
+    from permgraph.errors import UsageError
+    from permgraph.matching.calibration_many import calibrate_many as run
+    from permgraph.matching.many import wanted_pairs
+
+    pairs = wanted_pairs(len(models), align)
+    if not pairs:
+        raise UsageError("calibrate_many: give a list of two or more models.")
+    return run(plan, models, batches, pairs, inputs=inputs, stride=stride)
+
+
 def match(
     plan: Plan,
-    moments: Moments | tuple[Mapping[str, Any], Mapping[str, Any]] | None,
+    moments: Moments | tuple[Mapping[str, Any], Mapping[str, Any] | Fitted] | None,
     matcher: str = "correlation",
     seed: int = 0,
 ) -> Permutations:
@@ -210,7 +245,8 @@ def match(
 
     Args:
         moments: what `calibrate` returned; for the matcher "weights", which needs no data, the state dicts of A and B as a
-            pair; None for "identity" and "random".
+            pair; None for "identity" and "random". What `fit` returned may stand for B: it is then brought where it is nearest to A
+            in the numbers that it has.
         matcher: a name in `permgraph.matching.matchers.MATCHERS`. "correlation" is Eq. 1 of the paper
             (https://arxiv.org/abs/2506.11403), its assignment by Jonker and Volgenant's algorithm. "weights" is the
             weight matching of Git Re-Basin (https://arxiv.org/abs/2209.04836), for nested groups too.
@@ -231,6 +267,51 @@ def match(
     if not isinstance(moments, (tuple, list)):
         return run(plan, moments, matcher, seed)
     return run(plan, _weights(plan, moments, "match"), matcher, seed)
+
+
+def match_many(
+    plan: Plan,
+    evidence: Mapping[tuple[int, int], Moments] | Sequence[Mapping[str, Any]],
+    matcher: str = "correlation",
+    align: str = "first",
+    seed: int = 0,
+) -> list[Permutations]:
+    """The permutations that bring the units of several networks into the order of the first, one for each network.
+
+    Each is into one order that all share, so they are consistent: from C to B and from B to A is from C to A.
+
+    Args:
+        evidence: what `calibrate` returned for pairs of networks, {(i, j): moments} with i < j, counted from 0: those of the first
+            with each other, and of all pairs for "many" and "universe"; or, for the matcher "weights", the state dicts of all.
+        matcher: as for `match`.
+        align: "first" (each is matched with the first alone), "many" (each in turn with the mean of all others, MergeMany of
+            https://arxiv.org/abs/2209.04836), "universe" (the same sum over all pairs, as in https://arxiv.org/abs/2405.17897,
+            climbed with several of the networks as a start: the best).
+        seed: as for `match`, and of the order in which networks take turns.
+
+    Returns:
+        Permutations as of `match`, those of the first in order. `.report["many"]` of the others says what all pairs reach.
+
+    Raises:
+        MatchError: moments of a pair are missing, or of another plan or other networks.
+        FileError: state dicts are not of the plan's network, or not finite.
+        UsageError: no such matcher or way, or fewer than two networks.
+    """
+    from permgraph.errors import UsageError
+    from permgraph.ir.names import letter
+    from permgraph.matching.many import match_many as run
+    from permgraph.weights.planned import numbers_in
+
+    if isinstance(evidence, Mapping):
+        if not evidence:
+            raise UsageError(
+                "match_many: no moments of any pair. Calibrate the first network with each other."
+            )
+        return run(plan, 1 + max(j for _, j in evidence), evidence, None, matcher, align, seed)
+    states = [
+        numbers_in(plan, state, f"state dict of {letter(number)}") for number, state in enumerate(evidence)
+    ]
+    return run(plan, len(states), None, states, matcher, align, seed)
 
 
 def compare(
@@ -259,19 +340,25 @@ def compare(
     return run(plan, _weights(plan, (state_a, state_b), "compare"), seed, shuffles)
 
 
-def _weights(plan: Plan, states: Sequence[Mapping[str, Any]], verb: str) -> Weights:
+def _weights(plan: Plan, states: Sequence[Mapping[str, Any] | Fitted], verb: str) -> Weights:
     """Two state dicts by the names of a plan. Raises UsageError where they are something else."""
     from permgraph.errors import UsageError
+    from permgraph.fitting import weights_of
     from permgraph.matching.weights import Weights
+    from permgraph.weights.fitted import Fitted
     from permgraph.weights.planned import numbers_in
 
-    if len(states) != 2 or not all(isinstance(state, Mapping) for state in states):
+    one, other = states if len(states) == 2 else (None, None)
+    if verb == "match" and isinstance(one, Mapping) and isinstance(other, Fitted):
+        return weights_of(plan, one, other)
+    given = [state for state in states if isinstance(state, Mapping)]
+    if len(given) != 2 or len(states) != 2:
         kinds = ", ".join(type(state).__name__ for state in states)
         raise UsageError(
             f"{verb}: got ({kinds}); give two state dicts, of model_a.state_dict() and model_b.state_dict()."
         )
     a, b = (
-        numbers_in(plan, state, f"state dict of {whose}") for state, whose in zip(states, "AB", strict=True)
+        numbers_in(plan, state, f"state dict of {whose}") for state, whose in zip(given, "AB", strict=True)
     )
     return Weights.of(plan, a, b)
 
@@ -349,24 +436,138 @@ def merge(
     )
 
 
+def fit(
+    plan: Plan,
+    model_a: nn.Module,
+    model_b: nn.Module,
+    example_inputs: Any,
+    layers: Mapping[str, Sequence[int]] | None = None,
+) -> Fitted:
+    """A narrower or shallower network of A's family, laid out in A's shapes, to be matched and merged with A.
+
+    B's units take the first slots of A's groups, and slots without one hold zeros: B then is a network of A's shapes. By weights,
+    `match(plan, (state_a, fitted), "weights")` gives each of B's units a slot of its own, that where B is nearest to A: the rectangular
+    assignment. By activations, `.state` is calibrated and matched as any other. `merge_fitted` keeps A's number where B has none.
+
+    Args:
+        plan: of A.
+        model_a, model_b: A the wider and deeper one.
+        example_inputs: as for `trace`; both take them.
+        layers: path of a list of layers → for each layer of B the number of that of A it goes with; by position, from the first to
+            the last, where it is not given. Layers of A that none goes with are left as they are, and are matched by weights only.
+
+    Returns:
+        `.state` (B in A's shapes), `.held` (1 where a number is B's), `.groups` (B's group → A's), `.layers`.
+
+    Raises:
+        PlanError: B is the wider or deeper one, its operations or the sizes of its heads differ, or a width differs whose units may not move.
+        VerificationError: in A's widths B would no longer compute what it computes, as under a norm over a narrower stream.
+        UsageError: a pairing of layers that is not one.
+    """
+    from permgraph.fitting import fit as run
+
+    return run(plan, model_a, model_b, example_inputs, layers)
+
+
+def pair_layers(
+    model_a: nn.Module,
+    model_b: nn.Module,
+    path: str,
+    batches: Iterable[Any],
+    *,
+    inputs: Callable[[Any], Any] | str | int | None = None,
+) -> tuple[int, ...]:
+    """Which layer of a deeper A each layer of B is most like, rising: linear CKA (https://arxiv.org/abs/1905.00414), for `fit`.
+
+    Args:
+        path: of the list of layers in both, "encoder.layers".
+        batches, inputs: as for `calibrate`; the samples are those of the first axis, four or more in a batch.
+
+    Returns:
+        For each layer of B the number of that of A, those with the largest sum of likenesses: `fit(…, layers={path: …})`.
+
+    Raises:
+        MatchError: no batches, batches that are too small, or a layer that is not called by itself.
+        UsageError: no such list of layers, or B's is the longer one.
+    """
+    from permgraph.matching.layer_pairs import pair_layers as run
+
+    return run(model_a, model_b, path, batches, inputs)[0]
+
+
+def merge_fitted(
+    plan: Plan,
+    perms: Permutations,
+    state_a: Mapping[str, torch.Tensor],
+    fitted: Fitted,
+    weights: tuple[float, float] = (0.9, 0.1),
+) -> dict[str, torch.Tensor]:
+    """`w_A · A + w_B · B` where B, as `fit` laid it out and `perms` bring it to A, has a number; A's own elsewhere.
+
+    Raises:
+        PlanError: permutations of another plan.
+        FileError: a value is not finite.
+    """
+    from permgraph.weights.apply import apply as run
+    from permgraph.weights.fitted import merge_fitted as merged
+
+    aligned, held = run(plan, perms, fitted.state), run(plan, perms, fitted.held)
+    return merged(state_a, aligned, held, weights)
+
+
+def merge_many(
+    states: Sequence[Mapping[str, torch.Tensor]],
+    weights: Sequence[float] | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    tensor_weights: Mapping[str, tuple[float, ...]] | None = None,
+    allow_nonfinite: bool = False,
+    parametrized: str = "weight",
+) -> dict[str, torch.Tensor]:
+    """The weighted sum of several state dicts with the same tensors, as `merge` of two; equal weights when none are given.
+
+    Args:
+        states: that of A first, which the result takes its keys and types from.
+        weights: one for each.
+        dtype, tensor_weights, allow_nonfinite, parametrized: as for `merge`.
+
+    Raises:
+        FileError: keys or shapes differ, or a value is not finite.
+        UsageError: fewer than two state dicts, or not one finite weight for each.
+    """
+    from permgraph.errors import UsageError
+    from permgraph.weights.interpolate import merge_states
+
+    if isinstance(states, Mapping) or len(states) < 2:
+        raise UsageError("merge_many: give a list of two or more state dicts.")
+    return merge_states(
+        states,
+        (1 / len(states),) * len(states) if weights is None else tuple(weights),
+        dtype=dtype,
+        tensor_weights=tensor_weights,
+        allow_nonfinite=allow_nonfinite,
+        parametrized=parametrized,
+    )
+
+
 def replay(
     merged: str | Path,
     a: str | Path,
-    b: str | Path,
+    b: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     plan: str | Path | None = None,
-    perms: str | Path | None = None,
+    perms: str | Path | Sequence[str | Path] | None = None,
     force: bool = False,
 ) -> Path:
     """Merge again what the command `merge` merged, to the same bytes of weights; from its record, and no model is built.
 
     Args:
         merged: what `merge` wrote; its record holds the weights, the options, and digests of all else.
-        a, b: the models that were merged.
+        a, b: the models that were merged; `b` is a list where there were more than two, of all but the first.
         out: where the result is written, in the layout of `merged`.
         plan: the file of its plan; the one that lies in `merged` when not given.
-        perms: the file of its permutations; the same.
+        perms: the file of its permutations, or a list, one for each in `b`; the same.
         force: replace `out`, if permgraph wrote it.
 
     Returns:
@@ -381,8 +582,12 @@ def replay(
 
     from permgraph.provenance import replay_merge
 
-    plan_file, perms_file = (None if file is None else Path(file) for file in (plan, perms))
-    return replay_merge(Path(merged), Path(a), Path(b), Path(out), plan_file, perms_file, force)
+    others, files = (
+        [Path(x) for x in ([] if y is None else [y] if isinstance(y, (str, Path)) else y)] for y in (b, perms)
+    )
+    return replay_merge(
+        Path(merged), Path(a), others, Path(out), None if plan is None else Path(plan), files, force
+    )
 
 
 def verify(
@@ -524,10 +729,10 @@ def report(perms: Permutations | str | Path, by_section: bool = True) -> Matchin
     from pathlib import Path
 
     from permgraph.ir import Permutations
-    from permgraph.pipeline import matching_of
+    from permgraph.many import matching_alone
     from permgraph.reporting.sections import MatchingReport
 
-    found = perms if isinstance(perms, Permutations) else matching_of(Path(perms))
+    found = perms if isinstance(perms, Permutations) else matching_alone(Path(perms))
     return MatchingReport(found.report, by_section)
 
 
@@ -691,14 +896,20 @@ __all__ = [
     "apply",
     "assign",
     "calibrate",
+    "calibrate_many",
     "compare",
     "draw",
     "evaluate",
     "export",
+    "fit",
     "infer",
     "lint",
     "match",
+    "match_many",
     "merge",
+    "merge_fitted",
+    "merge_many",
+    "pair_layers",
     "plan",
     "random_permutations",
     "replay",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from glob import escape
 from pathlib import Path
@@ -15,9 +15,10 @@ from permgraph.errors import FileError, PlanError
 from permgraph.ir.files import read_bounded
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
-from permgraph.pipeline import CARD, PERMUTATIONS, PLAN
+from permgraph.many import permutations_name
+from permgraph.pipeline import CARD, PLAN
 from permgraph.weights.checkpoint import Checkpoint, open_checkpoint
-from permgraph.weights.interpolate import merge_checkpoints
+from permgraph.weights.interpolate import merge_files
 from permgraph.weights.record import RECORD, Record
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -28,42 +29,46 @@ BLOCK = 2**22  # bytes of a file that are read at once
 def replay_merge(
     merged: Path,
     a: Path,
-    b: Path,
+    others: Sequence[Path],
     out: Path,
     plan_file: Path | None = None,
-    perms_file: Path | None = None,
+    perms_files: Sequence[Path] = (),
     force: bool = False,
 ) -> Path:
-    """Merge A and B again as the record of `merged` says. See `permgraph.replay`."""
+    """Merge A and the others again as the record of `merged` says. See `permgraph.replay`."""
     before, record = _merge_of(merged)
-    refuse_output(out, folder=before.is_folder, force=force, inputs=(merged, a, b), mark=RECORD)
+    refuse_output(out, folder=before.is_folder, force=force, inputs=(merged, a, *others), mark=RECORD)
     _refuse_unrepeatable(merged, record)
     assert record.b is not None and record.merging is not None and record.weights is not None
-    told = record.merging
-    plan_file, perms_file = (
-        _file_of(before, given, name, option)
-        for given, name, option in ((plan_file, PLAN, "--plan"), (perms_file, PERMUTATIONS, "--perms"))
-    )
-    plan, perms = Plan.load(plan_file), Permutations.load(perms_file)
-    for file, what, found, wanted in (
-        (plan_file, "plan", plan.digest, record.b.plan),
-        (perms_file, "permutations", perms.digest, record.b.permutations),
-    ):
-        if found != wanted:
-            raise PlanError(
-                f"{file}: not the {what} that {merged} was made with (digest {wanted[:12]}…, this has {found[:12]}…). Give that."
-            )
+    told, count = record.merging, len(record.merged_in)
+    if len(others) != count:
+        raise PlanError(
+            f"{merged}: was merged from {count + 1} models, and {len(others) + 1} are given. Give each but the first with --b, "
+            "in the order of the merge."
+        )
+    if perms_files and len(perms_files) != count:
+        raise PlanError(
+            f"{merged}: its {count} permutations are in as many files; --perms names {len(perms_files)}."
+        )
+    plan_file = _file_of(before, plan_file, PLAN, "--plan")
+    plan, perms = Plan.load(plan_file), []
+    _refuse_other(plan_file, "plan", merged, plan.digest, record.b.plan)
+    of_models = told.inputs or ("",) * (count + 1)
+    for i, step in enumerate(record.merged_in):
+        file = _file_of(before, perms_files[i] if perms_files else None, permutations_name(i + 1), "--perms")
+        one = Permutations.load(file)
+        _refuse_other(file, "permutations", merged, one.digest, step.permutations)
+        perms.append(
+            replace(one, origin=replace(one.origin, weights_a=of_models[0], weights_b=of_models[i + 1]))
+        )
     before.verify()
-    of_a, of_b = told.inputs or ("", "")
-    known = replace(perms, origin=replace(perms.origin, weights_a=of_a, weights_b=of_b))
-    return merge_checkpoints(
-        a,
-        b,
+    return merge_files(
+        (a, *others),
         out,
-        (record.weights[0], record.weights[1]),
+        record.weights,
         plan=plan,
-        perms=known,
-        tensor_weights={escape(key): (pair[0], pair[1]) for key, pair in told.tensor_weights.items()},
+        perms=perms,
+        tensor_weights={escape(key): own for key, own in told.tensor_weights.items()},
         integers_of_a=told.integers_of_a,
         parametrized=told.parametrized,
         state=told.state,
@@ -72,6 +77,14 @@ def replay_merge(
         force=force,
         like=merged,
     )
+
+
+def _refuse_other(file: Path, what: str, merged: Path, found: str, wanted: str) -> None:
+    """A plan or permutations that a merge was not made with. Raises PlanError."""
+    if found != wanted:
+        raise PlanError(
+            f"{file}: not the {what} that {merged} was made with (digest {wanted[:12]}…, this has {found[:12]}…). Give that."
+        )
 
 
 def statement(merged: Path) -> dict[str, Any]:
@@ -116,7 +129,7 @@ def _refuse_unrepeatable(merged: Path, record: Record) -> None:
     why = ""
     if record.repaired:
         why = "its activation statistics were corrected on data (--repair), which its record does not hold"
-    elif record.merging is None or record.weights is None or len(record.weights) != 2:
+    elif record.merging is None or record.weights is None or len(record.weights) != 2 + len(record.others):
         why = "its record does not hold how it was merged"
     elif record.merging.unheld:
         why = f"it was merged with {', '.join(record.merging.unheld)}, which its record does not hold"
@@ -135,13 +148,13 @@ def _file_of(merged: Checkpoint, given: Path | None, name: str, option: str) -> 
     return merged.path / name
 
 
-def _small_files(merged: Path, plan: Plan, perms: Permutations) -> dict[str, bytes]:
+def _small_files(merged: Path, plan: Plan, perms: Sequence[Permutations]) -> dict[str, bytes]:
     """What merge wrote beside the weights."""
     card = merged / CARD
     return {
         **({CARD: read_bounded(card)} if card.is_file() else {}),
         PLAN: plan.to_bytes(),
-        PERMUTATIONS: perms.to_bytes(),
+        **{permutations_name(i): one.to_bytes() for i, one in enumerate(perms, 1)},
     }
 
 

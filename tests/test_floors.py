@@ -30,9 +30,10 @@ FLOORS = [  # a module imports from its own package and from floors above it in 
     {"linter"},
     {"matchers", "rules"},  # for users to import; nothing here does
     {"memory"},
-    {"calibration", "doctor"},
+    {"calibration", "doctor", "fitting"},
     {"passes", "ray_data", "repaired"},
     {"pipeline"},
+    {"many"},
     {"demo", "provenance"},
     {"cli"},
     {"__init__", "__main__"},

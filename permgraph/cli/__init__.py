@@ -24,6 +24,7 @@ from permgraph.cli import (  # noqa: F401  (they register their verbs)
     merger,
     pictures,
     provenance,
+    reporter,
 )
 from permgraph.cli.app import app
 from permgraph.cli.shared import say

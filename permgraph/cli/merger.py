@@ -1,10 +1,9 @@
-"""Verbs of the merger: merge, report, demo."""
+"""The verb that aligns and averages: merge."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ from permgraph.cli.app import app
 from permgraph.cli.early import planned_before, refuse_checkpoint, refuse_weights
 from permgraph.cli.options import (
     Absolute,
+    Align,
     AllowEmpty,
     AudioArg,
     Batch,
@@ -32,6 +32,7 @@ from permgraph.cli.options import (
     MaxMemory,
     MinFrames,
     Mode,
+    More,
     NoCheck,
     OtherWeights,
     Parametrized,
@@ -43,13 +44,12 @@ from permgraph.cli.options import (
     Text,
     Where,
 )
+from permgraph.cli.several import Several, merge_several, refuse_for_many
 from permgraph.cli.shared import (
     calibration_of,
     matcher_of,
     next_step,
     pair_of,
-    print_json,
-    print_text,
     print_written,
     say,
 )
@@ -64,6 +64,8 @@ if TYPE_CHECKING:
 def merge(
     a: Annotated[Path, typer.Argument(metavar="A", help="The reference model.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="The model to align and merge in.")],
+    more: More = [],  # noqa: B006
+    *,
     out: Annotated[Path, typer.Option("--out", "-o", help="The merged model.")],
     groups: Annotated[
         str,
@@ -81,8 +83,12 @@ def merge(
     text: Text = [],  # noqa: B006
     images: Images = [],  # noqa: B006
     weights: Annotated[
-        str, typer.Option(help="A,B as in 0.9,0.1; or weights of A for a sweep: 0.9,0.8,0.5.")
-    ] = "0.9,0.1",
+        str,
+        typer.Option(
+            help="A,B as in 0.9,0.1; or weights of A for a sweep: 0.9,0.8,0.5. Of more models one number each.",
+            show_default="0.9,0.1; equal for more than two",
+        ),
+    ] = "",
     group_weights: Annotated[
         list[str], typer.Option(help="Weight of A for the tensors of some groups: ffn=0.5.")
     ] = [],  # noqa: B006
@@ -113,9 +119,10 @@ def merge(
     stride: Stride = 1,
     device: Device = "cpu",
     max_memory: MaxMemory = "",
+    align: Align = "first",
     json_: Json = False,
 ) -> None:
-    """Align B to A and average: the whole pipeline in one command."""
+    """Align B, and any more models, to A and average: the whole pipeline in one command."""
     from permgraph import pipeline
     from permgraph.calibration import batches_for
     from permgraph.cli.progress import progress_bar
@@ -127,7 +134,7 @@ def merge(
     from permgraph.weights.ratios import parse_group_weights, parse_weights
 
     matcher = matcher_of(matcher, absolute)
-    pairs = parse_weights(weights)
+    pairs = parse_weights(weights or "0.9,0.1") if not more else []
     parse_group_weights(group_weights)
     calibration = calibration_of(
         audio,
@@ -148,6 +155,36 @@ def merge(
         raise UsageError(
             "--repair corrects statistics measured on data: give some with --audio, --text, --images or --data."
         )
+    if more:
+        refuse_for_many(
+            {
+                "--perms": perms_file,
+                "--group-weights": group_weights,
+                "--checkpoint": checkpoint,
+                "--repair": repair,
+                "--other-weights": other_weights,
+                "--max-memory": max_memory,
+                f"--mode {mode}": mode != "exact",
+            }
+        )
+        several = Several(
+            (a, b, *more),
+            out,
+            weights,
+            align,
+            matcher,
+            calibration,
+            plan_file,
+            groups,
+            exclude,
+            seed,
+            min_frames,
+        )
+        how = {"per_model_rate": per_model_rate, "state": state, "model_class": model_class}
+        averaging = {"integers_of_a": integers_of_a, "parametrized": parametrized, "force": force}
+        return merge_several(several, how, averaging, not no_check, json_)
+    if align != "first":
+        raise UsageError(f"--align {align}: two models are one pair. Name more than two, or leave it out.")
     plan = planned_before(plan_file, perms_file, groups, exclude, mode)
     perms = Permutations.load(perms_file) if perms_file and plan else None
     files = [path for path in (plan_file, perms_file) if path]
@@ -227,48 +264,3 @@ def merge(
         say(f"Merged model written to {path}.")
     if written[0].is_dir():
         say(next_step("report", *written))
-
-
-@app.command()
-def report(
-    perms_files: Annotated[
-        list[Path], typer.Argument(metavar="PERMS…", help="Permutation files, or folders made by merge.")
-    ],
-    groups: Annotated[
-        bool, typer.Option("--groups", help="One row per group instead of one per section of the network.")
-    ] = False,
-    json_: Json = False,
-) -> None:
-    """Print what moved and how well units matched.
-
-    With what a random order would leave in place, dead units and correlations (the paper's Table II).
-    """
-    from permgraph.pipeline import matching_of
-    from permgraph.reporting.sections import sections_text
-
-    loaded = {str(path): matching_of(path).report for path in perms_files}
-    if json_:
-        print_json(loaded)
-        return
-    for path, row in loaded.items():
-        print_text(f"{path}: {row.get('selection', '')} ({row.get('matcher', '')})")
-        print(f"{sections_text(row, not groups)}\n")
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path(
-        "permgraph-demo"
-    ),
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the synthesised audio.")] = 0,
-    force: Force = False,
-    json_: Json = False,
-) -> None:
-    """Align and merge two small encoders of the package."""
-    from permgraph.cli.progress import progress_bar
-    from permgraph.demo import run_demo
-
-    tell: Callable[[str], None] = (lambda text: say(*text.split("\n"))) if json_ else print
-    folder = run_demo(out, tell, progress_bar, seed, force)
-    if json_:
-        print_json({"written": sorted(str(path) for path in folder.iterdir())})

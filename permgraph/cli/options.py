@@ -162,3 +162,14 @@ MaxMemory = Annotated[
         "result is the same.",
     ),
 ]
+Align = Annotated[
+    str,
+    typer.Option(
+        "--align",
+        help="Of more than two models: first (each is matched with A alone), many (each with the mean of all others, in turn: "
+        "MergeMany), universe (all pairs at once).",
+    ),
+]
+More = Annotated[
+    list[Path], typer.Argument(metavar="[C]…", help="More models to align and merge in.", show_default=False)
+]

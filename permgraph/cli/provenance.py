@@ -18,14 +18,17 @@ from permgraph.errors import FileError, UsageError
 def replay(
     merged: Annotated[Path, typer.Argument(metavar="MERGED", help="A model that merge wrote.")],
     a: Annotated[Path | None, typer.Option("--a", help="The reference model of that merge.")] = None,
-    b: Annotated[Path | None, typer.Option("--b", help="The model that was merged in.")] = None,
+    b: Annotated[
+        list[Path], typer.Option("--b", help="The model that was merged in; repeat for each of several.")
+    ] = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The model made again.")] = None,
     plan_file: Annotated[
         Path | None, typer.Option("--plan", help="Its plan, where it does not lie in MERGED.")
     ] = None,
-    perms_file: Annotated[
-        Path | None, typer.Option("--perms", help="Its permutations, where they do not lie in MERGED.")
-    ] = None,
+    perms_files: Annotated[
+        list[Path],
+        typer.Option("--perms", help="Its permutations, where they do not lie in MERGED; one for each --b."),
+    ] = [],  # noqa: B006
     statement: Annotated[
         Path | None, typer.Option(help="Write what can be signed of MERGED to this file (in-toto, JSON).")
     ] = None,
@@ -38,20 +41,20 @@ def replay(
 
     named = {"--a": a, "--b": b, "-o": out}
     if statement is None or any(named.values()):
-        lacking = [option for option, path in named.items() if path is None]
+        lacking = [option for option, path in named.items() if not path]
         if lacking:
             raise UsageError(
                 f"replay {merged}: {lacking[0]} is missing. Give --a, --b and -o to merge again, or --statement FILE alone."
             )
-    files = [path for path in (merged, a, b, plan_file, perms_file) if path]
+    files = [path for path in (merged, a, *b, plan_file, *perms_files) if path]
     if statement is not None:
         refuse_file(statement, force, *files)
     written: list[Path] = []
     if a and b and out:
-        for path in (a, b):
+        for path in (a, *b):
             if not path.exists():
                 raise FileError(f"{path}: no such file or folder.")
-        written.append(replay_merge(merged, a, b, out, plan_file, perms_file, force))
+        written.append(replay_merge(merged, a, b, out, plan_file, perms_files, force))
         say(f"Merged again, to the same weights as {merged}: written to {out}.")
     if statement is not None:
         write_bytes(statement_text(merged), statement, force)

@@ -65,3 +65,8 @@ def _order(name: str) -> tuple[int, list[str | int], str]:
 def hidden_states_name(node: str, layer: int, reverse: bool, inner: bool = False) -> str:
     """What a probe calls the hidden states of one layer and direction; `inner`: before an LSTM projects them."""
     return f"{node}:l{layer}{'_reverse' if reverse else ''}{'.hidden' if inner else ''}"
+
+
+def letter(number: int) -> str:
+    """What the models of a merge are called: A, B, …, Z, then by number."""
+    return chr(ord("A") + number) if number < 26 else f"model {number + 1}"

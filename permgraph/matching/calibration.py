@@ -74,15 +74,11 @@ def calibrate(
         refuse_other_values(plan.spec, model.state_dict(), whose)
     both = Observers(plan, model_a, model_b, inputs, stride, keys)
     origin = replace(
-        plan.origin, weights_a=_fingerprint(plan, model_a), weights_b=_fingerprint(plan, model_b)
+        plan.origin, weights_a=fingerprint_of(plan, model_a), weights_b=fingerprint_of(plan, model_b)
     )
     layouts = {key: layout_of(plan.spec, probe) for key, probe in both.wanted.items()}
     meta = {"data": data} if data else {}
-    meta |= dict(settings or {}) | {
-        "software": _software(),
-        "dtypes": f"{_dtypes(model_a)}; {_dtypes(model_b)}",
-    }
-    meta |= {"stride": str(stride)} if stride > 1 else {}
+    meta |= dict(settings or {}) | described(model_a, model_b, stride)
     meta |= {"shard": str(shard)} if shard else {}
     with nullcontext() if checkpoint is None else resuming(Path(checkpoint)):
         return _calibrate(
@@ -143,7 +139,14 @@ def _calibrate(
     return total
 
 
-def _fingerprint(plan: Plan, model: nn.Module) -> str:
+def described(model_a: nn.Module, model_b: nn.Module, stride: int = 1) -> dict[str, str]:
+    """What changes the numbers beside plan, weights and data."""
+    found = {"software": _software(), "dtypes": f"{_dtypes(model_a)}; {_dtypes(model_b)}"}
+    return found | ({"stride": str(stride)} if stride > 1 else {})
+
+
+def fingerprint_of(plan: Plan, model: nn.Module) -> str:
+    """Of the weights of a model."""
     weights = Fingerprint(plan.spec)
     for name, tensor in model.state_dict().items():
         weights.add(name, tensor)

@@ -122,7 +122,7 @@ def match_passes(
     """The same from the moments of several passes, each with probes of its own; one is held at a time."""
     row, by = find_matcher(matcher), DECIDING if deciding is None else deciding
     _refuse_other_evidence(matcher, row, weights)
-    arrays = _without_moments(plan, matcher, seed) if row.score is None else {}
+    arrays = without_moments(plan, matcher, seed) if row.score is None else {}
     told: dict[str, Any] = {}
     if weights is not None:
         found, told["weights"] = match_weights(plan, weights, seed)
@@ -144,13 +144,29 @@ def match_passes(
     unseen = set(plan.selected) - set(arrays)
     if unseen:
         align(plan.spec, unseen, [])  # says which group has no probe
+    perms = Permutations({g.name: arrays[g.name] for g in plan.groups}, origin=origin)
+    return reported(plan, perms, probes, {"matcher": matcher, "seed": seed, **told}, by, opposites)
+
+
+def reported(
+    plan: Plan,
+    perms: Permutations,
+    probes: Mapping[str, Row],
+    told: Mapping[str, Any],
+    deciding: Mapping[str, str] = DECIDING,
+    opposites: Mapping[str, list[str]] | None = None,
+) -> Permutations:
+    """Permutations with their report: what is told, then a row for every group and for every probe that was measured.
+
+    opposites   group → warnings
+    """
     order = {key: i for i, key in enumerate(choose_probes(plan))}
     probes = {key: probes[key] for key in sorted(probes, key=lambda key: (order.get(key, len(order)), key))}
-    perms = Permutations({g.name: arrays[g.name] for g in plan.groups}, origin=origin)
-    rows = measure(plan, perms, probes, by)
-    for name in opposites.keys() & rows.keys():
-        rows[name].setdefault("warnings", []).extend(opposites[name])
-    return replace(perms, report={"matcher": matcher, "seed": seed, **told, "groups": rows, "probes": probes})
+    rows = measure(plan, perms, probes, deciding)
+    for name, texts in (opposites or {}).items():
+        if name in rows:
+            rows[name].setdefault("warnings", []).extend(texts)
+    return replace(perms, report={**told, "groups": rows, "probes": probes})
 
 
 def _refuse_other_evidence(matcher: str, row: Matcher, weights: Weights | None) -> None:
@@ -164,7 +180,8 @@ def _refuse_other_evidence(matcher: str, row: Matcher, weights: Weights | None) 
         raise MatchError(f"matcher {matcher!r} does not read weights: give moments, or use 'weights'.")
 
 
-def _without_moments(plan: Plan, matcher: str, seed: int) -> dict[str, Any]:
+def without_moments(plan: Plan, matcher: str = "identity", seed: int = 0) -> dict[str, Any]:
+    """Every group in order, or for "random" in a random one."""
     if matcher == "random":
         return dict(random_permutations(plan, seed).arrays)
     return {g.name: _in_order(plan, g) for g in plan.groups}
@@ -225,17 +242,17 @@ def _aligned(
             )
         groups = {name for one in found for name in one.layout} & chosen
         if groups:
-            arrays |= align(plan.spec, groups, found, _deciding_keys(plan, moments, keys, deciding))
+            layouts = {key: moments[key].layout.groups for key in keys}
+            arrays |= align(plan.spec, groups, found, deciding_keys(plan, layouts, deciding))
     return arrays
 
 
-def _deciding_keys(
-    plan: Plan, moments: Moments, keys: list[str], deciding: Mapping[str, str]
+def deciding_keys(
+    plan: Plan, layouts: Mapping[str, tuple[str, ...]], deciding: Mapping[str, str] = DECIDING
 ) -> dict[str, set[str]]:
-    """For each parent group, the probes that reach into a group of the deciding role."""
+    """For each parent group, the probes that reach into a group of the deciding role. `layouts`: of the probes, by key."""
     found: dict[str, set[str]] = {}
-    for key in keys:
-        layout = moments[key].layout.groups
+    for key, layout in layouts.items():
         for name in layout:
             if decides(plan.spec, plan.spec.by_name[name], layout, deciding):
                 found.setdefault(name, set()).add(key)

@@ -40,7 +40,8 @@ class Observers:
         keys: Collection[str] | None = None,
     ) -> None:
         """stride: of the samples of front-end convolutions, every how many-th is seen; keys: of the probes, all when None."""
-        self.plan, self.models, self.inputs = plan, (model_a, model_b), inputs
+        self.plan, self.inputs = plan, inputs
+        self.models: tuple[nn.Module, ...] = (model_a, model_b)
         self.chosen = choose_probes(plan)
         self.wanted = {key: p for key, p in self.chosen.items() if keys is None or key in keys}
         self.strides = {key: stride if in_front_end(plan.spec, p) else 1 for key, p in self.wanted.items()}
@@ -58,20 +59,24 @@ class Observers:
     def _observe(self, *calls: Call) -> Iterator[tuple[str, Tensor, Tensor]]:
         prepared = [self._prepare(side, call) for side, call in enumerate(calls)]
         if any(one is None for one in prepared):
-            for pair in zip(*map(_clips, calls), strict=True):
+            for pair in zip(*map(clips_of, calls), strict=True):
                 yield from self._observe(*pair)
             return
         found = self._side_by_side([one for one in prepared if one is not None], calls)
         for key in self.wanted:
-            # turn by turn, as far as both models go; none where one took a branch and the other did not
-            step = self.strides[key]
-            turns = [
-                _aligned(key, a, b, step) for a, b in zip(found[0].pop(key), found[1].pop(key), strict=False)
-            ]
-            if len(turns) == 1:
-                yield key, *turns[0]
-            elif turns:
-                yield key, torch.cat([a for a, _ in turns]), torch.cat([b for _, b in turns])
+            yield from self.paired(key, found[0].pop(key), found[1].pop(key))
+
+    def paired(
+        self, key: str, of_a: Sequence[Tensor], of_b: Sequence[Tensor]
+    ) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """What two models computed at a probe, turn by turn, as far as both go; none where one took a branch and the other
+        did not."""
+        step = self.strides[key]
+        turns = [_aligned(key, a, b, step) for a, b in zip(of_a, of_b, strict=False)]
+        if len(turns) == 1:
+            yield key, *turns[0]
+        elif turns:
+            yield key, torch.cat([a for a, _ in turns]), torch.cat([b for _, b in turns])
 
     def _side_by_side(
         self, prepared: Sequence[Prepared], calls: Sequence[Call]
@@ -83,10 +88,10 @@ class Observers:
         if (
             threads < 2 or not on_cpu or not exported or torch.is_autocast_enabled("cpu")
         ):  # of this thread alone
-            return [_results(one, call) for one, call in zip(prepared, calls, strict=True)]
+            return [results_of(one, call) for one, call in zip(prepared, calls, strict=True)]
         with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(threads // 2,)) as pool:
             try:
-                return list(pool.map(_results, prepared, calls))
+                return list(pool.map(results_of, prepared, calls))
             finally:
                 torch.set_num_threads(threads)
 
@@ -108,11 +113,12 @@ class Observers:
         return known[shapes]
 
     def _shared(self, side: int, shapes: Any) -> Prepared | None:
-        """The other model's export with this one's weights, where both are built alike."""
-        other = self._prepared[1 - side].get(shapes) if self._alike else None
-        if other is None or other[0].program is None:
-            return None
-        return other[0].of(self.models[side]), other[1]
+        """Another model's export with this one's weights, where all are built alike."""
+        for other in self._prepared if self._alike else ():
+            known = other.get(shapes)
+            if known is not None and known[0].program is not None:
+                return known[0].of(self.models[side]), known[1]
+        return None
 
     def _export(self, model: nn.Module, call: Call) -> Prepared | None:
         runner = Runner(model, *call)
@@ -122,7 +128,7 @@ class Observers:
         same = _groups(plan.spec) == _groups(self.plan.spec) and _places(plan) == _places(self.plan)
         if same and _alike(here, list(self.chosen.values())):
             return runner, {k: p for k, p in zip(self.chosen, here, strict=True) if k in self.wanted}
-        if len(_clips(call)) > 1:
+        if len(clips_of(call)) > 1:
             return None
         shape = ", ".join(str(tuple(t.shape)) for t in tree_leaves(call) if isinstance(t, Tensor))
         raise MatchError(
@@ -136,7 +142,7 @@ def _places(plan: Plan) -> set[Place]:
     return {replace(place, node="") for place in plan.spec.places} if plan.mode == "exact" else set()
 
 
-def _results(prepared: Prepared, call: Call) -> dict[str, list[Tensor]]:
+def results_of(prepared: Prepared, call: Call) -> dict[str, list[Tensor]]:
     """Key → activations with units last, (*sample dims, units · slots), for each time that they were computed."""
     runner, probes = prepared
     args, kwargs = call
@@ -147,7 +153,7 @@ def _results(prepared: Prepared, call: Call) -> dict[str, list[Tensor]]:
     }
 
 
-def _clips(call: Call) -> list[Call]:
+def clips_of(call: Call) -> list[Call]:
     """The inputs one at a time: slices of every tensor along its first dim, where they all have that many."""
     sizes = {t.shape[0] for t in tree_leaves(call) if isinstance(t, Tensor) and t.dim()}
     count = sizes.pop() if len(sizes) == 1 else 1

@@ -210,13 +210,14 @@ class Problem:
         return start
 
     def starts(
-        self, rng: np.random.Generator, random: int
+        self, rng: np.random.Generator, random: int, afresh: bool = True
     ) -> Iterator[tuple[Descent, Iterable[Sequence[int]]]]:
-        """Each start, with the orders of its passes; so many random ones at most."""
+        """Each start, with the orders of its passes; so many random ones at most. `afresh`: from front to back, too."""
         count = len(self.families)
         in_order = list(range(count))
         alternating = [in_order, in_order[::-1]] * (PASSES // 2)
-        yield self.front_to_back(), alternating
+        if afresh:
+            yield self.front_to_back(), alternating
         yield self.start(), alternating
         for number in range(random):
             if self.cost * (number + 1) > WORK:
@@ -266,22 +267,22 @@ class Problem:
 
 
 def match_weights(
-    plan: Plan, weights: Weights, seed: int = 0, random_starts: int = RANDOM_STARTS
+    plan: Plan, weights: Weights, seed: int = 0, random_starts: int = RANDOM_STARTS, afresh: bool = True
 ) -> tuple[dict[str, IntArray], dict[str, Any]]:
-    """The permutations of the selected groups that the weights tell of, and what is to be reported:
-
+    """The permutations of the selected groups that the weights tell of, and what is reported:
     objective  Σ ⟨A, P·B⟩ over the weights that the plan moves; `in_place`: of B as it is; `most`: none can be larger
     history    the objective before and after every pass of the best start
     starts     how many were tried
 
     seed   of the random starts, of which there are `random_starts` at most
+    afresh whether a start from front to back is made, too; else B is only moved from where it is
 
     Raises MatchError where a tensor is complex in one model alone, or a group has too many units.
     """
     problem = Problem.of(plan, weights)
     best = in_place = problem.start()
     tried = 0
-    for descent, orders in problem.starts(np.random.default_rng(seed), random_starts):
+    for descent, orders in problem.starts(np.random.default_rng(seed), random_starts, afresh):
         tried += 1
         descent.passes(orders)
         descent.moved = {}  # as large as B

@@ -86,36 +86,59 @@ def model_card(
     notes: Sequence[str] = (),
 ) -> str:
     """README.md of a merged model: how it was made, from what, and how well the units matched."""
-    report = perms.report
-    calibration = report.get("calibration", {})
-    matched = ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
-    matched += ["| " + " | ".join(map(markdown, row)) + " |" for row in matching_rows(report)]
+    title = f"{weights[0]:g} · {markdown(a)} + {weights[1]:g} · aligned {markdown(b)}"
+    how = "Made by permgraph: the units of the second model were permuted to match the first, then the weights averaged."
+    return card_text(title, how, plan, [("", perms.report)], (), command, notes)
+
+
+def card_text(
+    title: str,
+    how: str,
+    plan: Plan,
+    reports: Sequence[tuple[str, dict[str, Any]]],
+    said: Sequence[str],
+    command: str,
+    notes: Sequence[str],
+) -> str:
+    """A model card from what was made, how, and a matching for each model that was aligned.
+
+    reports   name of the model, "" where there is only one, and the report of its permutations
+    said      further lines on the matching
+    """
+    report = reports[0][1]
     kept = (
         "exact: the permuted B computes what B computed"
         if plan.mode == "exact"
         else f"{plan.mode}, not a symmetry"
     )
+    if len(reports) > 1 and plan.mode == "exact":
+        kept = "exact: every permuted model computes what it computed"
     lines = [
         "---",
         "library_name: transformers",
         "tags: [model-merging, permgraph]",
         "---",
         "",
-        f"# {weights[0]:g} · {markdown(a)} + {weights[1]:g} · aligned {markdown(b)}",
+        f"# {title}",
         "",
-        "Made by permgraph: the units of the second model were permuted to match the first, then the weights averaged.",
+        how,
         "",
         f"- groups: {code(plan.selection)}, mode {kept}",
         f"- matcher: {markdown(str(report.get('matcher', 'none')))}, seed {markdown(str(report.get('seed', 0)))}",
-        *_calibrated(calibration),
-        *(f"- {text}" for text in weights_text(report)),
+        *_calibrated(report.get("calibration", {})),
+        *(f"- {text}" for text in (weights_text(report) if len(reports) == 1 else said)),
         f"- plan digest: `{plan.digest}`",
         *([f"- command: {code(command, 1000)}"] if command else []),
         *(f"- {markdown(note, 300)}" for note in notes),
         "",
         "Mean correlation of matched units, beside units left in place and shuffled ones; percent of units moved:",
         "",
-        *(matched if len(matched) > 2 else ["No group was aligned."]),
-        "",
     ]
+    for name, one in reports:
+        matched = ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
+        matched += ["| " + " | ".join(map(markdown, row)) + " |" for row in matching_rows(one)]
+        shown = matched if len(matched) > 2 else ["No group was aligned."]
+        if name:
+            lines += [f"{name}:", "", *(line for text in weights_text(one) for line in (text, ""))]
+        lines += [*shown, ""]
     return "\n".join(lines)

@@ -8,9 +8,9 @@ value. Here the weights themselves are averaged, and split again into parts that
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 
@@ -26,7 +26,7 @@ SAID = {
 }
 WAYS = tuple(SAID)
 Parts = Mapping[str, Callable[[Rows], Array]]  # part → rows of it, in float32 or wider
-Pair = tuple[float, float]
+Weights = tuple[float, ...]
 
 _WEIGHT_NORM = re.compile(r"(?P<layer>(?:.*\.)?weight\w*)_(?P<part>[gv])")
 _SPECTRAL = re.compile(r"(?P<layer>(?:.*\.)?\w+)_(?P<part>orig|u|v)")
@@ -43,7 +43,7 @@ class Layer:
 
     @property
     def main(self) -> str:
-        """The part as large as the weight; its share of A and B counts for all."""
+        """The part as large as the weight; its share of each model counts for all."""
         return "v" if self.kind == "weight norm" else "orig"
 
 
@@ -91,23 +91,23 @@ def _unzero(length: Array) -> Array:
 
 @dataclass(frozen=True)
 class WeightNorm:
-    """Parts that compute `w_A · W_A + w_B · W_B`, in rows; the length of v is A's.
+    """Parts that compute `w_A · W_A + w_B · W_B + …`, in rows; the length of v is A's.
 
+    each    the parts of every model
     blocks  the rows of v, one block after another
-    way     "weight": exactly that; "direction": its direction, with `w_A · |W_A| + w_B · |W_B|` as its norm, which an
+    way     "weight": exactly that; "direction": its direction, with `w_A · |W_A| + w_B · |W_B| + …` as its norm, which an
             average alone would shrink
     """
 
-    a: Parts
-    b: Parts
-    weights: Pair
+    each: Sequence[Parts]
+    weights: Weights
     way: str
     blocks: tuple[Rows, ...]
     shape: tuple[int, ...]
 
     @cached_property
-    def g(self) -> tuple[Array, Array]:
-        g = self.a["g"](None), self.b["g"](None)
+    def g(self) -> list[Array]:
+        g = [parts["g"](None) for parts in self.each]
         shape = g[0].shape
         if len(shape) not in (0, len(self.shape)) or any(
             x not in (1, y) for x, y in zip(shape, self.shape, strict=bool(shape))
@@ -116,41 +116,39 @@ class WeightNorm:
                 f"a norm of shape {shape} for a direction of shape {self.shape}: not weight norm."
             )
         wide = tuple(shape) or (1,) * len(self.shape)
-        return g[0].reshape(wide), g[1].reshape(wide)
+        return [one.reshape(wide) for one in g]
 
     @cached_property
-    def lengths(self) -> tuple[Array, Array]:
-        """|v| of A and of B."""
-        return self._length(self.a["v"]), self._length(self.b["v"])
+    def lengths(self) -> list[Array]:
+        """|v| of every model."""
+        return [self._length(parts["v"]) for parts in self.each]
 
     @cached_property
     def length(self) -> Array:
-        """|w_A · W_A + w_B · W_B|."""
+        """|w_A · W_A + w_B · W_B + …|."""
         return self._length(self._mean)
 
     def rows(self, part: str, rows: Rows) -> Array:
         """Rows of a part of the result."""
         if part == "v":
             return self._direction(rows)
-        of_a, of_b = self.g
+        shape = self.each[0]["g"](None).shape
         if self.way == "weight":
-            return self.length.astype(of_a.dtype).reshape(self.a["g"](None).shape)
-        mean = self.weights[0] * np.abs(of_a) + self.weights[1] * np.abs(of_b)
-        return mean.astype(np.result_type(of_a, of_b)).reshape(self.a["g"](None).shape)
+            return self.length.astype(self.g[0].dtype).reshape(shape)
+        mean = _sum([weight * np.abs(g) for weight, g in zip(self.weights, self.g, strict=True)])
+        return mean.astype(np.result_type(*self.g)).reshape(shape)
 
     def _mean(self, rows: Rows) -> Array:
         terms = []
-        for parts, g, length, weight in zip(
-            (self.a, self.b), self.g, self.lengths, self.weights, strict=True
-        ):
+        for parts, g, length, weight in zip(self.each, self.g, self.lengths, self.weights, strict=True):
             v = parts["v"](rows)
             terms.append(v * self._of(weight * g / _unzero(length), rows).astype(v.dtype))
-        return np.asarray(terms[0] + terms[1])
+        return _sum(terms)
 
     def _direction(self, rows: Rows) -> Array:
         mean, length = self._mean(rows), self._of(self.length, rows)
         scale = self._of(self.lengths[0] / _unzero(self.length), rows).astype(mean.dtype)
-        return np.where(length == 0, self.a["v"](rows), mean * scale)
+        return np.where(length == 0, self.each[0]["v"](rows), mean * scale)
 
     def _of(self, lengths: Array, rows: Rows) -> Array:
         return lengths if rows is None or lengths.shape[0] == 1 else lengths[rows]
@@ -173,9 +171,8 @@ class WeightNorm:
 class SpectralNorm:
     """The same of spectral norm, whole."""
 
-    a: Parts
-    b: Parts
-    weights: Pair
+    each: Sequence[Parts]
+    weights: Weights
     way: str
 
     def rows(self, part: str, rows: Rows) -> Array:
@@ -184,12 +181,13 @@ class SpectralNorm:
 
     @cached_property
     def _made(self) -> dict[str, Array]:
-        a, b = ({part: read(None) for part, read in parts.items()} for parts in (self.a, self.b))
+        each = [{part: read(None) for part, read in parts.items()} for parts in self.each]
+        a = each[0]
         axis = _axis_of_rows(a)
         mean = np.sum(
-            [w * p["orig"] / _sigma(p, axis) for w, p in zip(self.weights, (a, b), strict=True)], axis=0
+            [w * p["orig"] / _sigma(p, axis) for w, p in zip(self.weights, each, strict=True)], axis=0
         )
-        mean = mean.astype(np.result_type(a["orig"], b["orig"]))
+        mean = mean.astype(np.result_type(*(parts["orig"] for parts in each)))
         matrix = _matrix(mean, axis)
         left, _, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
         u, v = left[:, 0].astype(mean.dtype), right[0].astype(mean.dtype)
@@ -202,7 +200,7 @@ class SpectralNorm:
 
 @dataclass(frozen=True)
 class Kept:
-    """The parts of one model as they are: what weights (1, 0) and (0, 1) give back."""
+    """The parts of one model as they are: what a weight of 1 beside zeros gives back."""
 
     parts: Parts
 
@@ -215,24 +213,29 @@ Averaged = WeightNorm | SpectralNorm | Kept
 
 def average(
     layer: Layer,
-    a: Parts,
-    b: Parts,
-    weights: Pair,
+    each: Sequence[Parts],
+    weights: Weights,
     way: str,
     blocks: Mapping[str, tuple[Rows, ...]],
     shape: tuple[int, ...],
 ) -> Averaged:
-    """Parts that compute the average of a weight, given those of A and B.
+    """Parts that compute the average of a weight, given those of every model.
 
     blocks  part → its rows, block after block; `shape` is that of the main part
     """
-    if weights in ((1.0, 0.0), (0.0, 1.0)):
-        return Kept(a if weights[0] else b)
-    if sum(weights) == 1 and all(_equal(a[part], b[part], blocks[part]) for part in a):
+    if sorted(weights) == [0.0] * (len(weights) - 1) + [1.0]:
+        return Kept(each[weights.index(1.0)])
+    a, *others = each
+    if sum(weights) == 1 and all(_equal(a[p], one[p], blocks[p]) for one in others for p in a):
         return Kept(a)
     if layer.kind == "weight norm":
-        return WeightNorm(a, b, weights, way, blocks["v"], shape)
-    return SpectralNorm(a, b, weights, way)
+        return WeightNorm(each, weights, way, blocks["v"], shape)
+    return SpectralNorm(each, weights, way)
+
+
+def _sum(terms: Iterable[Array]) -> Array:
+    """One after another."""
+    return np.asarray(reduce(np.add, terms))
 
 
 def _equal(a: Callable[[Rows], Array], b: Callable[[Rows], Array], blocks: Iterable[Rows]) -> bool:

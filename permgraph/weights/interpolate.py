@@ -1,24 +1,23 @@
-"""Weighted averages of two models, `w_A · A + w_B · B` (Wortsman et al., Model soups, 2022).
+"""Weighted averages of models, `w_A · A + w_B · B + …` (Wortsman et al., Model soups, 2022).
 
 The sum is taken in float32 (float64 where a tensor is float64) and written in A's dtype. Buffers of integers
-and booleans are A's, and have to hold the same values in B. Weights that the network computes from parts (weight norm,
+and booleans are A's, and have to hold the same values in all. Weights that the network computes from parts (weight norm,
 spectral norm) are averaged as computed.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from permgraph.errors import FileError, UsageError, nearest
+from permgraph.errors import FileError, PlanError, UsageError
 from permgraph.ir.fingerprint import Fingerprint
+from permgraph.ir.names import letter
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.weights.apply import applied_step, find_moves
-from permgraph.weights.average import Average, Side, Weights, result_dtype
+from permgraph.weights.average import Average, Side, Weights, result_dtype, weights_of
 from permgraph.weights.checkpoint import Checkpoint, open_checkpoint
 from permgraph.weights.computed import layers_in
 from permgraph.weights.dtypes import dtype_of, is_inexact
@@ -26,7 +25,7 @@ from permgraph.weights.names import match_names
 from permgraph.weights.output import write_like
 from permgraph.weights.pairing import check_shapes, planned_pairs, same_names, tied_as_in_a
 from permgraph.weights.quantised import refuse_quantised
-from permgraph.weights.record import Merging, Record, version
+from permgraph.weights.record import Applied, Merging, Record, version
 from permgraph.weights.refusals import (
     LATER,
     refuse_other_result,
@@ -46,6 +45,15 @@ def merge(
     state_a: Mapping[str, torch.Tensor],
     state_b: Mapping[str, torch.Tensor],
     weights: Weights = (0.9, 0.1),
+    **options: Any,
+) -> dict[str, torch.Tensor]:
+    """Of two state dicts; see `merge_states`."""
+    return merge_states((state_a, state_b), weights, **options)
+
+
+def merge_states(
+    states: Sequence[Mapping[str, torch.Tensor]],
+    weights: Weights,
     *,
     dtype: torch.dtype | None = None,
     tensor_weights: Mapping[str, Weights] | None = None,
@@ -53,31 +61,35 @@ def merge(
     integers_of_a: bool = False,
     parametrized: str = "weight",
 ) -> dict[str, torch.Tensor]:
-    """The weighted sum of two state dicts with the same tensors; keys as A names them, a new dict.
+    """The weighted sum of state dicts with the same tensors; keys as the first, A, names them, a new dict.
 
-    Tensors that are tied in A stay tied: where B's are not, these are averaged first, and a warning says so.
+    Tensors that are tied in A stay tied: where another's are not, these are averaged first, and a warning says so.
 
-    weights         of A and of B
+    weights         of A, of B, and so on
     dtype           of the floating-point results; A's, tensor by tensor, when not given
     tensor_weights  glob on A's keys → weights of the tensors it matches; the last match wins
-    integers_of_a   take A's integers and booleans where B holds others, instead of refusing
+    integers_of_a   take A's integers and booleans where others hold others, instead of refusing
     parametrized    of weights computed from parts: "weight" averages what is computed, "direction" the same with the
                     interpolated norm, "parts" each stored tensor for itself
     Raises FileError for differing keys, shapes or integers and for NaN or inf, UsageError for weights.
     """
-    of_key = _weights_of(state_a, weights, tensor_weights)
-    pairs = same_names(state_a, state_b)
-    check_shapes(state_a, state_b, pairs)
+    state_a, *others = states
+    of_key = weights_of(state_a, weights, tensor_weights, len(states))
     tied = {
         key: (a.data_ptr(), a.shape, a.stride()) for key, a in state_a.items() if a.numel() and not a.is_meta
     }
-    of_b = tied_as_in_a(tied, {key: state_b[other] for key, other in pairs.items()}, of_key)
+    same = []
+    for number, other in enumerate(others, 1):
+        pairs = same_names(state_a, other, letter(number))
+        check_shapes(state_a, other, pairs, letter(number))
+        named = {key: other[theirs] for key, theirs in pairs.items()}
+        same.append(tied_as_in_a(tied, named, of_key, letter(number)))
     target = None if dtype is None else dtype_of(dtype)
-    pair = Average(
+    average = Average(
         of_key,
         layers_in(state_a, parametrized),
         parametrized,
-        lambda key: (_side(key, state_a[key]), _side(key, of_b[key])),
+        lambda key: [_side(key, state[key]) for state in (state_a, *same)],
         target,
         allow_nonfinite,
         integers_of_a,
@@ -86,7 +98,7 @@ def merge(
     result = {}
     for key, a in state_a.items():
         if tied.get(key, key) not in done:
-            (held,) = pair.blocks(key)
+            (held,) = average.blocks(key)
             made = dtype_of(a.dtype)
             assert made is not None
             kind = result_dtype(made, target) if is_inexact(made) else made
@@ -112,6 +124,20 @@ def merge_checkpoints(
     *,
     plan: Plan | None = None,
     perms: Permutations | None = None,
+    **options: Any,
+) -> Path:
+    """Of two models; see `merge_files`."""
+    matched = None if perms is None else (perms,)
+    return merge_files((path_a, path_b), out, weights, plan=plan, perms=matched, **options)
+
+
+def merge_files(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    weights: Weights,
+    *,
+    plan: Plan | None = None,
+    perms: Sequence[Permutations] | None = None,
     dtype: torch.dtype | None = None,
     tensor_weights: Mapping[str, Weights] | None = None,
     ignore_unexpected: Sequence[str] = (),
@@ -125,48 +151,57 @@ def merge_checkpoints(
     state: str = "",
     like: str | Path | None = None,
 ) -> Path:
-    """`merge` from disk to disk, permuting B on the way, one tensor at a time. Returns `out`.
+    """`merge_states` from disk to disk, permuting all but the first on the way, one tensor at a time. Returns `out`.
 
-    The result has A's layout, keys and small files, and is safetensors. With a plan, tensors that it does
-    not know (a head) are merged when both files have them in one shape, and A's otherwise; without one, both
-    files must have the same tensors. `extra` adds small files to a folder (a model card), `checked` says in the
-    record what became of the function check.
+    The result has the layout, keys and small files of A, the first, and is safetensors. With a plan, which has permutations
+    for each of the others, tensors that it does not know (a head) are merged when all files have them in one shape, and
+    A's otherwise; without one, all files must have the same tensors. `extra` adds small files to a folder (a model card),
+    `checked` says in the record what became of the function check.
     Weights other than those that were matched are refused unless `other_weights`, integers and booleans that differ
-    unless `integers_of_a`. `parametrized` is as for `merge`; `state` says which weights of single files, as for
+    unless `integers_of_a`. `parametrized` is as for `merge_states`; `state` says which weights of single files, as for
     `open_checkpoint`. `like` is an earlier result, which has to come out again: all else is refused.
     Raises FileError, PlanError, UsageError; then `out` is as it was.
     """
     if (plan is None) != (perms is None):
         raise UsageError("a plan needs its permutations, and permutations their plan: pass both or neither.")
-    matched = (perms.origin.weights_a, perms.origin.weights_b) if perms and not other_weights else ("", "")
-    a, b = (
+    matched = [""] * len(paths) if perms is None or other_weights else _matched(perms, len(paths))
+    opened = [
         open_planned(plan, path, "" if Path(path).is_dir() else state, known)
         if plan
         else open_checkpoint(path, "" if Path(path).is_dir() else state)
-        for path, known in zip((path_a, path_b), matched, strict=True)
-    )
-    for checkpoint in (a, b):
+        for path, known in zip(paths, matched, strict=True)
+    ]
+    a, *others = opened
+    for checkpoint in opened:
         refuse_quantised(checkpoint.infos, str(checkpoint.path), checkpoint.config)
-    step = None
+    steps: tuple[Applied, ...] = ()
     if plan is not None and perms is not None:
-        read = _aligned(plan, perms, a, b, ignore_unexpected)
-        step = applied_step(plan, perms)
-        pairs = planned_pairs(a, b, read[0].names, read[1].names)
+        read = _aligned(plan, perms, opened, ignore_unexpected)
+        steps = tuple(applied_step(plan, one) for one in perms)
+        pairs = [planned_pairs(a, one.checkpoint, read[0].names, one.names) for one in read[1:]]
     else:
-        read = (Source(a, {}), Source(b, {}))
-        pairs = same_names(a.infos, b.infos)
-    check_shapes(a.infos, b.infos, pairs)
-    of_key = _weights_of(a.infos, weights, tensor_weights)
+        read = [Source(one, {}) for one in opened]
+        pairs = [same_names(a.infos, one.infos, letter(i)) for i, one in enumerate(others, 1)]
+    for number, (other, pair) in enumerate(zip(others, pairs, strict=True), 1):
+        check_shapes(a.infos, other.infos, pair, letter(number))
+    of_key = weights_of(a.infos, weights, tensor_weights, len(paths))
     for source in read:
         source.checkpoint.verify()
         if plan is not None:
             refuse_other_stored(plan, source.checkpoint, source.names)
     target = None if dtype is None else dtype_of(dtype)
-    pair = Average(
+    shared = {key: None for key in pairs[0] if all(key in pair for pair in pairs)}
+    average = Average(
         of_key,
-        layers_in(pairs, parametrized),
+        layers_in(shared, parametrized),
         parametrized,
-        lambda key: (read[0].side(key), read[1].side(pairs[key]) if key in pairs else None),
+        lambda key: [
+            read[0].side(key),
+            *(
+                one.side(pair[key]) if key in pair else None
+                for one, pair in zip(read[1:], pairs, strict=True)
+            ),
+        ],
         target,
         allow_nonfinite,
         integers_of_a,
@@ -174,27 +209,28 @@ def merge_checkpoints(
     )
 
     def finish(written: Path) -> None:
-        for whose, source, known in zip("AB", read, matched, strict=True):
+        for number, (source, known) in enumerate(zip(read, matched, strict=True)):
             if known:
                 source.read_rest()
-                advice = LATER if like is None else f"Give the {whose} that {like} was merged from."
-                refuse_other_weights(whose, source.checkpoint.path, known, source.weights, advice)
+                advice = LATER if like is None else f"Give the {letter(number)} that {like} was merged from."
+                refuse_other_weights(letter(number), source.checkpoint.path, known, source.weights, advice)
         if like is not None:
             refuse_other_result(
                 open_checkpoint(like, converted=False), open_checkpoint(written, converted=False)
             )
 
     infos = {
-        key: Info(info.shape, result_dtype(info.dtype, target) if key in pairs else info.dtype)
+        key: Info(info.shape, result_dtype(info.dtype, target) if key in shared else info.dtype)
         for key, info in a.infos.items()
     }
     record = Record(
         "merge",
         weights=tuple(map(float, weights)),
-        b=step,
+        b=steps[0] if steps else None,
+        others=steps[1:],
         merging=Merging(
-            matched if all(matched) else (),
-            {key: pair for key, pair in of_key.items() if pair != tuple(weights)},
+            tuple(matched) if all(matched) else (),
+            {key: own for key, own in of_key.items() if own != tuple(weights)},
             parametrized,
             integers_of_a,
             state,
@@ -207,13 +243,23 @@ def merge_checkpoints(
         a,
         Path(out),
         infos,
-        pair.blocks,
+        average.blocks,
         record,
         force=force,
-        inputs=(b.path,),
+        inputs=tuple(one.path for one in others),
         extra=extra,
         finish=finish,
     )
+
+
+def _matched(perms: Sequence[Permutations], count: int) -> list[str]:
+    """Fingerprints of the weights that were matched, of A and of each other. Raises PlanError where they differ on A."""
+    if len(perms) != count - 1:
+        raise UsageError(f"{len(perms)} permutations for {count} models: each but the first needs its own.")
+    of_a = {one.origin.weights_a for one in perms}
+    if len(of_a) > 1:
+        raise PlanError("the permutations were matched to different models as A. Match them together again.")
+    return [of_a.pop(), *(one.origin.weights_b for one in perms)]
 
 
 def _named(**options: object) -> tuple[str, ...]:
@@ -222,30 +268,17 @@ def _named(**options: object) -> tuple[str, ...]:
 
 
 def _aligned(
-    plan: Plan, perms: Permutations, a: Checkpoint, b: Checkpoint, ignore: Sequence[str]
-) -> tuple[Source, Source]:
-    """A, and B on its way to A."""
-    names_b, moves = find_moves(plan, perms, b.infos, str(b.path), ignore_unexpected=ignore)
+    plan: Plan, perms: Sequence[Permutations], opened: Sequence[Checkpoint], ignore: Sequence[str]
+) -> list[Source]:
+    """A, and the others on their way to A."""
+    a, *others = opened
+    found = []
+    for one, other in zip(perms, others, strict=True):
+        names, moves = find_moves(plan, one, other.infos, str(other.path), ignore_unexpected=ignore)
+        found.append(Source(other, names, Fingerprint(plan.spec), moves))
     tables = [k for k, i in a.infos.items() if not is_inexact(i.dtype)]
     names_a = match_names(plan.spec, a.shapes, str(a.path), None, [*ignore, *tables])
-    for checkpoint in (a, b):
-        refuse_twice(checkpoint, applied_step(plan, perms))
-    return Source(a, names_a, Fingerprint(plan.spec)), Source(b, names_b, Fingerprint(plan.spec), moves)
-
-
-def _weights_of(
-    keys: Mapping[str, Any], weights: Weights, tensor_weights: Mapping[str, Weights] | None
-) -> dict[str, Weights]:
-    """Weights of every key, those of single tensors included. Raises UsageError."""
-    tensor_weights = tensor_weights or {}
-    for pair in (weights, *tensor_weights.values()):
-        if len(pair) != 2 or not all(math.isfinite(w) for w in pair):
-            raise UsageError(f"weights {pair!r}: two finite numbers are needed, of A and of B.")
-    for glob in tensor_weights:
-        if not any(fnmatchcase(key, glob) for key in keys):
-            raise UsageError(f"weights for {glob!r}: no tensor matches.{nearest(glob, keys)}")
-    of_key = {}
-    for key in keys:
-        matching = [pair for glob, pair in tensor_weights.items() if fnmatchcase(key, glob)]
-        of_key[key] = matching[-1] if matching else weights
-    return {key: (float(a), float(b)) for key, (a, b) in of_key.items()}
+    for one in perms:
+        for checkpoint in opened:
+            refuse_twice(checkpoint, applied_step(plan, one))
+    return [Source(a, names_a, Fingerprint(plan.spec)), *found]

@@ -15,16 +15,18 @@ if TYPE_CHECKING:
     import torch
 
 
-def same_names(tensors_a: Mapping[str, Any], tensors_b: Mapping[str, Any]) -> dict[str, str]:
+def same_names(
+    tensors_a: Mapping[str, Any], tensors_b: Mapping[str, Any], other: str = "B"
+) -> dict[str, str]:
     """A's key → B's key, the spelling of weight norm aside. Raises FileError when a tensor has no partner."""
-    for whose, tensors in (("A", tensors_a), ("B", tensors_b)):
+    for whose, tensors in (("A", tensors_a), (other, tensors_b)):
         refuse_twice_spelt(tensors, whose)
     of_b = {canonical(key): key for key in tensors_b}
     only_a = [key for key in tensors_a if canonical(key) not in of_b]
     of_a = {canonical(key) for key in tensors_a}
     only_b = [key for plain, key in of_b.items() if plain not in of_a]
     if only_a or only_b:
-        parts = [f"only in {w}: {first(keys)}" for w, keys in (("A", only_a), ("B", only_b)) if keys]
+        parts = [f"only in {w}: {first(keys)}" for w, keys in (("A", only_a), (other, only_b)) if keys]
         raise FileError(
             f"the models do not have the same tensors; {len(only_a) + len(only_b)} without a partner; "
             f"{'; '.join(parts)}. Two models of one architecture are needed; a tensor that one of them ties to another is "
@@ -50,10 +52,10 @@ def planned_pairs(
 
 
 def check_shapes(
-    tensors_a: Mapping[str, Any], tensors_b: Mapping[str, Any], pairs: Mapping[str, str]
+    tensors_a: Mapping[str, Any], tensors_b: Mapping[str, Any], pairs: Mapping[str, str], whose: str = "B"
 ) -> None:
     wrong = [
-        f"{key}: {tuple(tensors_a[key].shape)} in A, {tuple(tensors_b[other].shape)} in B"
+        f"{key}: {tuple(tensors_a[key].shape)} in A, {tuple(tensors_b[other].shape)} in {whose}"
         for key, other in pairs.items()
         if tuple(tensors_a[key].shape) != tuple(tensors_b[other].shape)
     ]
@@ -62,7 +64,10 @@ def check_shapes(
 
 
 def tied_as_in_a(
-    tied: Mapping[str, Hashable], of_b: Mapping[str, torch.Tensor], weights: Mapping[str, tuple[float, float]]
+    tied: Mapping[str, Hashable],
+    of_b: Mapping[str, torch.Tensor],
+    weights: Mapping[str, tuple[float, ...]],
+    whose: str = "B",
 ) -> dict[str, torch.Tensor]:
     """B's tensors by A's keys, one and the same where A has one under several keys.
 
@@ -84,9 +89,9 @@ def tied_as_in_a(
         one = of_b[same[0]]
         if not all(torch.equal(of_b[key], one) for key in same):
             warnings.warn(
-                f"{', '.join(same)} are one tensor in A and several in B: B's are averaged first, so B's part of the "
-                "result is not B's function. Untie A's to keep both.",
-                stacklevel=3,
+                f"{', '.join(same)} are one tensor in A and several in {whose}: {whose}'s are averaged first, so {whose}'s "
+                f"part of the result is not {whose}'s function. Untie A's to keep both.",
+                stacklevel=4,
             )
             one = (
                 torch.stack([of_b[key] for key in same])

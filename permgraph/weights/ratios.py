@@ -34,6 +34,33 @@ def parse_weights(text: str) -> list[tuple[float, float]]:
     return [(n, 1 - n) for n in numbers]
 
 
+def parse_shares(text: str, count: int) -> tuple[float, ...]:
+    """`--weights` of more than two models: one number each, that add up to 1; equal when nothing is typed.
+
+    Raises UsageError.
+    """
+    if not text:
+        return (1 / count,) * count
+    found = []
+    for part in text.split(","):
+        try:
+            found.append(float(part))
+        except ValueError as error:
+            raise UsageError(
+                f"--weights {text}: {part!r} is not a number. Write one for each model."
+            ) from error
+    if len(found) != count:
+        raise UsageError(
+            f"--weights {text}: {len(found)} for {count} models. Write one for each, or none for equal ones."
+        )
+    wrong = [n for n in found if not 0 <= n <= 1]
+    if wrong:
+        raise UsageError(f"--weights {text}: {wrong[0]:g} is not a weight between 0 and 1.")
+    if abs(sum(found) - 1) >= PAIR:
+        raise UsageError(f"--weights {text}: they add up to {sum(found):g}, not to 1. Divide each by that.")
+    return tuple(found)
+
+
 def group_weights(plan: Plan, terms: Sequence[str]) -> dict[str, tuple[float, float]]:
     """`--group-weights ffn=0.5`: the weight of A for every tensor that holds units of these groups.
 

@@ -30,7 +30,7 @@ class Applied:
 class Merging:
     """What decides the numbers of a merge, beside the weights of A and B, the plan and the permutations.
 
-    inputs   fingerprints of the weights of A and of B; () where the permutations do not say what they were matched on
+    inputs   fingerprints of the weights of A, of B, and so on; () where the permutations do not say what they were matched on
     tensor_weights  keys of A whose weights are others
     parametrized, integers_of_a, state  as for `permgraph merge`
     unheld   names of further options that were given, whose values are not kept here
@@ -50,8 +50,9 @@ class Merging:
 class Record:
     """made_by   "apply", "unapply" or "merge"
     applied   what was applied to these weights, in order
-    weights   of A and of B, for a merge
+    weights   of A, of B, and so on, for a merge
     b         what was applied to B before it was merged
+    others    the same of further models, in order; the file of a merge of two has no such field
     merging   what else decides the numbers of a merge
     repaired  whether activation statistics were corrected afterwards
     function_check  what became of the function check, as `verification.checkpoints.Checked.record` says it
@@ -61,13 +62,22 @@ class Record:
     applied: tuple[Applied, ...] = ()
     weights: tuple[float, ...] | None = None
     b: Applied | None = None
+    others: tuple[Applied, ...] = ()
     merging: Merging | None = None
     repaired: bool = False
     function_check: dict[str, Any] | None = None
 
     def document(self) -> dict[str, Any]:
         """The contents of the file."""
-        return {"permgraph": "result", "format": FORMAT, **encode(self)}
+        fields = encode(self)
+        if not self.others:
+            del fields["others"]
+        return {"permgraph": "result", "format": FORMAT, **fields}
+
+    @property
+    def merged_in(self) -> tuple[Applied, ...]:
+        """What was applied to B, C and so on."""
+        return () if self.b is None else (self.b, *self.others)
 
     def text(self) -> str:
         """As JSON with one spelling."""
@@ -81,4 +91,4 @@ def version() -> str:
 
 def read_record(text: bytes | str, where: str | Path) -> Record:
     """What `Record.text` wrote. Raises FileError."""
-    return fitted(Record, opened(text, "result", FORMAT, where), where)
+    return fitted(Record, {"others": [], **opened(text, "result", FORMAT, where)}, where)

@@ -58,7 +58,7 @@ def refuse_other_result(before: Checkpoint, now: Checkpoint) -> None:
 def refuse_twice(checkpoint: Checkpoint, step: Applied) -> None:
     """Refuse a checkpoint to which these permutations were already applied, or into which they merged B. Raises PlanError."""
     record = checkpoint.record
-    if record is not None and step == record.b:
+    if record is not None and step in record.merged_in:
         raise PlanError(
             f"{checkpoint.path}: was merged with this plan and these permutations already (permutations "
             f"{step.permutations[:8]}…). Merge the originals instead."

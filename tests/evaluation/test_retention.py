@@ -70,7 +70,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[Pa
     a, b = (m.encoder(where / name, seed) for seed, name in enumerate("ab"))
     states = [load_file(folder / "model.safetensors") for folder in (a, b)]
     mostly = m.encoder(where / "mostly_a")
-    save_file(merge(*states, (0.95, 0.05)), mostly / "model.safetensors", {"format": "pt"})
+    save_file(merge(states[0], states[1], (0.95, 0.05)), mostly / "model.safetensors", {"format": "pt"})
     files = []
     for i in range(9):
         path = where / f"{i}.wav"

@@ -129,7 +129,7 @@ def test_a_fault_of_one_of_them_ends_both(monkeypatch: pytest.MonkeyPatch) -> No
     def fails(*arguments: object) -> None:
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr(observers, "_results", fails)
+    monkeypatch.setattr(observers, "results_of", fails)
     with pytest.raises(RuntimeError, match="out of order"):
         moments(network(0), network(1))
     assert torch.get_num_threads() == 2
