@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from permgraph.compression.reorder import Reordered
     from permgraph.evaluation.benchmarks import Exported
     from permgraph.evaluation.results import Evaluation
     from permgraph.evaluation.scoring import Scores
@@ -257,6 +258,33 @@ def compare(
     from permgraph.matching.similarity import compare as run
 
     return run(plan, _weights(plan, (state_a, state_b), "compare"), seed, shuffles)
+
+
+def reorder(plan: Plan, state_dict: Mapping[str, Any], pattern: str = "2:4", seed: int = 0) -> Reordered:
+    """The permutations under which N:M sparsity keeps most of the weights' magnitude: `apply` them, then prune.
+
+    Pool and Yu, Channel permutations for N:M sparsity (NeurIPS 2021), for any network and any group, heads included. Counted are
+    the weights of products, by the axis that is summed over, where the plan moves it. No number is set to zero here.
+
+    Args:
+        pattern: "N:M": of every M neighbours on that axis N are kept, those of the largest magnitude.
+        seed: of the search.
+
+    Returns:
+        `.perms`; `.rows`, of every tensor the magnitude that is kept `before` and `after`, and the `most` that any order could
+        keep; `.total`; `.efficacy`; `.left_out`, whose length M does not divide.
+
+    Raises:
+        PlanError: no product sums over units that the plan moves, or its mode does not keep the function.
+        FileError: the state dict is not of the plan's network, or not finite.
+        UsageError: no such pattern.
+    """
+    from permgraph.compression.pattern import Pattern
+    from permgraph.compression.reorder import reorder as run
+    from permgraph.weights.planned import numbers_in
+
+    wanted = Pattern.parse(pattern)
+    return run(plan, numbers_in(plan, state_dict, "state dict"), wanted, seed)
 
 
 def _weights(plan: Plan, states: Sequence[Mapping[str, Any]], verb: str) -> Weights:
@@ -701,6 +729,7 @@ __all__ = [
     "merge",
     "plan",
     "random_permutations",
+    "reorder",
     "replay",
     "report",
     "score",

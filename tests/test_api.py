@@ -21,6 +21,7 @@ VERBS = [
     "calibrate",
     "match",
     "compare",
+    "reorder",
     "assign",
     "apply",
     "unapply",

@@ -10,7 +10,19 @@ from typer.core import TyperGroup
 
 ORDER = (
     *("trace", "plan", "why", "tree", "draw", "view"),
-    *("match", "calibrate", "moments", "merge", "replay", "report", "apply", "unapply", "scramble", "verify"),
+    *(
+        "match",
+        "calibrate",
+        "moments",
+        "merge",
+        "replay",
+        "report",
+        "apply",
+        "unapply",
+        "scramble",
+        "reorder",
+        "verify",
+    ),
     *("compare", "evaluate", "score", "export", "lint", "demo", "doctor"),
 )
 
