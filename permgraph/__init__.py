@@ -287,6 +287,48 @@ def reorder(plan: Plan, state_dict: Mapping[str, Any], pattern: str = "2:4", see
     return run(plan, numbers_in(plan, state_dict, "state dict"), wanted, seed)
 
 
+def slices(spec: PermSpec, groups: str = "all", exclude: str = "") -> dict[str, Any]:
+    """What every unit of every group owns, tensor by tensor: for structured pruning, in plain lists (`json.dumps` takes them).
+
+    Args:
+        groups, exclude: as for `plan`.
+
+    Returns:
+        What the command `slices` writes, see docs/json.md: `["groups"]`, each with `["slices"]`, each with the `tensor`, the
+        `axis` and the `coordinates` on it, nested as (copies of the group, unit, what it owns).
+
+    Raises:
+        SelectionError: nothing like that can be selected.
+    """
+    from permgraph.compression.slices import slices_json
+    from permgraph.planning.selection import select
+
+    return slices_json(spec, select(spec, groups, exclude).names)
+
+
+def remove(
+    spec: PermSpec, units: Mapping[str, Any], state_dict: Mapping[str, Any], *, allow_tables: bool = False
+) -> dict[str, Any]:
+    """A new, smaller state dict, without some units of some groups: channels, heads, hidden units, wherever they are.
+
+    It computes what the network computes with these units silent, but where something is averaged over them (a norm). What code
+    or a configuration holds, a number of heads, the `groups` of a convolution, is to be changed beside it.
+
+    Args:
+        units: group → the numbers of units that go: {"ffn.3": [0, 7], "heads.3": [2]}. Of a group within others the same in each
+            copy, or an array with as many for each, (*copies, removed): {"heads.3/v": [[0, 1], [5, 9], …]}.
+        allow_tables: leave integer tables that the groups depend on as they are, instead of refusing: they may number units.
+
+    Raises:
+        PlanError: no such unit, all units of a group, units that are whole modules, or rows that would differ in length.
+        SelectionError: no such group.
+        FileError: the state dict is not of the spec's network.
+    """
+    from permgraph.compression.slices import remove as run
+
+    return run(spec, units, state_dict, allow_tables)
+
+
 def _weights(plan: Plan, states: Sequence[Mapping[str, Any]], verb: str) -> Weights:
     """Two state dicts by the names of a plan. Raises UsageError where they are something else."""
     from permgraph.errors import UsageError
@@ -729,10 +771,12 @@ __all__ = [
     "merge",
     "plan",
     "random_permutations",
+    "remove",
     "reorder",
     "replay",
     "report",
     "score",
+    "slices",
     "trace",
     "unapply",
     "verify",

@@ -22,6 +22,8 @@ VERBS = [
     "match",
     "compare",
     "reorder",
+    "slices",
+    "remove",
     "assign",
     "apply",
     "unapply",

@@ -56,6 +56,7 @@ COMMANDS = {
     "lint": f"lint {SPECIFICATION} permgraph.trace.json --no-measure",
     "doctor": "doctor",
     "scramble": "scramble plan.json A -o scrambled --perms s.safetensors --no-check",
+    "slices": "slices plan.json",
     "reorder": "reorder plan.json A -o reordered --perms r.safetensors --no-check",
     "compare": "compare A B --plan plan.json --shuffles 1",
 }

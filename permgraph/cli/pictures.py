@@ -1,4 +1,4 @@
-"""Verbs that show the groups: tree, draw, view."""
+"""Verbs that show the groups: tree, draw, view, slices."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from permgraph.cli.app import app
-from permgraph.cli.early import refuse_file
-from permgraph.cli.options import DEFAULT_TRACE, Class, Force, Free, Json, Unfold
+from permgraph.cli.early import refuse_file, refuse_foreign
+from permgraph.cli.options import DEFAULT_TRACE, Class, Exclude, Force, Free, Groups, Json, Unfold
 from permgraph.cli.shared import kind_of, print_json, say, subject_of
 from permgraph.errors import FileError, UsageError
 
@@ -146,3 +146,34 @@ def _plan_beside(perms: Path, plan: Path | None, trace: Path | None) -> Path:
 def _files(*named: str | Path | None) -> list[Path]:
     """Of what was typed, the files that are there: an output must not be one of them."""
     return [Path(name) for name in named if name is not None and Path(name).is_file()]
+
+
+@app.command()
+def slices(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[TRACE|PLAN|MODEL]", help="Whose groups to write.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .json file.")] = Path("slices.json"),
+    groups: Groups = "",
+    exclude: Exclude = "",
+    free_output: Free = False,
+    model_class: Class = "",
+    force: Force = False,
+    json_: Json = False,
+) -> None:
+    """Write what each unit of each group owns, for structured pruning."""
+    import json
+
+    from permgraph.compression.slices import slices_json
+    from permgraph.ir.files import write_bytes
+    from permgraph.planning.selection import select
+
+    refuse_foreign(out, force, target or DEFAULT_TRACE)
+    _, spec, chosen = subject_of(target, None, free_output, model_class)
+    names = chosen.selected if chosen and not groups else select(spec, groups or "all", exclude).names
+    found = slices_json(spec, names)
+    write_bytes(json.dumps(found, separators=(",", ":")).encode(), out, force)
+    count = sum(len(group["slices"]) for group in found["groups"])
+    if json_:
+        print_json({"written": [str(out)], "groups": list(names), "slices": count})
+    say(f"{count:,} slices of {len(names):,} groups written to {out}.")
