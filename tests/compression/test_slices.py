@@ -183,6 +183,8 @@ def test_the_json_lists_what_units_own(groups: PermSpec) -> None:
 class Shuffled(nn.Module):
     """Hidden units in the order of a table."""
 
+    order: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.up, self.down = nn.Linear(5, 6), nn.Linear(6, 3)
