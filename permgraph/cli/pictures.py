@@ -156,6 +156,9 @@ def slices(
     out: Annotated[Path, typer.Option("--out", "-o", help="A .json file.")] = Path("slices.json"),
     groups: Groups = "",
     exclude: Exclude = "",
+    format_: Annotated[
+        str, typer.Option("--format", help="permgraph, or git-re-basin: perm_to_axes and axes_to_perm.")
+    ] = "permgraph",
     free_output: Free = False,
     model_class: Class = "",
     force: Force = False,
@@ -166,12 +169,32 @@ def slices(
 
     from permgraph.compression.slices import slices_json
     from permgraph.ir.files import write_bytes
-    from permgraph.planning.selection import select
+    from permgraph.ir.plan import Plan
+    from permgraph.linter.rebasin import to_rebasin
+    from permgraph.planning.compile import compile_plan
 
+    if format_ not in ("permgraph", "git-re-basin"):
+        raise UsageError(f"--format {format_}: write permgraph or git-re-basin.")
     refuse_foreign(out, force, target or DEFAULT_TRACE)
-    _, spec, chosen = subject_of(target, None, free_output, model_class)
-    names = chosen.selected if chosen and not groups else select(spec, groups or "all", exclude).names
-    found = slices_json(spec, names)
+    if target is not None and kind_of(Path(target)) == "plan":
+        plan = Plan.load(target)
+        plan = compile_plan(plan.spec, groups, exclude) if groups else plan
+    else:
+        spec = subject_of(target, None, free_output, model_class)[1]
+        plan = compile_plan(spec, groups or "all", exclude)
+    if format_ == "git-re-basin":
+        form = {"permgraph": "git-re-basin", **to_rebasin(plan)}
+        write_bytes(json.dumps(form, indent=1).encode(), out, force)
+        if json_:
+            print_json(
+                {"written": [str(out)], "groups": list(form["perm_to_axes"]), "left_out": form["left_out"]}
+            )
+        for name, why in list(form["left_out"].items())[:5]:
+            say(f"{name} is left out: {why}.")
+        say(f"{len(form['perm_to_axes']):,} of {len(plan.groups):,} groups written to {out}.")
+        return
+    names = plan.selected
+    found = slices_json(plan.spec, names)
     write_bytes(json.dumps(found, separators=(",", ":")).encode(), out, force)
     count = sum(len(group["slices"]) for group in found["groups"])
     if json_:
