@@ -390,8 +390,12 @@ def merge(
     tensor_weights: Mapping[str, tuple[float, float]] | None = None,
     allow_nonfinite: bool = False,
     parametrized: str = "weight",
+    method: str = "average",
+    base: Mapping[str, torch.Tensor] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    seed: int = 0,
 ) -> dict[str, torch.Tensor]:
-    """`w_A · A + w_B · B` of two state dicts with the same tensors, computed in float32.
+    """`w_A · A + w_B · B` of two state dicts with the same tensors, computed in float32; or another method of `permgraph methods`.
 
     Args:
         weights: of A and of B.
@@ -401,11 +405,24 @@ def merge(
         parametrized: of weights that are computed from stored parts (weight norm, spectral norm): "weight" averages what
             is computed; "direction" does so and interpolates its norm, which an average shrinks; "parts" averages each
             stored tensor, so that B's share depends on how long its parts happen to be.
+        method: "average"; or "slerp", "task_arithmetic", "ties", "dare_linear", "dare_ties", "della", "breadcrumbs", which run mergekit
+            (`pip install 'permgraph[mergekit]'`) on the aligned pair. Running statistics are averaged, integers are A's.
+        base: of the methods that merge differences: the network to take them from, in A's order.
+        parameters: of the method, as mergekit names them: {"density": 0.5}.
+        seed: of what a method draws.
 
     Raises:
         FileError: keys or shapes differ, or a value is not finite.
-        UsageError: weights that are not two finite numbers.
+        UsageError: weights that are not two finite numbers; no such method, or what it needs is missing.
     """
+    if method != "average" or base is not None or parameters:
+        from permgraph.errors import UsageError
+        from permgraph.weights.methods import merge_by
+
+        if tensor_weights:
+            raise UsageError(f"method {method!r}: tensor_weights belong to 'average'.")
+        how = {"dtype": dtype, "allow_nonfinite": allow_nonfinite, "parametrized": parametrized}
+        return merge_by(method, state_a, state_b, weights, base=base, parameters=parameters, seed=seed, **how)
     from permgraph.weights.interpolate import merge as run
 
     return run(

@@ -23,7 +23,7 @@ ORDER = (
         "reorder",
         "verify",
     ),
-    *("compare", "slices", "evaluate", "score", "export", "lint", "demo", "doctor"),
+    *("compare", "slices", "evaluate", "score", "export", "lint", "methods", "demo", "doctor"),
 )
 
 
