@@ -32,7 +32,7 @@ FLOORS = [  # a module imports from its own package and from floors above it in 
     {"matchers", "rules"},  # for users to import; nothing here does
     {"memory"},
     {"calibration", "doctor"},
-    {"passes", "ray_data", "repaired"},
+    {"passes", "ray_data", "repaired", "fx"},
     {"pipeline"},
     {"demo", "provenance"},
     {"cli"},

@@ -154,10 +154,13 @@ def test_the_menu_lists_every_row_with_its_paper(capsys: pytest.CaptureFixture[s
     run("methods")
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
-    for name, row in [*MATCHERS.items(), *METHODS.items()]:
-        assert row.paper.startswith("https://")
+    papers = {name: row.paper for name, row in MATCHERS.items()} | {
+        name: row.paper for name, row in METHODS.items()
+    }
+    for name, paper in papers.items():
+        assert paper.startswith("https://")
         at = next(i for i, line in enumerate(shown.splitlines()) if line.split()[:1] == [name])
-        assert row.paper in " ".join(shown.splitlines()[at : at + 4])
+        assert paper in " ".join(shown.splitlines()[at : at + 4])
     run("methods", "--json")
     assert json.loads(capsys.readouterr().out) == menu()
     assert max(map(len, menu_text(60).splitlines())) <= 62
