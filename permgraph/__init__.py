@@ -436,6 +436,26 @@ def merge(
     )
 
 
+def matched_weights(
+    plan: Plan, perms: Permutations, weights: tuple[float, float] = (0.5, 0.5)
+) -> dict[str, tuple[float, float]]:
+    """Weights per tensor, less of B where its units matched badly: `merge(…, tensor_weights=matched_weights(plan, perms))`.
+
+    Args:
+        perms: what `match` returned, by activations: the weight of B in a tensor is its share in `weights`, times the mean
+            matched correlation of the groups that lie on it.
+
+    Returns:
+        Glob of a tensor's name → weights of A and B.
+
+    Raises:
+        MatchError: no correlation was measured.
+    """
+    from permgraph.weights.ratios import matched_weights as run
+
+    return run(plan, perms, weights)
+
+
 def replay(
     merged: str | Path,
     a: str | Path,
@@ -785,6 +805,7 @@ __all__ = [
     "infer",
     "lint",
     "match",
+    "matched_weights",
     "merge",
     "plan",
     "random_permutations",

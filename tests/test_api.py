@@ -28,6 +28,7 @@ VERBS = [
     "apply",
     "unapply",
     "merge",
+    "matched_weights",
     "replay",
     "verify",
     "why",

@@ -73,7 +73,10 @@ CORRECTIONS: dict[str, tuple[str, str]] = {
         "https://arxiv.org/abs/2211.08403",
     ),
     "--repair, BatchNorm": ("running statistics taken anew", "https://arxiv.org/abs/1803.05407"),
-    "--group-weights": ("another weight for some groups", "https://arxiv.org/abs/2203.05482"),
+    "--group-weights": (
+        "another weight for some groups; pg.matched_weights: less of B where it matched badly",
+        "https://arxiv.org/abs/2203.05482",
+    ),
 }
 
 

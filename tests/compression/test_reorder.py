@@ -163,6 +163,32 @@ def test_trained_convolutions_keep_as_much_as_a_greedy_search(name: str) -> None
         assert rows[tensor].after >= value * (1 - 1e-6) and value > rows[tensor].before
 
 
+@pytest.mark.slow
+def test_layers_of_full_size_keep_as_much_as_a_greedy_search() -> None:
+    """Of ResNet-50 and of HuBERT base, random weights: 64 channels between convolutions, and the 64 v channels of every head."""
+    from transformers import HubertConfig, HubertModel, ResNetConfig, ResNetForImageClassification
+
+    torch.manual_seed(0)
+    for module, inputs, role, copies in (
+        (ResNetForImageClassification(ResNetConfig()), {"pixel_values": torch.randn(1, 3, 64, 64)}, "cnn", 1),
+        (
+            HubertModel(HubertConfig(num_hidden_layers=1)),
+            {"input_values": torch.randn(1, 8000)},
+            "heads/v",
+            12,
+        ),
+    ):
+        groups = pg.infer(pg.trace(module.eval(), inputs))
+        chosen = [g for g in groups.groups if g.role == role and g.size == 64 and g.copies == copies][-2:]
+        plan, state = pg.plan(groups, ",".join(g.name for g in chosen)), module.state_dict()
+        rows = {row.tensor: row for row in pg.reorder(plan, state).rows}
+        for group in chosen:
+            (place,) = (p for p in group.places if p.side == "un-permute")
+            columns = stored(state, place.tensor, place.axis)
+            value = sum(greedy(part) for part in np.split(columns, copies))
+            assert rows[place.tensor].after >= value * (1 - 1e-6) and value > rows[place.tensor].before
+
+
 def test_stripes_that_hold_units_of_two_heads_are_improved_too() -> None:
     """Heads of four channels and stripes of three: every stripe holds channels of two heads."""
     plan, state = pg.plan(spec("qkv_3hd")), drawn("qkv_3hd")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import json
 from typing import Any
 
@@ -12,7 +13,7 @@ from networks.traced import network, spec
 from torch import Tensor
 
 import permgraph as pg
-from permgraph.errors import FileError, UsageError
+from permgraph.errors import FileError, MatchError, UsageError
 from permgraph.matching.matchers import MATCHERS
 from permgraph.reporting.menu import menu, menu_text
 from permgraph.weights.methods import METHODS
@@ -133,6 +134,35 @@ def test_what_a_method_lacks_is_said(kits: Any) -> None:
         pg.merge(parts, parts, HALF, method="slerp")
     with pytest.raises(FileError, match="only in A"):
         pg.merge(A, {"w": B["w"]}, HALF, method="slerp")
+
+
+def test_what_matched_badly_is_left_to_a() -> None:
+    """A planted pair: hidden layer 0 of B is that of A in another order, hidden layer 1 is drawn anew."""
+    module, inputs = network("mlp")
+    plan = pg.plan(spec("mlp"))
+    other = copy.deepcopy(module)
+    with torch.no_grad():
+        second = other.get_parameter("2.weight")
+        second.copy_(torch.randn(second.shape, generator=torch.Generator().manual_seed(7)))
+    other.load_state_dict(pg.apply(plan, pg.random_permutations(plan, 4), other.state_dict()))
+    generator = torch.Generator().manual_seed(0)
+    batches = [torch.randn(200, inputs[0].shape[-1], generator=generator) for _ in range(3)]
+    perms = pg.match(plan, pg.calibrate(plan, module, other, batches))
+    rows = perms.report["groups"]
+    assert rows["ffn.0"]["correlation"] > 0.999 > 0.9 > rows["ffn.1"]["correlation"]
+    found = pg.matched_weights(plan, perms, (0.4, 0.6))
+    both = (rows["ffn.0"]["correlation"] + rows["ffn.1"]["correlation"]) / 2
+    for key, r in (
+        ("0.weight", rows["ffn.0"]["correlation"]),
+        ("2.weight", both),
+        ("4.weight", rows["ffn.1"]["correlation"]),
+    ):
+        assert found[key] == pytest.approx((1 - 0.6 * r, 0.6 * r))
+    aligned = pg.apply(plan, perms, other.state_dict())
+    merged = pg.merge(module.state_dict(), aligned, (0.4, 0.6), tensor_weights=found)
+    torch.testing.assert_close(merged["0.weight"], module.state_dict()["0.weight"], rtol=1e-4, atol=1e-5)
+    with pytest.raises(MatchError, match=r"no correlation was measured of ffn\.0"):
+        pg.matched_weights(plan, pg.random_permutations(plan))
 
 
 def test_without_mergekit_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
