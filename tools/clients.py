@@ -49,7 +49,11 @@ differences take them from zeros. `matched weights` is `pg.matched_weights`: les
 average. Digits: 3,000 images judged. Objects: ResNet-20s, A at B's norms, BatchNorm statistics taken anew for every row, 600 images judged.
 
 {methods}
-What none of this replaces is the alignment: no method brings the plain pair near the aligned average. {found}
+- None of this replaces the alignment: no method brings the plain pair near the aligned average.
+- SLERP is the average, within the interval. Task arithmetic from zeros is the average by its definition. TIES and DARE, made for small differences from a
+  common base, throw away what networks without one are made of, and do harm.
+- `matched weights` are better than half and half because they take less of B: the same share of B in every tensor does as well or better. So which tensors
+  take it does not matter here, and A alone is above both.
 
 ## What a plan cannot hold
 
