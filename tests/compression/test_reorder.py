@@ -164,22 +164,23 @@ def test_trained_convolutions_keep_as_much_as_a_greedy_search(name: str) -> None
 
 
 @pytest.mark.slow
-def test_layers_of_full_size_keep_as_much_as_a_greedy_search() -> None:
-    """Of ResNet-50 and of HuBERT base, random weights: 64 channels between convolutions, and the 64 v channels of every head."""
+def test_layers_of_usual_widths_keep_as_much_as_a_greedy_search() -> None:
+    """Random weights: 64 channels between convolutions of ResNet-50, and the 64 v channels of each of three heads of a HuBERT."""
     from transformers import HubertConfig, HubertModel, ResNetConfig, ResNetForImageClassification
 
     torch.manual_seed(0)
+    hubert = HubertConfig(hidden_size=192, num_attention_heads=3, num_hidden_layers=1)
     for module, inputs, role, copies in (
         (ResNetForImageClassification(ResNetConfig()), {"pixel_values": torch.randn(1, 3, 64, 64)}, "cnn", 1),
         (
-            HubertModel(HubertConfig(num_hidden_layers=1)),
+            HubertModel(hubert),
             {"input_values": torch.randn(1, 8000)},
             "heads/v",
-            12,
+            3,
         ),
     ):
         groups = pg.infer(pg.trace(module.eval(), inputs))
-        chosen = [g for g in groups.groups if g.role == role and g.size == 64 and g.copies == copies][-2:]
+        chosen = [g for g in groups.groups if g.role == role and g.size == 64 and g.copies == copies][-1:]
         plan, state = pg.plan(groups, ",".join(g.name for g in chosen)), module.state_dict()
         rows = {row.tensor: row for row in pg.reorder(plan, state).rows}
         for group in chosen:
