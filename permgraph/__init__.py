@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from permgraph.compression.reorder import Reordered
     from permgraph.evaluation.benchmarks import Exported
     from permgraph.evaluation.results import Evaluation
     from permgraph.evaluation.scoring import Scores
@@ -340,6 +341,75 @@ def compare(
     return run(plan, _weights(plan, (state_a, state_b), "compare"), seed, shuffles)
 
 
+def reorder(plan: Plan, state_dict: Mapping[str, Any], pattern: str = "2:4", seed: int = 0) -> Reordered:
+    """The permutations under which N:M sparsity keeps most of the weights' magnitude: `apply` them, then prune.
+
+    Pool and Yu, Channel permutations for N:M sparsity (NeurIPS 2021), for any network and any group, heads included. Counted are
+    the weights of products, by the axis that is summed over, where the plan moves it. No number is set to zero here.
+
+    Args:
+        pattern: "N:M": of every M neighbours on that axis N are kept, those of the largest magnitude.
+        seed: of the search.
+
+    Returns:
+        `.perms`; `.rows`, of every tensor the magnitude that is kept `before` and `after`, and the `most` that any order could
+        keep; `.total`; `.efficacy`; `.left_out`, whose length M does not divide.
+
+    Raises:
+        PlanError: no product sums over units that the plan moves, or its mode does not keep the function.
+        FileError: the state dict is not of the plan's network, or not finite.
+        UsageError: no such pattern.
+    """
+    from permgraph.compression.pattern import Pattern
+    from permgraph.compression.reorder import reorder as run
+    from permgraph.weights.planned import numbers_in
+
+    wanted = Pattern.parse(pattern)
+    return run(plan, numbers_in(plan, state_dict, "state dict"), wanted, seed)
+
+
+def slices(spec: PermSpec, groups: str = "all", exclude: str = "") -> dict[str, Any]:
+    """What every unit of every group owns, tensor by tensor: for structured pruning, in plain lists (`json.dumps` takes them).
+
+    Args:
+        groups, exclude: as for `plan`.
+
+    Returns:
+        What the command `slices` writes, see docs/json.md: `["groups"]`, each with `["slices"]`, each with the `tensor`, the
+        `axis` and the `coordinates` on it, nested as (copies of the group, unit, what it owns).
+
+    Raises:
+        SelectionError: nothing like that can be selected.
+    """
+    from permgraph.compression.slices import slices_json
+    from permgraph.planning.selection import select
+
+    return slices_json(spec, select(spec, groups, exclude).names)
+
+
+def remove(
+    spec: PermSpec, units: Mapping[str, Any], state_dict: Mapping[str, Any], *, allow_tables: bool = False
+) -> dict[str, Any]:
+    """A new, smaller state dict, without some units of some groups: channels, heads, hidden units, wherever they are.
+
+    It computes what the network computes with these units silent, but where something is averaged over them (a norm). What code
+    or a configuration holds, a number of heads, the `groups` of a convolution, is to be changed beside it.
+
+    Args:
+        units: group → the numbers of units that go: {"ffn.3": [0, 7], "heads.3": [2]}. Of a group within others the same in each
+            copy, or an array with as many for each, (*copies, removed): {"heads.3/v": [[0, 1], [5, 9], …]}.
+        allow_tables: leave integer tables that the groups depend on as they are, instead of refusing: they may number units.
+
+    Raises:
+        PlanError: no such unit, all units of a group, units that are whole modules, or rows that would differ in length.
+        SelectionError: no such group.
+        FileError: the state dict is not of the spec's network.
+    """
+    from permgraph.compression.slices import remove as run
+
+    return run(spec, units, state_dict, allow_tables)
+
+
 def _weights(plan: Plan, states: Sequence[Mapping[str, Any] | Fitted], verb: str) -> Weights:
     """Two state dicts by the names of a plan. Raises UsageError where they are something else."""
     from permgraph.errors import UsageError
@@ -407,8 +477,12 @@ def merge(
     tensor_weights: Mapping[str, tuple[float, float]] | None = None,
     allow_nonfinite: bool = False,
     parametrized: str = "weight",
+    method: str = "average",
+    base: Mapping[str, torch.Tensor] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    seed: int = 0,
 ) -> dict[str, torch.Tensor]:
-    """`w_A · A + w_B · B` of two state dicts with the same tensors, computed in float32.
+    """`w_A · A + w_B · B` of two state dicts with the same tensors, computed in float32; or another method of `permgraph methods`.
 
     Args:
         weights: of A and of B.
@@ -418,11 +492,24 @@ def merge(
         parametrized: of weights that are computed from stored parts (weight norm, spectral norm): "weight" averages what
             is computed; "direction" does so and interpolates its norm, which an average shrinks; "parts" averages each
             stored tensor, so that B's share depends on how long its parts happen to be.
+        method: "average"; or "slerp", "task_arithmetic", "ties", "dare_linear", "dare_ties", "della", "breadcrumbs", which run mergekit
+            (`pip install 'permgraph[mergekit]'`) on the aligned pair. Running statistics are averaged, integers are A's.
+        base: of the methods that merge differences: the network to take them from, in A's order.
+        parameters: of the method, as mergekit names them: {"density": 0.5}.
+        seed: of what a method draws.
 
     Raises:
         FileError: keys or shapes differ, or a value is not finite.
-        UsageError: weights that are not two finite numbers.
+        UsageError: weights that are not two finite numbers; no such method, or what it needs is missing.
     """
+    if method != "average" or base is not None or parameters:
+        from permgraph.errors import UsageError
+        from permgraph.weights.methods import merge_by
+
+        if tensor_weights:
+            raise UsageError(f"method {method!r}: tensor_weights belong to 'average'.")
+        how = {"dtype": dtype, "allow_nonfinite": allow_nonfinite, "parametrized": parametrized}
+        return merge_by(method, state_a, state_b, weights, base=base, parameters=parameters, seed=seed, **how)
     from permgraph.weights.interpolate import merge as run
 
     return run(
@@ -548,6 +635,26 @@ def merge_many(
         allow_nonfinite=allow_nonfinite,
         parametrized=parametrized,
     )
+
+
+def matched_weights(
+    plan: Plan, perms: Permutations, weights: tuple[float, float] = (0.5, 0.5)
+) -> dict[str, tuple[float, float]]:
+    """Weights per tensor, less of B where its units matched badly: `merge(…, tensor_weights=matched_weights(plan, perms))`.
+
+    Args:
+        perms: what `match` returned, by activations: the weight of B in a tensor is its share in `weights`, times the mean
+            matched correlation of the groups that lie on it.
+
+    Returns:
+        Glob of a tensor's name → weights of A and B.
+
+    Raises:
+        MatchError: no correlation was measured.
+    """
+    from permgraph.weights.ratios import matched_weights as run
+
+    return run(plan, perms, weights)
 
 
 def replay(
@@ -906,15 +1013,19 @@ __all__ = [
     "lint",
     "match",
     "match_many",
+    "matched_weights",
     "merge",
     "merge_fitted",
     "merge_many",
     "pair_layers",
     "plan",
     "random_permutations",
+    "remove",
+    "reorder",
     "replay",
     "report",
     "score",
+    "slices",
     "trace",
     "unapply",
     "verify",

@@ -24,6 +24,7 @@ FLOORS = [  # a module imports from its own package and from floors above it in 
     {"symmetry"},
     {"planning"},
     {"inputs", "matching", "weights"},
+    {"compression"},
     {"verification"},
     {"reporting"},
     {"evaluation"},
@@ -31,7 +32,7 @@ FLOORS = [  # a module imports from its own package and from floors above it in 
     {"matchers", "rules"},  # for users to import; nothing here does
     {"memory"},
     {"calibration", "doctor", "fitting"},
-    {"passes", "ray_data", "repaired"},
+    {"passes", "ray_data", "repaired", "fx"},
     {"pipeline"},
     {"many"},
     {"demo", "provenance"},

@@ -55,7 +55,10 @@ COMMANDS = {
     "report": "report perms.safetensors",
     "lint": f"lint {SPECIFICATION} permgraph.trace.json --no-measure",
     "doctor": "doctor",
+    "methods": "methods",
     "scramble": "scramble plan.json A -o scrambled --perms s.safetensors --no-check",
+    "slices": "slices plan.json",
+    "reorder": "reorder plan.json A -o reordered --perms r.safetensors --no-check",
     "compare": "compare A B --plan plan.json --shuffles 1",
 }
 

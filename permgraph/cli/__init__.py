@@ -21,6 +21,7 @@ from permgraph.cli import (  # noqa: F401  (they register their verbs)
     installation,
     judge,
     matcher,
+    menu,
     merger,
     pictures,
     provenance,

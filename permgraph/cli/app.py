@@ -10,8 +10,20 @@ from typer.core import TyperGroup
 
 ORDER = (
     *("trace", "plan", "why", "tree", "draw", "view"),
-    *("match", "calibrate", "moments", "merge", "replay", "report", "apply", "unapply", "scramble", "verify"),
-    *("compare", "evaluate", "score", "export", "lint", "demo", "doctor"),
+    *(
+        "match",
+        "calibrate",
+        "moments",
+        "merge",
+        "replay",
+        "report",
+        "apply",
+        "unapply",
+        "scramble",
+        "reorder",
+        "verify",
+    ),
+    *("compare", "slices", "evaluate", "score", "export", "lint", "methods", "demo", "doctor"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Verbs that hide and find the likeness of two networks: scramble, compare."""
+"""Verbs that need one element of the group, or find one: scramble, compare, reorder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from permgraph.cli.app import app
 from permgraph.cli.compiler import PlanFile, Weights, permute
-from permgraph.cli.early import refuse_foreign
+from permgraph.cli.early import refuse_foreign, refuse_weights
 from permgraph.cli.options import Class, Force, Json, NoCheck, State
 from permgraph.cli.shared import next_step, pair_of, print_json, print_text, say
 
@@ -80,3 +80,58 @@ def compare(
         print_json(found.to_json())
     else:
         print_text(found.text())
+
+
+@app.command()
+def reorder(
+    plan_file: PlanFile,
+    source: Weights,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The re-ordered checkpoint.")],
+    pattern: Annotated[
+        str, typer.Option("--pattern", help="N:M: of every M neighbouring inputs of a product, N are kept.")
+    ] = "2:4",
+    perms_file: Annotated[
+        Path, typer.Option("--perms", help="Where to write the permutations, which `unapply` takes back.")
+    ] = Path("perms.safetensors"),
+    seed: Drawn = 0,
+    unfold: Annotated[bool, typer.Option("--unfold", help="A row for every tensor.")] = False,
+    no_check: NoCheck = False,
+    state: State = "",
+    model_class: Class = "",
+    force: Force = False,
+    json_: Json = False,
+) -> None:
+    """Order units so that N:M sparsity keeps more of the weights; the function stays."""
+    from permgraph.compression.pattern import Pattern
+    from permgraph.compression.reorder import reorder as run
+    from permgraph.ir.plan import Plan
+    from permgraph.reporting.sparsity import sparsity_json, sparsity_text
+    from permgraph.weights.checkpoint import open_checkpoint
+    from permgraph.weights.planned import numbers_stored
+
+    wanted = Pattern.parse(pattern)
+    refuse_foreign(perms_file, force, plan_file, source, out)
+    refuse_weights(out, force, source, plan_file, perms_file)
+    plan = Plan.load(plan_file)
+    stored = open_checkpoint(source, "" if source.is_dir() else state)
+    found = run(plan, numbers_stored(plan, stored), wanted, seed)
+    checked = permute(
+        plan_file,
+        perms_file,
+        source,
+        out,
+        no_check,
+        state,
+        model_class,
+        False,
+        {"force": force},
+        drawn=found.perms,
+    )
+    found.perms.save(perms_file, force)
+    if json_:
+        print_json({"written": [str(out), str(perms_file)], "checked": checked, **sparsity_json(found)})
+    else:
+        print(sparsity_text(found, unfold))
+    say(
+        f"Permutations written to {perms_file}. {next_step('unapply', plan_file, perms_file, out, '-o', 'BACK')}"
+    )

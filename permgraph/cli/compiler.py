@@ -206,8 +206,8 @@ def permute(
     options: dict[str, Any],
     undo: bool = False,
     drawn: Permutations | None = None,
-) -> None:
-    """Apply permutations to a checkpoint, or take them back with `undo`; `drawn` are those that PERMS will hold."""
+) -> dict[str, Any]:
+    """Apply permutations (`drawn`: those that PERMS will hold), or `undo` them. Returns the record of the function check."""
     from permgraph.ir.permutations import Permutations
     from permgraph.ir.plan import Plan
     from permgraph.verification.checkpoints import SKIPPED, Checked, check_checkpoint, checked_before
@@ -238,6 +238,7 @@ def permute(
     if json_:
         print_json({"written": [str(written)], "checked": made[-1].record()})
     say(f"{'Weights as before' if undo else 'Permuted weights'} written to {written}.")
+    return made[-1].record()
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Verbs that show the groups: tree, draw, view."""
+"""Verbs that show the groups: tree, draw, view, slices."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from permgraph.cli.app import app
-from permgraph.cli.early import refuse_file
-from permgraph.cli.options import DEFAULT_TRACE, Class, Force, Free, Json, Unfold
+from permgraph.cli.early import refuse_file, refuse_foreign
+from permgraph.cli.options import DEFAULT_TRACE, Class, Exclude, Force, Free, Groups, Json, Unfold
 from permgraph.cli.shared import kind_of, print_json, say, subject_of
 from permgraph.errors import FileError, UsageError
 
@@ -146,3 +146,57 @@ def _plan_beside(perms: Path, plan: Path | None, trace: Path | None) -> Path:
 def _files(*named: str | Path | None) -> list[Path]:
     """Of what was typed, the files that are there: an output must not be one of them."""
     return [Path(name) for name in named if name is not None and Path(name).is_file()]
+
+
+@app.command()
+def slices(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[TRACE|PLAN|MODEL]", help="Whose groups to write.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .json file.")] = Path("slices.json"),
+    groups: Groups = "",
+    exclude: Exclude = "",
+    format_: Annotated[
+        str, typer.Option("--format", help="permgraph, or git-re-basin: perm_to_axes and axes_to_perm.")
+    ] = "permgraph",
+    free_output: Free = False,
+    model_class: Class = "",
+    force: Force = False,
+    json_: Json = False,
+) -> None:
+    """Write what each unit of each group owns, for structured pruning."""
+    import json
+
+    from permgraph.compression.slices import slices_json
+    from permgraph.ir.files import write_bytes
+    from permgraph.ir.plan import Plan
+    from permgraph.linter.rebasin import to_rebasin
+    from permgraph.planning.compile import compile_plan
+
+    if format_ not in ("permgraph", "git-re-basin"):
+        raise UsageError(f"--format {format_}: write permgraph or git-re-basin.")
+    refuse_foreign(out, force, target or DEFAULT_TRACE)
+    if target is not None and kind_of(Path(target)) == "plan":
+        plan = Plan.load(target)
+        plan = compile_plan(plan.spec, groups, exclude) if groups else plan
+    else:
+        spec = subject_of(target, None, free_output, model_class)[1]
+        plan = compile_plan(spec, groups or "all", exclude)
+    if format_ == "git-re-basin":
+        form = {"permgraph": "git-re-basin", **to_rebasin(plan)}
+        write_bytes(json.dumps(form, indent=1).encode(), out, force)
+        if json_:
+            print_json(
+                {"written": [str(out)], "groups": list(form["perm_to_axes"]), "left_out": form["left_out"]}
+            )
+        for name, why in list(form["left_out"].items())[:5]:
+            say(f"{name} is left out: {why}.")
+        say(f"{len(form['perm_to_axes']):,} of {len(plan.groups):,} groups written to {out}.")
+        return
+    names = plan.selected
+    found = slices_json(plan.spec, names)
+    write_bytes(json.dumps(found, separators=(",", ":")).encode(), out, force)
+    count = sum(len(group["slices"]) for group in found["groups"])
+    if json_:
+        print_json({"written": [str(out)], "groups": list(names), "slices": count})
+    say(f"{count:,} slices of {len(names):,} groups written to {out}.")

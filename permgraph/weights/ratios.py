@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from glob import escape
 
-from permgraph.errors import UsageError
+from permgraph.errors import MatchError, UsageError
+from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.planning.selection import refuse_unknown_terms, select
 from permgraph.tolerances import PAIR
@@ -73,6 +75,33 @@ def group_weights(plan: Plan, terms: Sequence[str]) -> dict[str, tuple[float, fl
             if chosen & set(place.layout):
                 weights |= dict.fromkeys(plan.spec.members(place.tensor), (of_a, 1 - of_a))
     return weights
+
+
+def matched_weights(
+    plan: Plan, perms: Permutations, weights: tuple[float, float]
+) -> dict[str, tuple[float, float]]:
+    """Less of B where its units matched badly: the weight of B of a tensor is w_B · r, r the mean over the groups that lie on it
+    of their matched correlation, from 0 to 1. Tensors of no group keep `weights`.
+
+    Returns glob of a tensor's name → weights (A, B), whose sum stays, as `merge` takes them.
+    Raises MatchError where the permutations were not matched by activations.
+    """
+    rows = perms.report.get("groups", {})
+    silent = [g.name for g in plan.groups if rows.get(g.name, {}).get("correlation") is None]
+    if silent:
+        raise MatchError(
+            f"matched_weights: no correlation was measured of {silent[0]}. Match by activations, or measure with data."
+        )
+    on: dict[str, set[str]] = {}
+    for place in plan.steps:
+        for name in plan.spec.members(place.tensor):
+            on.setdefault(name, set()).update(set(place.layout).intersection(plan.selected))
+    found = {}
+    for tensor, groups in on.items():
+        r = sum(min(max(float(rows[name]["correlation"]), 0.0), 1.0) for name in groups) / len(groups)
+        of_b = weights[1] * r
+        found[escape(tensor)] = (weights[0] + weights[1] - of_b, of_b)
+    return found
 
 
 def parse_group_weights(terms: Sequence[str]) -> list[tuple[str, float]]:
