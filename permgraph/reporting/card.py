@@ -12,6 +12,10 @@ from permgraph.reporting.columns import paragraphs, table
 from permgraph.reporting.text import clean, code, fold_names, markdown
 
 _HEAD = ("groups", "units", "moved", "matched", "in place", "shuffled")
+_MEASURED = 3  # where correlations begin
+_MEANS = (
+    "Mean correlation of matched units, beside units left in place and shuffled ones; percent of units moved:"
+)
 
 
 def matching_rows(report: dict[str, Any], by_role: bool = True) -> list[tuple[str, ...]]:
@@ -30,6 +34,13 @@ def matching_rows(report: dict[str, Any], by_role: bool = True) -> list[tuple[st
     return shown
 
 
+def matching_cells(report: dict[str, Any], by_role: bool = True) -> list[tuple[str, ...]]:
+    """The rows under their head, without correlations where none was measured."""
+    cells = [_HEAD, *matching_rows(report, by_role)]
+    shown = [i for i in range(len(_HEAD)) if i < _MEASURED or any(row[i] for row in cells[1:])]
+    return [tuple(row[i] for i in shown) for row in cells]
+
+
 def mean_of(rows: Sequence[dict[str, Any]], key: str) -> float | None:
     """Mean weighted by units; None when it was not measured."""
     known = [(r[key], r["units"]) for r in rows if r.get(key) is not None]
@@ -39,7 +50,7 @@ def mean_of(rows: Sequence[dict[str, Any]], key: str) -> float | None:
 
 def matching_text(report: dict[str, Any], by_role: bool = True) -> str:
     """The rows as an aligned plain-text table, with the warnings below."""
-    rows = text_table([_HEAD, *matching_rows(report, by_role)], report)
+    rows = text_table(matching_cells(report, by_role), report)
     return "\n".join([rows, *paragraphs(weights_text(report))])
 
 
@@ -131,12 +142,15 @@ def card_text(
         *([f"- command: {code(command, 1000)}"] if command else []),
         *(f"- {markdown(note, 300)}" for note in notes),
         "",
-        "Mean correlation of matched units, beside units left in place and shuffled ones; percent of units moved:",
+        _MEANS
+        if any(len(matching_cells(one)[0]) > _MEASURED for _, one in reports)
+        else "Percent of units moved:",
         "",
     ]
     for name, one in reports:
-        matched = ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
-        matched += ["| " + " | ".join(map(markdown, row)) + " |" for row in matching_rows(one)]
+        head, *rows = matching_cells(one)
+        matched = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        matched += ["| " + " | ".join(map(markdown, row)) + " |" for row in rows]
         shown = matched if len(matched) > 2 else ["No group was aligned."]
         if name:
             lines += [f"{name}:", "", *(line for text in weights_text(one) for line in (text, ""))]
