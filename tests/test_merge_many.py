@@ -137,6 +137,7 @@ def test_what_was_merged_is_not_merged_in_again(place: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_activations_of_all_pairs(place: Path) -> None:
     said = good("merge", *MODELS, *AUDIO, "--align", "many", "-o", "heard")
     assert "B to A:" in said.out and "C to A:" in said.out
@@ -157,6 +158,7 @@ def test_each_with_the_first_has_the_permutations_of_two(place: Path) -> None:
         assert pg.Permutations.load(f"three/permutations{end}.safetensors") == of_two
 
 
+@pytest.mark.slow
 def test_a_function_that_would_change_is_not_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check of the third model fails, whatever that of the second says; and what was matched is kept."""
     from permgraph.errors import VerificationError

@@ -95,10 +95,10 @@ def partitions(units: list[int], m: int) -> itertools.chain[list[int]]:
     )
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("bert", "llama_gqa_lm", "swin")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("vit", "bert", "llama_gqa_lm", "swin")]
 
 
-@pytest.mark.parametrize("name", ["vit", "resnet_bottleneck", "lstm", *SLOW])
+@pytest.mark.parametrize("name", ["resnet_bottleneck", "lstm", *SLOW])
 def test_a_network_keeps_more_and_computes_the_same(name: str) -> None:
     _, inputs = network(name)
     plan, state = pg.plan(spec(name)), drawn(name)
@@ -122,6 +122,7 @@ def test_a_network_keeps_more_and_computes_the_same(name: str) -> None:
     assert torch.allclose(*results, rtol=1e-3, atol=1e-3 * float(results[0].abs().max()))
 
 
+@pytest.mark.slow
 def test_heads_and_hidden_units_keep_as_much_as_a_greedy_search() -> None:
     """Of a transformer with grouped queries: v channels go together in all query heads of a key head."""
     plan, state = pg.plan(spec("llama_gqa_lm"), groups="ffn.0,heads.0/v"), drawn("llama_gqa_lm")
@@ -218,6 +219,7 @@ def test_what_cannot_be_ordered_is_refused() -> None:
         pg.reorder(pg.plan(spec("bert"), "heads", mode="untied"), state)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_reordered_and_put_back(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

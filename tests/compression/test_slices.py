@@ -76,6 +76,7 @@ def close(a: Tensor, b: Tensor) -> bool:
 
 
 @needs_data
+@pytest.mark.slow
 def test_a_trained_convolutional_network_without_channels() -> None:
     state = state_of("cifar_resnet20")
     model, image = CifarNet().eval(), torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -216,6 +217,7 @@ def test_what_cannot_be_removed_is_refused(groups: PermSpec) -> None:
         pg.remove(ragged, {"cnn.0": [0, 1, 2]}, network("grouped_conv")[0].state_dict())
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_same(
     groups: PermSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -213,7 +213,10 @@ SIZES: dict[str, Any] = {  # what code asks of the rows that channel 3 selects
 }
 
 
-@pytest.mark.parametrize("size", SIZES)
+FEW = ("len", "shape", "a loop", "later")
+
+
+@pytest.mark.parametrize("size", [s if s in FEW else pytest.param(s, marks=pytest.mark.slow) for s in SIZES])
 def test_a_size_that_values_decide_holds_what_decides_it(size: str) -> None:
     class Sized(Layers):
         def forward(self, x: Tensor) -> Tensor:
