@@ -175,7 +175,7 @@ def _level(node: Node, trace: Trace, levels: dict[str, int]) -> int:
         and node.options.get("mode", "constant") == "constant"
     ):
         return max(ZEROS, *given)
-    if name in ("div", "true_divide") and _is_kept_above_zero(node.operands["other"], trace):
+    if name in ("div", "true_divide") and _is_kept_above_zero(node.operands.get("other"), trace):
         return levels.get(getattr(node.operands["self"], "node", ""), EQUAL)
     return _of_elements(name, given)
 

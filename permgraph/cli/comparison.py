@@ -101,7 +101,7 @@ def reorder(
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Order units so that N:M sparsity keeps more of the weights; the function stays."""
+    """Order units so that N:M sparsity keeps more of the weights."""
     from permgraph.compression.pattern import Pattern
     from permgraph.compression.reorder import reorder as run
     from permgraph.ir.plan import Plan

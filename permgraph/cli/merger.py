@@ -122,7 +122,7 @@ def merge(
     align: Align = "first",
     json_: Json = False,
 ) -> None:
-    """Align B, and any more models, to A and average: the whole pipeline in one command."""
+    """Align B, or any more models, to A and average: all in one."""
     from permgraph import pipeline
     from permgraph.calibration import batches_for
     from permgraph.cli.progress import progress_bar

@@ -164,7 +164,7 @@ def slices(
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Write what each unit of each group owns, for structured pruning."""
+    """Write what each unit of each group owns, for pruning."""
     import json
 
     from permgraph.compression.slices import slices_json
