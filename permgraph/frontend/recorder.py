@@ -159,9 +159,7 @@ class Recorder(TorchDispatchMode):
         op, base = op.replace(*_INFERENCE), base.replace(*_INFERENCE)
         inputs, named = tree_map_only(Tensor, self.ref, (tuple(args), dict(kwargs)))
         ref = self.add(base, op, plain(inputs), result, kwargs=plain(named), **rest)
-        sized = torch.Tag.dynamic_output_shape in func.tags or not self.sized.isdisjoint(
-            self.nodes[-1].refs()
-        )
+        sized = _sized_by_values(func, args) or not self.sized.isdisjoint(self.nodes[-1].refs())
         self.sized |= {ref.node} if sized else set()
         if not multiple:
             return self.name(result, ref)

@@ -17,19 +17,10 @@ def parse_weights(text: str) -> list[tuple[float, float]]:
 
     Raises UsageError.
     """
-    numbers = []
-    for part in text.split(","):
-        try:
-            numbers.append(float(part))
-        except ValueError as error:
-            raise UsageError(
-                f"--weights {text}: {part!r} is not a number. Write 0.9,0.1 or a list of weights of A."
-            ) from error
+    numbers = _numbers(text, "0.9,0.1 or a list of weights of A")
     if len(numbers) == 2 and abs(sum(numbers) - 1) < PAIR:
         return [(numbers[0], numbers[1])]
-    wrong = [n for n in numbers if not 0 <= n <= 1]
-    if wrong:
-        raise UsageError(f"--weights {text}: {wrong[0]:g} is not a weight between 0 and 1.")
+    _refuse_outside(text, numbers)
     twice = [n for n in numbers if numbers.count(n) > 1]
     if twice:
         raise UsageError(f"--weights {text}: {twice[0]:g} is given twice, and each weight has one result.")
@@ -43,24 +34,32 @@ def parse_shares(text: str, count: int) -> tuple[float, ...]:
     """
     if not text:
         return (1 / count,) * count
-    found = []
-    for part in text.split(","):
-        try:
-            found.append(float(part))
-        except ValueError as error:
-            raise UsageError(
-                f"--weights {text}: {part!r} is not a number. Write one for each model."
-            ) from error
+    found = _numbers(text, "one for each model")
     if len(found) != count:
         raise UsageError(
             f"--weights {text}: {len(found)} for {count} models. Write one for each, or none for equal ones."
         )
-    wrong = [n for n in found if not 0 <= n <= 1]
-    if wrong:
-        raise UsageError(f"--weights {text}: {wrong[0]:g} is not a weight between 0 and 1.")
+    _refuse_outside(text, found)
     if abs(sum(found) - 1) >= PAIR:
         raise UsageError(f"--weights {text}: they add up to {sum(found):g}, not to 1. Divide each by that.")
     return tuple(found)
+
+
+def _numbers(text: str, instead: str) -> list[float]:
+    """The numbers of `--weights`; `instead` says what to write. Raises UsageError."""
+    numbers = []
+    for part in text.split(","):
+        try:
+            numbers.append(float(part))
+        except ValueError as error:
+            raise UsageError(f"--weights {text}: {part!r} is not a number. Write {instead}.") from error
+    return numbers
+
+
+def _refuse_outside(text: str, numbers: Sequence[float]) -> None:
+    wrong = [n for n in numbers if not 0 <= n <= 1]
+    if wrong:
+        raise UsageError(f"--weights {text}: {wrong[0]:g} is not a weight between 0 and 1.")
 
 
 def group_weights(plan: Plan, terms: Sequence[str]) -> dict[str, tuple[float, float]]:
