@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from permgraph.matching.weights import Weights
     from permgraph.reporting.explain import Reason
     from permgraph.reporting.sections import MatchingReport
+    from permgraph.transformations.checkpoints import FittedFactors
+    from permgraph.transformations.transformation import Factor
+    from permgraph.transformations.values import Multiplied
     from permgraph.verification.check import Check
     from permgraph.weights.fitted import Fitted
 
@@ -366,6 +369,112 @@ def reorder(plan: Plan, state_dict: Mapping[str, Any], pattern: str = "2:4", see
 
     wanted = Pattern.parse(pattern)
     return run(plan, numbers_in(plan, state_dict, "state dict"), wanted, seed)
+
+
+def find_factors(
+    trace: Trace, spec: PermSpec | None = None, kinds: Sequence[str] = ("signs", "scales", "rotations")
+) -> tuple[Factor, ...]:
+    """By what the units of every group may be multiplied, beside changing places: the function stays.
+
+    Signs pass where functions are odd (tanh), positive scales where they are homogeneous (ReLU), rotations where nothing looks at
+    units one by one (the channels inside a head). Found on the trace, as groups are, from what each op commutes with; an op
+    that the table lacks commutes with nothing.
+
+    Args:
+        spec: the groups (default: those that `infer` finds).
+        kinds: what to look for.
+
+    Returns:
+        A `Factor` for every way: `.group`, `.kind`, and the exponent at each place. Parametrized weights are looked at
+        as they are stored.
+
+    Raises:
+        UsageError: no such kind.
+    """
+    from permgraph.transformations.find import find_factors as run
+    from permgraph.transformations.find import kinds_of
+
+    return run(trace, spec or infer(trace), kinds_of(",".join(kinds)))
+
+
+def fit_factors(
+    plan: Plan,
+    factors: Sequence[Factor],
+    a: Mapping[str, Any],
+    b: Mapping[str, Any],
+    perms: Permutations | None = None,
+    moments: Moments | None = None,
+) -> FittedFactors:
+    """The factors of a plan's groups that bring B's weights to A's.
+
+    Signs and rotations maximise the inner product of the weights (orthogonal Procrustes), scales bring the norms of what a unit
+    owns together.
+
+    Args:
+        a, b: state dicts of torch tensors or numpy arrays.
+        perms: those that bring B's units to A's; left out, they are in one order.
+        moments: of A's and B's activations: signs and rotations are read off these, instead of the weights, where they hold them.
+
+    Returns:
+        `.done`, for `multiply` of B aligned by `apply`; the distance of the weights `.before` and `.after`, relative to A's.
+
+    Raises:
+        FileError: a state dict is not of the plan's network, or not finite.
+        PlanError: the permutations are of another plan.
+    """
+    from permgraph.transformations.checkpoints import fit_factors as run
+    from permgraph.transformations.checkpoints import values_in
+
+    return run(plan, factors, values_in(plan, a, "A"), values_in(plan, b, "B"), perms, moments)[0]
+
+
+def multiply(spec: PermSpec, done: Sequence[Multiplied], state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """A new state dict with every unit multiplied, in the types that it is in; torch tensors or numpy arrays.
+
+    Args:
+        done: what `fit_factors` fitted (`.done`, for weights in the order of A's units), or `random_factors` drew.
+
+    Raises:
+        FileError: the state dict is not of the spec's network.
+    """
+    from permgraph.transformations.checkpoints import multiply_state
+
+    return multiply_state(spec, done, state_dict)
+
+
+def random_factors(spec: PermSpec, factors: Sequence[Factor], seed: int = 0) -> tuple[Multiplied, ...]:
+    """Random values for factors: signs by coin, scales from a quarter to four, orthogonal matrices by Haar's measure."""
+    from permgraph.transformations.values import random_values
+
+    return tuple(random_values(spec, factors, seed))
+
+
+def verify_factors(
+    model: nn.Module,
+    example_inputs: Any,
+    spec: PermSpec,
+    done: Sequence[Multiplied],
+    kwargs: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Check:
+    """The function check of factors, in float64: each by itself, and all together. The model is not touched.
+
+    Args:
+        done: as for `multiply`; the values do not matter, the function has to stay for all.
+        seed: of the noise on the weights.
+
+    Returns:
+        A `Check`, as of `verify`: `.kept`, the largest relative `.change`, and its `.limit`.
+
+    Raises:
+        PlanError: the model has no weights.
+        CheckError: it is of another architecture, or its outputs are all NaN.
+    """
+    from permgraph.frontend.arguments import call_of
+    from permgraph.verification.factor_check import check_factors
+
+    args, named = call_of(example_inputs, kwargs)
+    return check_factors(model, args, spec, done, named, seed)
 
 
 def slices(spec: PermSpec, groups: str = "all", exclude: str = "") -> dict[str, Any]:
@@ -1008,7 +1117,9 @@ __all__ = [
     "draw",
     "evaluate",
     "export",
+    "find_factors",
     "fit",
+    "fit_factors",
     "infer",
     "lint",
     "match",
@@ -1017,8 +1128,10 @@ __all__ = [
     "merge",
     "merge_fitted",
     "merge_many",
+    "multiply",
     "pair_layers",
     "plan",
+    "random_factors",
     "random_permutations",
     "remove",
     "reorder",
@@ -1029,6 +1142,7 @@ __all__ = [
     "trace",
     "unapply",
     "verify",
+    "verify_factors",
     "view",
     "why",
 ]

@@ -24,7 +24,7 @@ FLOORS = [  # a module imports from its own package and from floors above it in 
     {"symmetry"},
     {"planning"},
     {"inputs", "matching", "weights"},
-    {"compression"},
+    {"compression", "transformations"},
     {"verification"},
     {"reporting"},
     {"evaluation"},

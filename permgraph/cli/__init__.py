@@ -23,6 +23,7 @@ from permgraph.cli import (  # noqa: F401  (they register their verbs)
     matcher,
     menu,
     merger,
+    multiplier,
     pictures,
     provenance,
     reporter,

@@ -131,7 +131,7 @@ def match_passes(
     opposites: dict[str, list[str]] = {}
     origin = weights.origin if weights else plan.origin
     for number, moments in enumerate(passes):
-        _refuse_other_moments(plan, moments, probes, origin if number or weights else None)
+        refuse_other_moments(plan, moments, probes, origin if number or weights else None)
         origin = moments.origin if moments.origin.plan else plan.origin
         if row.score is not None:
             arrays |= _aligned(plan, moments, row.score, by)
@@ -187,7 +187,7 @@ def without_moments(plan: Plan, matcher: str = "identity", seed: int = 0) -> dic
     return {g.name: _in_order(plan, g) for g in plan.groups}
 
 
-def _refuse_other_moments(
+def refuse_other_moments(
     plan: Plan, moments: Moments, probes: Mapping[str, Row], origin: Origin | None
 ) -> None:
     """Moments of another plan, of other models than the pass before, or of what was seen already. Raises MatchError."""

@@ -1,0 +1,1 @@
+"""Transformations: what units may be multiplied by, beside changing places. Signs, positive scales, rotations."""
