@@ -12,7 +12,7 @@ from permgraph.cli.app import app
 from permgraph.cli.compiler import PlanFile
 from permgraph.cli.early import refuse_weights
 from permgraph.cli.options import Class, Force, Json, NoCheck, State, Target
-from permgraph.cli.shared import infer_spec, next_step, pair_of, print_json, print_text, say, trace_of
+from permgraph.cli.shared import infer_spec, next_step, pair_of, print_json, say, trace_of
 
 if TYPE_CHECKING:
     from permgraph.ir.plan import Plan
@@ -37,7 +37,7 @@ def factors(target: Target = None, kinds: Kinds = "", model_class: Class = "", j
     if json_:
         print_json(factors_json(spec, ours))
     else:
-        print_text(factors_text(spec, ours, wanted))
+        print(factors_text(spec, ours, wanted))
 
 
 @app.command()
@@ -99,7 +99,7 @@ def multiply(
     if json_:
         print_json({"written": [str(out)], **fitted_json(fitted)})
     else:
-        print_text(fitted_text(fitted))
+        print(fitted_text(fitted))
     say(f"Written to {out}. {next_step('merge', a, out, '-o', 'MERGED')}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from permgraph.reporting.columns import paragraphs, table
-from permgraph.reporting.text import clean
+from permgraph.reporting.text import clean, fold_names
 
 if TYPE_CHECKING:
     from permgraph.ir.spec import PermSpec
@@ -21,16 +21,19 @@ MEANING = {
 
 
 def factors_text(spec: PermSpec, found: Sequence[Factor], kinds: Sequence[str]) -> str:
-    """A row for every group that has any, and how many ways of each kind."""
+    """A row for alike groups that have any, and how many ways of each kind."""
     names = list(dict.fromkeys(factor.group for factor in found))
     if not names:
         return f"No unit of {clean(spec.model)} may be multiplied by anything: {', '.join(kinds)} were looked for."
-    rows = [("group", "units", *kinds)]
+    alike: dict[tuple[str, ...], list[str]] = {}
     for name in names:
         group = spec.by_name[name]
         units = f"{group.copies} x {group.size}" if group.copies > 1 else str(group.size)
         counts = (sum(f.group == name and f.kind == kind for f in found) for kind in kinds)
-        rows.append((name, units, *(str(n) if n else "" for n in counts)))
+        alike.setdefault((units, *(str(n) if n else "" for n in counts)), []).append(name)
+    rows = [("groups", "units", *kinds)]
+    for cells, groups in alike.items():
+        rows += [(folded, *cells) for folded in fold_names(groups)]
     said = [f"{kind}: {MEANING[kind]}." for kind in kinds if any(f.kind == kind for f in found)]
     more = [
         "A number above 1 says that there are so many independent ways. `--json` gives the places and exponents."

@@ -50,7 +50,10 @@ class Turns:
         return NONE
 
     def contract(self, pairs: Sequence[tuple[Form, Form]]) -> Form:
-        """An inner product over all units of two slots, or one marked element times what is not marked."""
+        """An inner product over all units of two slots, or one marked element times what is not marked.
+
+        Several vectors may be in it: since the units may change places, no op takes one unit from here and one from there.
+        """
         pairs = [pair for pair in pairs if ANY not in pair]
         distinct = set(pairs)
         if len(distinct) == 1 and NONE in next(iter(distinct)):
@@ -61,7 +64,7 @@ class Turns:
             if self.unit(a) == self.unit(b):
                 seen.setdefault((self.slot(a), self.slot(b)), Counter())[self.unit(a)] += 1
         whole = {
-            key for key, count in seen.items() if set(count.values()) == {1} and len(count) == self.units
+            key for key, count in seen.items() if len(set(count.values())) == 1 and len(count) == self.units
         }
         for a, b in pairs:
             if (a, b) == (NONE, NONE):

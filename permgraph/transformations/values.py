@@ -23,7 +23,8 @@ from permgraph.transformations.places import (
 )
 from permgraph.transformations.transformation import Factor
 
-SWEEPS = 50  # over all groups, while signs still change
+SWEEPS = 50  # over all groups, while values still change
+SETTLED = 1e-7  # the largest logarithm of a scale that counts as no change
 WIDEST = 2.0  # log2 of a scale that is drawn at random, either way
 
 
@@ -116,13 +117,25 @@ def fit(
             )
         )
         _multiply(spec, done[-1], now)
-    groups = dict.fromkeys(f.group for f in factors if f.kind == SCALES)
-    for group in groups:
-        mine = [f for f in factors if f.kind == SCALES and f.group == group]
-        for factor, values in zip(mine, _scales(spec, mine, first, now), strict=True):
-            done.append(Multiplied(factor, values))
-            _multiply(spec, done[-1], now)
-    return done
+    return done + _fit_scales(spec, [f for f in factors if f.kind == SCALES], first, now)
+
+
+def _fit_scales(spec: PermSpec, factors: Sequence[Factor], a: Values, b: Values) -> list[Multiplied]:
+    """Group after group, until nothing changes: the norm of a row depends on the scales of what it reads."""
+    groups: dict[str, list[Factor]] = {}
+    for factor in factors:
+        groups.setdefault(factor.group, []).append(factor)
+    total = {factor: np.ones(spec.shape_of(spec.by_name[factor.group])) for factor in factors}
+    for _ in range(SWEEPS):
+        largest = 0.0
+        for mine in groups.values():
+            for factor, values in zip(mine, _scales(spec, mine, a, b), strict=True):
+                largest = max(largest, float(np.abs(np.log(values)).max()))
+                total[factor] = total[factor] * values
+                _multiply(spec, Multiplied(factor, values), b)
+        if largest < SETTLED:
+            break
+    return [Multiplied(factor, values) for factor, values in total.items()]
 
 
 def _fit_signs(
