@@ -436,10 +436,27 @@ def multiply(spec: PermSpec, done: Sequence[Multiplied], state_dict: Mapping[str
 
     Raises:
         FileError: the state dict is not of the spec's network.
+        PlanError: a rotation past norms whose scales are not one; see `fold_factors`.
     """
     from permgraph.transformations.checkpoints import multiply_state
 
     return multiply_state(spec, done, state_dict)
+
+
+def fold_factors(
+    spec: PermSpec, factors: Sequence[Factor], state_dict: Mapping[str, Any]
+) -> tuple[Multiplied, ...]:
+    """For `multiply`: what makes the scales of norms one, where what reads them takes them up; the function stays.
+
+    A rotation of the residual stream past RMS norms asks for it (`Factor.ones`), of A and of B. Scales that are not all positive
+    are left.
+
+    Raises:
+        FileError: the state dict is not of the spec's network.
+    """
+    from permgraph.transformations.checkpoints import fold_state
+
+    return fold_state(spec, factors, state_dict)
 
 
 def random_factors(spec: PermSpec, factors: Sequence[Factor], seed: int = 0) -> tuple[Multiplied, ...]:
@@ -1120,6 +1137,7 @@ __all__ = [
     "find_factors",
     "fit",
     "fit_factors",
+    "fold_factors",
     "infer",
     "lint",
     "match",

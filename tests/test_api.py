@@ -26,6 +26,7 @@ VERBS = [
     "reorder",
     "find_factors",
     "fit_factors",
+    "fold_factors",
     "multiply",
     "random_factors",
     "verify_factors",

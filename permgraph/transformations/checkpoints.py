@@ -21,7 +21,7 @@ from permgraph.planning.moves import moves_of
 from permgraph.transformations.activations import crossed_of
 from permgraph.transformations.places import Values
 from permgraph.transformations.transformation import Factor
-from permgraph.transformations.values import Multiplied, fit, multiply
+from permgraph.transformations.values import Multiplied, fit, fold, multiply, read_by
 from permgraph.weights.average import refuse_nonfinite
 from permgraph.weights.checkpoint import Checkpoint
 from permgraph.weights.dtypes import Array, is_inexact, narrow
@@ -66,6 +66,7 @@ def fit_factors(
     crossed = {f: found for f in chosen if (found := crossed_of(plan, f, moments, used)) is not None}
     done = tuple(fit(plan.spec, chosen, a, aligned, crossed))
     after = multiply(plan.spec, done, aligned)
+    chosen = [one.factor for one in done]
     touched = {name for f in chosen for p in f.powers for name in plan.spec.members(p.place.tensor)}
     fitted = FittedFactors(done, _apart(a, aligned, touched), _apart(a, after, touched))
     return fitted, _moved(plan, used.inverse(plan.spec), after)
@@ -85,7 +86,8 @@ def multiply_state(spec: PermSpec, done: Sequence[Multiplied], state: Mapping[st
     tables = [key for key, tensor in state.items() if not is_inexact(tensor.dtype)]
     names = match_names(spec, {key: tuple(t.shape) for key, t in state.items()}, "state dict", None, tables)
     changed = {name for one in done for p in one.factor.powers for name in spec.members(p.place.tensor)}
-    read = {name: state[key] for key, name in names.items() if name in changed}
+    wanted = read_by(spec, done)
+    read = {name: state[key] for key, name in names.items() if name in wanted}
     values = multiply(spec, done, {name: torch.as_tensor(tensor) for name, tensor in read.items()})
     result: dict[str, Any] = {}
     for key, tensor in state.items():
@@ -96,6 +98,15 @@ def multiply_state(spec: PermSpec, done: Sequence[Multiplied], state: Mapping[st
         else:
             result[key] = values[names[key]].to(tensor.dtype).to(tensor.device)
     return result
+
+
+def fold_state(spec: PermSpec, factors: Sequence[Factor], state: Mapping[str, Any]) -> tuple[Multiplied, ...]:
+    """See `permgraph.fold_factors`."""
+    tables = [key for key, tensor in state.items() if not is_inexact(tensor.dtype)]
+    names = match_names(spec, {key: tuple(t.shape) for key, t in state.items()}, "state dict", None, tables)
+    wanted = {name for factor in factors if (name := factor.folds())}
+    read = {name: torch.as_tensor(state[key]) for key, name in names.items() if name in wanted}
+    return tuple(fold(spec, factors, read))
 
 
 def _moved(plan: Plan, perms: Permutations, values: Values) -> Values:

@@ -12,7 +12,7 @@ from permgraph.errors import UsageError, nearest
 from permgraph.ir.spec import Group, PermSpec, Place
 from permgraph.ir.trace import Trace
 from permgraph.transformations.call import ROTATIONS, SCALES, SIGNS
-from permgraph.transformations.forms import Form, Forms
+from permgraph.transformations.forms import ONE, Form, Forms
 from permgraph.transformations.patterns import Pattern, distinct, pairwise
 from permgraph.transformations.places import apart
 from permgraph.transformations.transformation import Factor, Power
@@ -83,20 +83,30 @@ def _forms_at(pattern: Pattern) -> list[Form]:
 
 
 def _matrices(trace: Trace, spec: PermSpec, group: Group, slots: list[_Slots], kind: str) -> Iterator[Factor]:
-    """The units of the first copy stand for those of all. What cannot be negated unit by unit cannot be turned."""
+    """The units of the first copy stand for those of all. What cannot be negated unit by unit cannot be turned.
+
+    The scale of an RMS norm can be folded into what reads it, and is taken as one.
+    """
     count = sum(s.count for s in slots)
     if count * group.size > LARGEST or not any(_numbers(trace, spec, group, slots, SIGNS)):
         return
+    folded = (factor.folds() for factor in _numbers(trace, spec, group, slots, SCALES))
+    ones = {name for name in folded if name in spec.tensors and len(spec.tensors[name]) == 1}
     turns = Turns(count, group.size)
-    patterns = walk(trace, kind, turns, _marked(spec, group, slots, group.size, turns.mark, turns.add))
+    rest = [s for s in slots if s.place.tensor not in ones]
+    marked = _marked(spec, group, rest, group.size, turns.mark, turns.add)
+    marked |= {name: torch.full(spec.tensors[name], ONE, dtype=torch.int32) for name in ones}
+    patterns = walk(trace, kind, turns, marked)
     at = {probe.node: _forms_at(patterns.get(probe.node)) for probe in group.probes}
     for together in turns.free():
         powers = []
-        for s in slots:
+        for s in rest:
             part = tuple(int(s.first + i in together) for i in range(s.count))
             powers += [Power(s.place, part)] if any(part) else []
         seen = [node for node, marks in at.items() if {turns.slot(mark) for mark in marks} == {together[0]}]
-        yield Factor(group.name, kind, tuple(powers), tuple((node, 1) for node in seen))
+        if powers:
+            held = tuple(sorted(ones)) if len(powers) > 1 else ()
+            yield Factor(group.name, kind, tuple(powers), tuple((node, 1) for node in seen), held)
 
 
 def _slots(trace: Trace, spec: PermSpec, group: Group) -> list[_Slots]:

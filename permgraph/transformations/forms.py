@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Form = int  # a number for each form: a key, which patterns of elements hold
 NONE: Form = 0  # not multiplied
 ANY: Form = -1  # an element that is zero, whatever it is multiplied by
+ONE: Form = -2  # an element that is one
 
 Vector = NDArray[np.int64]
 
@@ -35,6 +36,9 @@ class Algebra(Protocol):
 
     def contract(self, pairs: Sequence[tuple[Form, Form]]) -> Form:
         """The form of a sum of products, given the pairs of forms that meet in it, in order."""
+
+    def total(self, forms: Sequence[Form]) -> Form:
+        """The form of a sum."""
 
     def require_equal(self, a: Form, b: Form) -> Form:
         """Both are added: they have to be multiplied alike. Returns the form of the sum."""
@@ -81,9 +85,13 @@ class Forms:
 
     def contract(self, pairs: Sequence[tuple[Form, Form]]) -> Form:
         """The form of a sum of products, given the pairs of forms that meet in it."""
+        return self.total([self.add(a, b) for a, b in dict.fromkeys(pairs)])
+
+    def total(self, forms: Sequence[Form]) -> Form:
+        """The form of a sum."""
         total: Form = ANY
-        for a, b in dict.fromkeys(pairs):
-            total = self.require_equal(total, self.add(a, b))
+        for form in dict.fromkeys(forms):
+            total = self.require_equal(total, form)
         return total
 
     def require_equal(self, a: Form, b: Form) -> Form:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from permgraph.ir.trace import Shape
-from permgraph.transformations.forms import ANY, NONE, Algebra, Form
+from permgraph.transformations.forms import ANY, NONE, ONE, Algebra, Form
 
 Pattern = Tensor | None
 
@@ -29,9 +29,9 @@ def short(pattern: Tensor) -> Pattern:
 
 def pairwise(a: Tensor, b: Tensor, of: Callable[[Form, Form], Form]) -> Tensor:
     """`of` every pair of forms that meet, broadcast."""
-    code = (a.long() + 1) * (1 << 32) + b.long() + 1
+    code = (a.long() - ONE) * (1 << 32) + b.long() - ONE
     pairs, which = distinct(code)
-    results = [of((pair >> 32) - 1, (pair & 0xFFFFFFFF) - 1) for pair in pairs]
+    results = [of((pair >> 32) + ONE, (pair & 0xFFFFFFFF) + ONE) for pair in pairs]
     return torch.tensor(results, dtype=torch.int32)[which]
 
 
@@ -84,6 +84,17 @@ def alike_along(forms: Algebra, pattern: Tensor, dims: Sequence[int]) -> Tensor:
             pairwise(one, rest, forms.require_equal)
         pattern = one
     return pattern
+
+
+def summed(forms: Algebra, pattern: Tensor, dims: Sequence[int]) -> Tensor:
+    """The pattern with one coordinate on each of `dims`, over which the elements are added."""
+    dims = sorted({d % pattern.dim() for d in dims})
+    shape = [1 if d in dims else n for d, n in enumerate(pattern.shape)]
+    kept = [d for d in range(pattern.dim()) if d not in dims]
+    rows = pattern.permute([*kept, *dims]).reshape(*(pattern.shape[d] for d in kept), -1)
+    distinct_rows, which = _distinct(rows)
+    totals = [forms.total(row) for row in distinct_rows.tolist()]
+    return torch.tensor(totals, dtype=torch.int32)[which].reshape(shape)
 
 
 def contracted(

@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 import torch
 
+from permgraph.errors import PlanError
 from permgraph.ir.spec import PermSpec, Place
 from permgraph.transformations.call import ROTATIONS, SCALES, SIGNS
 from permgraph.transformations.places import (
@@ -25,6 +26,7 @@ from permgraph.transformations.transformation import Factor
 
 SWEEPS = 50  # over all groups, while values still change
 SETTLED = 1e-7  # the largest logarithm of a scale that counts as no change
+ROUNDING = 1e-9
 WIDEST = 2.0  # log2 of a scale that is drawn at random, either way
 
 
@@ -36,8 +38,21 @@ class Multiplied:
     values: Numbers
 
 
+def read_by(spec: PermSpec, done: Iterable[Multiplied]) -> set[str]:
+    """The tensors that `multiply` reads."""
+    return {
+        name
+        for one in done
+        for tensor in (*(p.place.tensor for p in one.factor.powers), *one.factor.ones)
+        for name in spec.members(tensor)
+    }
+
+
 def multiply(spec: PermSpec, done: Iterable[Multiplied], state: Mapping[str, torch.Tensor]) -> Values:
-    """The tensors of a state, by the plan's names, with every unit multiplied; in float64, in the order given."""
+    """The tensors of a state, by the plan's names, with every unit multiplied; in float64, in the order given.
+
+    Raises PlanError for a rotation past norms whose scales are not one.
+    """
     result = together(spec, state)
     for one in done:
         _multiply(spec, one, result)
@@ -45,6 +60,12 @@ def multiply(spec: PermSpec, done: Iterable[Multiplied], state: Mapping[str, tor
 
 
 def _multiply(spec: PermSpec, one: Multiplied, state: Values) -> None:
+    for name in one.factor.ones:
+        if not _is_one(state[name]):
+            raise PlanError(
+                f"{name} is not one everywhere, and {one.factor.group} can be rotated only past norms whose scales are. Fold "
+                "them into what reads them first: multiply by what `permgraph.fold_factors` gives."
+            )
     for power in one.factor.powers:
         tensor = state[power.place.tensor].contiguous()
         for slot, exponent in slots(power):
@@ -102,6 +123,8 @@ def fit(
     Signs and rotations maximise the inner product of the weights, group after group (orthogonal Procrustes for a rotation:
     Schönemann 1966). Scales bring the logarithms of the norms of what a unit owns together, by least squares.
 
+    A rotation past norms is fitted where their scales are one in both (`fold`).
+
     crossed   how matched units go together in activations (`activations.py`), which then decides instead of the weights
     """
     first, now = together(spec, a), together(spec, b)
@@ -109,7 +132,7 @@ def fit(
     turned = {f.group for f in factors if f.kind == ROTATIONS}
     signs = [f for f in factors if f.kind == SIGNS and f.group not in turned]
     done = _fit_signs(spec, signs, first, now, known)
-    for factor in (f for f in factors if f.kind == ROTATIONS):
+    for factor in (f for f in factors if f.kind == ROTATIONS and _are_ones(f, first, now)):
         products = known.get(factor)
         done.append(
             Multiplied(
@@ -118,6 +141,31 @@ def fit(
         )
         _multiply(spec, done[-1], now)
     return done + _fit_scales(spec, [f for f in factors if f.kind == SCALES], first, now)
+
+
+def _are_ones(factor: Factor, *states: Values) -> bool:
+    return all(_is_one(state[name]) for state in states for name in factor.ones)
+
+
+def _is_one(tensor: torch.Tensor) -> bool:
+    """Up to the rounding of a scale that was folded."""
+    return bool((tensor - 1).abs().max() < ROUNDING)
+
+
+def fold(spec: PermSpec, factors: Sequence[Factor], state: Mapping[str, torch.Tensor]) -> list[Multiplied]:
+    """Scales that make the scales of norms one, where what reads them takes them up. None where one of them is 0."""
+    held, done = together(spec, state), list[Multiplied]()
+    for factor in factors:
+        name = factor.folds()
+        if name is None or len(spec.shapes[name]) != 1:
+            continue
+        (power,) = (p for p in factor.powers if p.place.tensor == name)
+        sizes = [spec.by_name[n].size for n in power.place.layout]
+        numbers = rows_of(held[name], power.place, 0)[0].reshape(sizes).numpy()
+        own = of_units(spec, factor, power.place, numbers)
+        if numbers.size == own.size and (own > 0).all():
+            done.append(Multiplied(factor, 1 / own))
+    return done
 
 
 def _fit_scales(spec: PermSpec, factors: Sequence[Factor], a: Values, b: Values) -> list[Multiplied]:

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from permgraph.errors import CheckError, VerificationError
 from permgraph.ir.spec import PermSpec
 from permgraph.tolerances import TOLERANCE
 from permgraph.transformations.places import Values
-from permgraph.transformations.values import Multiplied, multiply
+from permgraph.transformations.values import Multiplied, multiply, read_by
 from permgraph.verification.check import Check
 from permgraph.verification.checkpoints import Checked
 from permgraph.verification.experiment import Experiment, change
@@ -19,7 +21,6 @@ from permgraph.verification.inputs import random_inputs
 from permgraph.verification.state import State
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from permgraph.weights.encoder import Encoder
@@ -44,12 +45,14 @@ def check_factors(
     kwargs: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Check:
-    """Measure how much the function changes when units are multiplied, all factors together and each by itself.
+    """Measure how much the function changes when units are multiplied, each factor by itself, and all together but for those
+    that ask for something of the network.
 
     `control` is the change with the largest tensor of every factor left as it was. Raises PlanError, CheckError.
     """
     experiment = Experiment(model, example_inputs, kwargs, seed)
-    trials = [[one] for one in done] + ([list(done)] if len(done) > 1 else [])
+    several = [one for one in done if not one.factor.ones]  # those that others make no difference to
+    trials = [[one] for one in done] + ([several] if len(several) > 1 else [])
     changes = [_change(experiment, spec, trial) for trial in trials]
     largest = max(changes, default=0.0)
     limit = TOLERANCE if largest <= TOLERANCE else experiment.limit()
@@ -66,7 +69,9 @@ def check_factors(
         trials=len(trials),
         noise=experiment.noise,
         random=experiment.before.random,
-        control=_change(experiment, spec, [_left_out(spec, one) for one in done]) if done else None,
+        control=_change(experiment, spec, [_left_out(spec, one) for one in several or done[:1]])
+        if done
+        else None,
         groups=tuple(wrong),
         nan=experiment.nan,
     )
@@ -85,15 +90,19 @@ def check_encoder_factors(encoder: Encoder, spec: PermSpec, done: Sequence[Multi
 
 
 def _change(experiment: Experiment, spec: PermSpec, done: Sequence[Multiplied]) -> float:
-    names = {name for one in done for p in one.factor.powers for name in spec.members(p.place.tensor)}
-    lacking = sorted(names - experiment.weights.names.keys())
+    names, known = read_by(spec, done), experiment.weights.names
+    lacking = sorted(names - known.keys())
     if lacking:
         raise CheckError(f"the model has no tensor {lacking[0]!r}: the factors are of another architecture.")
-    firsts = {name: experiment.weights.names[name] for name in names}
-    held = {name: experiment.weights.wide(first, experiment.noise) for name, first in firsts.items()}
-    given = {firsts[name]: tensor for name, tensor in multiply(spec, done, held).items()}
+    held = {name: experiment.weights.wide(known[name], experiment.noise) for name in names}
+    ones = {name: torch.ones_like(held[name]) for one in done for name in one.factor.ones}
+    before = experiment.before
+    if ones:  # what a rotation asks of the network
+        given = {known[name]: tensor for name, tensor in ones.items()}
+        before = run(experiment.model, _Given(experiment, given), experiment.inputs)
+    given = {known[name]: tensor for name, tensor in multiply(spec, done, held | ones).items()}
     after = run(experiment.model, _Given(experiment, given), experiment.inputs)
-    return change(experiment.before.outputs, after.outputs)
+    return change(before.outputs, after.outputs)
 
 
 def _left_out(spec: PermSpec, one: Multiplied) -> Multiplied:

@@ -52,7 +52,8 @@ def test_any_value_keeps_the_function(name: str) -> None:
     module, _ = network(name)
     state = {k: v.double() if v.is_floating_point() else v for k, v in module.state_dict().items()}
     before = outputs(name, state)
-    done = pg.random_factors(spec(name), pg.find_factors(trace(name), spec(name)))
+    found = pg.find_factors(trace(name), spec(name))
+    done = pg.random_factors(spec(name), [factor for factor in found if not factor.ones])
     for some in (*([one] for one in done), done):
         after = outputs(name, pg.multiply(spec(name), some, state))
         assert (after - before).abs().max() < 1e-5 * before.abs().max(), [str(one.factor) for one in some]
@@ -152,6 +153,33 @@ def test_rotary_positions_leave_signs_of_pairs_and_no_rotation() -> None:
     found = pg.find_factors(trace("llama_gqa"), spec("llama_gqa"))
     rotated = {spec("llama_gqa").by_name[f.group].role for f in found if f.kind == "rotations"}
     assert rotated == {"heads/v"}
+
+
+def test_the_residual_stream_is_rotated_past_rms_norms() -> None:
+    """SliceGPT and QuaRot: the scales of norms are folded into what reads them, then the whole stream may be turned."""
+    name = "llama_gqa_lm"
+    found = pg.find_factors(trace(name), spec(name))
+    (stream,) = [f for f in found if f.kind == "rotations" and spec(name).by_name[f.group].role == "residual"]
+    assert len(stream.ones) == 5
+    assert {p.place.tensor for p in stream.powers} >= {"model.embed_tokens.weight", "lm_head.weight"}
+    state = {k: v.double() for k, v in network(name)[0].state_dict().items()}
+    for norm in stream.ones:  # a scale that is not positive is not folded
+        state[norm] = state[norm].abs() + 0.1
+    turned = pg.random_factors(spec(name), [stream], 3)
+    with pytest.raises(pg.PermgraphError, match="Fold them"):
+        pg.multiply(spec(name), turned, state)
+    folded = pg.multiply(spec(name), pg.fold_factors(spec(name), found, state), state)
+    assert all((folded[norm] - 1).abs().max() < 1e-12 for norm in stream.ones)
+    before = outputs(name, state)
+    after = outputs(name, pg.multiply(spec(name), turned, folded))
+    assert (after - before).abs().max() < 1e-5 * before.abs().max()
+    assert pg.verify_factors(*network(name), spec(name), turned) < 1e-9
+
+
+def test_no_rotation_past_a_norm_with_a_mean() -> None:
+    found = pg.find_factors(trace("gpt2_lm"), spec("gpt2_lm"))
+    roles = {spec("gpt2_lm").by_name[f.group].role for f in found if f.kind == "rotations"}
+    assert roles == {"heads/qk", "heads/v"}
 
 
 def test_hubert_full_size() -> None:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from permgraph.ir.trace import Shape
-from permgraph.transformations.call import ROTATIONS, SCALES, SIGNS, Blocked, Call, Results, row
+from permgraph.transformations.call import ROTATIONS, SCALES, Blocked, Call, Results, row
 from permgraph.transformations.patterns import (
     Pattern,
     added,
     alike_along,
     blocked,
     contracted,
+    full,
     multiplied,
+    summed,
+    to_power,
 )
 
 
 @row("layer_norm native_layer_norm group_norm native_group_norm instance_norm rms_norm")
 def norm(call: Call) -> Results:
-    """What enters is divided by its size, but for a small number: only signs that a norm without mean does not see pass."""
-    x = None
-    if call.node.short_op == "rms_norm" and call.kind == SIGNS:
-        x = call.of("input")
-    else:
+    """What enters is divided by its size, but for a small number: what a norm without mean does not see passes."""
+    x = call.of("input")
+    if call.node.short_op != "rms_norm" or call.kind == SCALES:
         call.block("input", "running_mean", "running_var")
+        x = None
+    elif call.kind == ROTATIONS and x is not None:
+        dims = range(-len(call.option("normalized_shape")), 0)
+        summed(call.forms, full(to_power(call.forms, x, 2), call.shape), dims)  # the norm of all of them
     shape, rank = call.shape, len(call.shape)
     by_channel = call.node.short_op in ("group_norm", "native_group_norm", "instance_norm")
 
@@ -29,7 +34,9 @@ def norm(call: Call) -> Results:
         pattern = call.of(name)
         return pattern.reshape(-1, *(1,) * (rank - 2)) if pattern is not None and by_channel else pattern
 
-    result = multiplied(call.forms, x, wide("weight"), shape)
+    result = x
+    if call.shapes.get("weight") is not None:
+        result = multiplied(call.forms, x, wide("weight"), shape)
     if call.shapes.get("bias") is not None:
         result = added(call.forms, [result, wide("bias")], shape)
     return [result, None, None] if call.node.multiple else result

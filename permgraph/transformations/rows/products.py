@@ -11,6 +11,7 @@ from permgraph.transformations.patterns import (
     contracted,
     multiplied,
     short,
+    summed,
     to_power,
 )
 
@@ -100,7 +101,7 @@ def reduction(call: Call) -> Pattern:
     if pattern is None:
         return None
     dims = call.dims("dim") if "dim" in call.node.options else tuple(range(pattern.dim()))
-    return short(alike_along(call.forms, pattern, dims).reshape(call.shape))
+    return short(summed(call.forms, pattern, dims).reshape(call.shape))
 
 
 @row("linear")
