@@ -59,6 +59,8 @@ COMMANDS = {
     "scramble": "scramble plan.json A -o scrambled --perms s.safetensors --no-check",
     "slices": "slices plan.json",
     "reorder": "reorder plan.json A -o reordered --perms r.safetensors --no-check",
+    "factors": "factors A",
+    "multiply": "multiply plan.json --a A --b B -o multiplied --no-check",
     "compare": "compare A B --plan plan.json --shuffles 1",
 }
 

@@ -40,7 +40,7 @@ Every layer and direction is matched by its own hidden states, which `nn.RNN` do
 by layer. Correlation of matched units, averaged over networks 2 to 8:
 
 {layers}
-`tanh` is odd, so a unit may also be negated, with all its weights. That is no permutation, and not used here.
+`tanh` is odd, so a unit may also be negated, with all its weights. That is no permutation, and not used here: see [factors.md](factors.md).
 """
 
 Clips = list[Tensor]

@@ -21,9 +21,10 @@ ORDER = (
         "unapply",
         "scramble",
         "reorder",
+        "multiply",
         "verify",
     ),
-    *("compare", "slices", "evaluate", "score", "export", "lint", "methods", "demo", "doctor"),
+    *("compare", "factors", "slices", "evaluate", "score", "export", "lint", "methods", "demo", "doctor"),
 )
 
 

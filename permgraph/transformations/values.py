@@ -121,7 +121,7 @@ def fit(
     """The values that bring B's weights to A's, units of both in one order: signs, then rotations, then scales.
 
     Signs and rotations maximise the inner product of the weights, group after group (orthogonal Procrustes for a rotation:
-    Schönemann 1966). Scales bring the logarithms of the norms of what a unit owns together, by least squares.
+    Schönemann 1966). Scales bring the logarithms of the norms of what a unit owns together, by least squares, each place counted by its numbers.
 
     A rotation past norms is fitted where their scales are one in both (`fold`).
 
@@ -222,14 +222,19 @@ def _signs(spec: PermSpec, factors: Sequence[Factor], a: Values, b: Values) -> l
 
 
 def _scales(spec: PermSpec, factors: Sequence[Factor], a: Values, b: Values) -> list[Numbers]:
-    """Of the scales that a group's factors may give, those that bring the norms together; 1 where there are none."""
+    """Of the scales that a group's factors may give, those that bring the norms together, each place
+    counted by its numbers; 1 where there are none."""
     owned = _owned(factors)
     exponents = np.array(list(owned.values()), dtype=float)  # (places, factors)
     squares = [np.stack([_inner(spec, factors[0], *at, one, one) for at in owned]) for one in (a, b)]
-    known = ((squares[0] > 0) & (squares[1] > 0)).astype(float)
-    ratio = np.log(np.where(known > 0, squares[0], 1) / np.where(known > 0, squares[1], 1)) / 2
-    left = np.einsum("pf,pg,p...->...fg", exponents, exponents, known)
-    right = np.einsum("pf,p...->...f", exponents, ratio * known)
+    known = (squares[0] > 0) & (squares[1] > 0)
+    ratio = np.log(np.where(known, squares[0], 1) / np.where(known, squares[1], 1)) / 2
+    counts = [rows_of(a[place.tensor].contiguous(), place, slot)[0].shape[1] for place, slot in owned]
+    weight = known * np.array(counts, dtype=float).reshape(
+        -1, *(1,) * (known.ndim - 1)
+    )  # a bias is one number
+    left = np.einsum("pf,pg,p...->...fg", exponents, exponents, weight)
+    right = np.einsum("pf,p...->...f", exponents, ratio * weight)
     logs = np.einsum("...fg,...g->...f", np.linalg.pinv(left, hermitian=True), right)
     return [np.exp(logs[..., i]) for i in range(len(factors))]
 
