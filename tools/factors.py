@@ -156,7 +156,9 @@ def rotations_table() -> str:
     one, other = (open_encoder(path) for path in demo_models())
     plan = plan_for(one, "cnn,heads,qk,ffn2")
     heard, rest = clips(HEARD * 4)[::4], [f for i, f in enumerate(clips(HEARD * 4)) if i % 4]
-    (done,) = calibrate_on(one, other, plan, Calibration(audio=tuple(map(str, heard)), seconds=0.5), None, None)
+    (done,) = calibrate_on(
+        one, other, plan, Calibration(audio=tuple(map(str, heard)), seconds=0.5), None, None
+    )
     perms = match(plan, done.moments)
     states = [dict(e.module().state_dict()) for e in (one, other)]
     aligned = pg.apply(plan, perms, states[1])

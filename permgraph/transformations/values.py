@@ -169,7 +169,7 @@ def fold(spec: PermSpec, factors: Sequence[Factor], state: Mapping[str, torch.Te
 
 
 def _fit_scales(spec: PermSpec, factors: Sequence[Factor], a: Values, b: Values) -> list[Multiplied]:
-    """Group after group, until nothing changes: the norm of a row depends on the scales of what it reads."""
+    """Group after group, until nothing changes or SWEEPS: the norm of a row depends on the scales of what it reads."""
     groups: dict[str, list[Factor]] = {}
     for factor in factors:
         groups.setdefault(factor.group, []).append(factor)

@@ -24,7 +24,6 @@ from permgraph.transformations.transformation import Factor
 QUICK = {
     "hubert_layer",
     "llama_gqa",
-    "cifar_resnet",
     "glu",
     "gru",
     "lstm_projected",
@@ -182,6 +181,7 @@ def test_no_rotation_past_a_norm_with_a_mean() -> None:
     assert roles == {"heads/qk", "heads/v"}
 
 
+@pytest.mark.slow
 def test_hubert_full_size() -> None:
     """HuBERT-base: q with k and v with W_O in each of 12 layers; GELU leaves the hidden units none."""
     full = pg.trace("hubert")
