@@ -200,3 +200,24 @@ def test_real_and_imaginary_parts_stay_apart() -> None:
     found = infer(capture(net, x))
     assert [g.size for g in found.groups] == [6] and not found.unknown_ops
     assert verify(net, x, found) < 1e-12
+
+
+class Quotient(nn.Module):
+    """A quotient of two numbers by `torch.div`, as Longformer counts its chunks: an op without any tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = torch.div(x.shape[0], 2, rounding_mode="trunc")  # type: ignore[call-overload]
+        return self.layers(x) * count  # type: ignore[no-any-return]
+
+
+def test_an_op_of_numbers_alone_holds_nothing() -> None:
+    net, x = Quotient().eval(), torch.randn(8, 4)
+    traced = capture(net, (x,))
+    assert any(node.short_op == "div" and not list(node.refs()) for node in traced.nodes)
+    spec = infer(traced)
+    assert [group.size for group in spec.groups] == [6]
+    assert verify(net, (x,), spec) < 1e-9

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from permgraph.axes.contraction import contract
-from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
 from permgraph.axes.movement import moved, span
 from permgraph.axes.reordered import in_any_order, same_values
 from permgraph.axes.rules.builders import one_dim, pointwise
@@ -23,6 +23,8 @@ register("isin", "...?, t*? -> ...", "elements", "test_elements")
 def elementwise(call: Call) -> LabelledTensor:
     """..., ... -> ..."""
     tensors = call.tensors
+    if not tensors:  # of numbers alone: 16 // 4, written by torch.div
+        return pinned_tensor(call.space, call.shape, "constant")
     if call.node.short_op in _COMMUTATIVE and len(tensors) == 2 and same_values(call.node, call.nodes):
         tensors = list(in_any_order(*tensors))
     result = contract(", ".join(["..."] * len(tensors)) + " -> ...", tensors, call.shape)
