@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,7 +33,6 @@ from permgraph.pipeline import plan_for
 from permgraph.weights.encoder import open_encoder
 
 State = dict[str, Tensor]
-DRAWS = 2000
 FOLDS = 6  # of clips that a retention is judged on
 TEXT = """# Signs, scales and rotations
 
@@ -88,23 +87,11 @@ def signs_table() -> str:
     rows: list[list[object]] = []
     for count in (2, 4, 8):
         said = [onsets.outputs(onsets.averaged(states[:count]), judged) for states in ways.values()]
-        drawn = np.array([_agreements(one, wanted) for one in said])
+        drawn = np.array([onsets.agreements(one, wanted) for one in said])
         cells = [f"{row[0]:.3f} ({_ends(row[1:])})" for row in drawn]
         gain = drawn[1] - drawn[0]
         rows.append([f"{count}", *cells, f"{gain[0]:+.3f} ({_ends(gain[1:], '+')})"])
     return table(["networks averaged", *ways, "difference"], rows)
-
-
-def _agreements(said: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[float]:
-    """The correlation over all frames of all clips, then over clips that are drawn anew."""
-    rng = np.random.default_rng(0)
-
-    def over(clips: Sequence[int]) -> float:
-        pair = torch.stack([torch.cat([x[i] for i in clips]) for x in (said, wanted)])
-        return float(torch.corrcoef(pair)[0, 1])
-
-    every = range(len(said))
-    return [over(every), *(over(rng.integers(len(said), size=len(said)).tolist()) for _ in range(DRAWS))]
 
 
 def _ends(values: np.ndarray, sign: str = "") -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,8 +81,8 @@ def consensus(clips: Clips) -> list[Tensor]:
     return [torch.stack(one).mean(0) for one in zip(*each, strict=True)]
 
 
-def agreement(said: list[Tensor], wanted: list[Tensor]) -> tuple[float, float, float]:
-    """Pearson correlation over all frames of all clips, and the ends of its 95 % interval."""
+def agreements(said: Sequence[Tensor], wanted: Sequence[Tensor]) -> np.ndarray:
+    """Pearson correlation over all frames of all clips, then over clips drawn anew: (1 + DRAWS,), the same draws every time."""
     rng = np.random.default_rng(0)
 
     def over(clips: Iterable[int]) -> float:
@@ -91,8 +91,14 @@ def agreement(said: list[Tensor], wanted: list[Tensor]) -> tuple[float, float, f
         return float(torch.corrcoef(pair)[0, 1])
 
     drawn = [over(rng.integers(len(said), size=len(said))) for _ in range(DRAWS)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return over(range(len(said))), float(low), float(high)
+    return np.array([over(range(len(said))), *drawn])
+
+
+def agreement(said: list[Tensor], wanted: list[Tensor]) -> tuple[float, float, float]:
+    """The first of these, and the ends of its 95 % interval."""
+    found = agreements(said, wanted)
+    low, high = np.quantile(found[1:], [0.025, 0.975])
+    return float(found[0]), float(low), float(high)
 
 
 def main() -> None:

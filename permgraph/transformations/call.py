@@ -14,14 +14,12 @@ import torch
 from permgraph.ir.ref import Ref
 from permgraph.ir.trace import Node, Shape
 from permgraph.transformations.forms import ANY, NONE, Algebra
-from permgraph.transformations.patterns import Pattern, blocked
+from permgraph.transformations.patterns import Blocked, Pattern, blocked
+
+__all__ = ["ROTATIONS", "ROWS", "SCALES", "SIGNS", "Blocked", "Call", "Results", "row", "scalar"]
 
 SCALES, SIGNS, ROTATIONS = "scales", "signs", "rotations"
 Results = Pattern | Sequence[Pattern]
-
-
-class Blocked(Exception):
-    """A form of an op that its row does not cover: nothing that it reads may be multiplied."""
 
 
 class Call:

@@ -19,9 +19,10 @@ from permgraph.matching.matchers import refuse_other_moments
 from permgraph.planning.gather import gathers
 from permgraph.planning.moves import moves_of
 from permgraph.transformations.activations import crossed_of
+from permgraph.transformations.fit import fit
 from permgraph.transformations.places import Values
 from permgraph.transformations.transformation import Factor
-from permgraph.transformations.values import Multiplied, fit, fold, multiply, read_by
+from permgraph.transformations.values import Multiplied, fold, multiply, read_by, written_by
 from permgraph.weights.average import refuse_nonfinite
 from permgraph.weights.checkpoint import Checkpoint
 from permgraph.weights.dtypes import Array, is_inexact, narrow
@@ -66,8 +67,7 @@ def fit_factors(
     crossed = {f: found for f in chosen if (found := crossed_of(plan, f, moments, used)) is not None}
     done = tuple(fit(plan.spec, chosen, a, aligned, crossed))
     after = multiply(plan.spec, done, aligned)
-    chosen = [one.factor for one in done]
-    touched = {name for f in chosen for p in f.powers for name in plan.spec.members(p.place.tensor)}
+    touched = written_by(plan.spec, done)
     fitted = FittedFactors(done, _apart(a, aligned, touched), _apart(a, after, touched))
     return fitted, _moved(plan, used.inverse(plan.spec), after)
 
@@ -83,10 +83,7 @@ def _wide(numbers: Mapping[str, Array]) -> Values:
 
 def multiply_state(spec: PermSpec, done: Sequence[Multiplied], state: Mapping[str, Any]) -> dict[str, Any]:
     """See `permgraph.multiply`."""
-    tables = [key for key, tensor in state.items() if not is_inexact(tensor.dtype)]
-    names = match_names(spec, {key: tuple(t.shape) for key, t in state.items()}, "state dict", None, tables)
-    changed = {name for one in done for p in one.factor.powers for name in spec.members(p.place.tensor)}
-    wanted = read_by(spec, done)
+    names, changed, wanted = _names_in(spec, state), written_by(spec, done), read_by(spec, done)
     read = {name: state[key] for key, name in names.items() if name in wanted}
     values = multiply(spec, done, {name: torch.as_tensor(tensor) for name, tensor in read.items()})
     result: dict[str, Any] = {}
@@ -102,11 +99,17 @@ def multiply_state(spec: PermSpec, done: Sequence[Multiplied], state: Mapping[st
 
 def fold_state(spec: PermSpec, factors: Sequence[Factor], state: Mapping[str, Any]) -> tuple[Multiplied, ...]:
     """See `permgraph.fold_factors`."""
-    tables = [key for key, tensor in state.items() if not is_inexact(tensor.dtype)]
-    names = match_names(spec, {key: tuple(t.shape) for key, t in state.items()}, "state dict", None, tables)
+    names = _names_in(spec, state)
     wanted = {name for factor in factors if (name := factor.folds())}
     read = {name: torch.as_tensor(state[key]) for key, name in names.items() if name in wanted}
     return tuple(fold(spec, factors, read))
+
+
+def _names_in(spec: PermSpec, state: Mapping[str, Any]) -> dict[str, str]:
+    """Key of a state dict → the spec's name. Raises FileError."""
+    tables = [key for key, tensor in state.items() if not is_inexact(tensor.dtype)]
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    return match_names(spec, shapes, "state dict", None, tables)
 
 
 def _moved(plan: Plan, perms: Permutations, values: Values) -> Values:
@@ -151,9 +154,7 @@ def multiply_checkpoint(
     held = [_wide(numbers) for numbers, _ in stored]
     fitted, values = fit_factors(plan, factors, held[0], held[1], perms, moments)
     checked = dict(function_check(fitted.done)) if function_check else None
-    changed = {
-        name for one in fitted.done for p in one.factor.powers for name in plan.spec.members(p.place.tensor)
-    }
+    changed = written_by(plan.spec, fitted.done)
     shapes = {key: info.shape for key, info in checkpoint.infos.items()}
     names = match_names(plan.spec, shapes, str(b), None, ["*"])
 

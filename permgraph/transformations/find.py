@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -51,30 +52,34 @@ def find_factors(trace: Trace, spec: PermSpec, kinds: Iterable[str] = KINDS) -> 
     Groups that hold others are looked at through those: what a head may be multiplied by, its channels may.
     """
     held = {name for group in spec.groups for name in group.ancestors}
-    ways = {SIGNS: _numbers, SCALES: _numbers, ROTATIONS: _matrices}
     found: list[Factor] = []
     for group in spec.groups:
         slots = _slots(trace, spec, group)
         if group.name in held or not 0 < sum(s.count for s in slots) <= WIDEST:
             continue
+        numbers = cache(partial(_numbers, trace, spec, group, tuple(slots)))
         for kind in kinds:
-            found += ways[kind](trace, spec, group, slots, kind)
+            found += _matrices(trace, spec, group, slots, numbers) if kind == ROTATIONS else numbers(kind)
     return tuple(found)
 
 
-def _numbers(trace: Trace, spec: PermSpec, group: Group, slots: list[_Slots], kind: str) -> Iterator[Factor]:
-    """The first unit stands for all: they are alike."""
+def _numbers(
+    trace: Trace, spec: PermSpec, group: Group, slots: Sequence[_Slots], kind: str
+) -> tuple[Factor, ...]:
+    """Signs or scales. The first unit stands for all: they are alike."""
     forms = Forms(sum(s.count for s in slots))
     marked = _marked(spec, group, slots, 1, lambda slot, unit: forms.unknown(slot), forms.add)
     patterns = walk(trace, kind, forms, marked)
     at = {probe.node: _forms_at(patterns.get(probe.node)) for probe in group.probes}
     single = {node: forms.vector(found[0]) for node, found in at.items() if len(found) == 1}
+    found = []
     for vector in forms.exponents(2 if kind == SIGNS else 0):
         parts = [(s, tuple(map(int, vector[s.first : s.first + s.count]))) for s in slots]
         powers = tuple(Power(s.place, part) for s, part in parts if any(part))
         exponents = [(node, int(form @ vector)) for node, form in single.items()]
         seen = [(node, e % 2 if kind == SIGNS else e) for node, e in exponents]
-        yield Factor(group.name, kind, powers, tuple(one for one in seen if one[1]))
+        found.append(Factor(group.name, kind, powers, tuple(one for one in seen if one[1])))
+    return tuple(found)
 
 
 def _forms_at(pattern: Pattern) -> list[Form]:
@@ -82,21 +87,27 @@ def _forms_at(pattern: Pattern) -> list[Form]:
     return [] if pattern is None else [form for form in distinct(pattern)[0] if form > 0]
 
 
-def _matrices(trace: Trace, spec: PermSpec, group: Group, slots: list[_Slots], kind: str) -> Iterator[Factor]:
-    """The units of the first copy stand for those of all. What cannot be negated unit by unit cannot be turned.
+def _matrices(
+    trace: Trace,
+    spec: PermSpec,
+    group: Group,
+    slots: Sequence[_Slots],
+    numbers: Callable[[str], tuple[Factor, ...]],
+) -> Iterator[Factor]:
+    """Rotations, given the signs and scales of the same group. The units of the first copy stand for those of all. What cannot be negated unit by unit cannot be turned.
 
     The scale of an RMS norm can be folded into what reads it, and is taken as one.
     """
     count = sum(s.count for s in slots)
-    if count * group.size > LARGEST or not any(_numbers(trace, spec, group, slots, SIGNS)):
+    if count * group.size > LARGEST or not numbers(SIGNS):
         return
-    folded = (factor.folds() for factor in _numbers(trace, spec, group, slots, SCALES))
+    folded = (factor.folds() for factor in numbers(SCALES))
     ones = {name for name in folded if name in spec.tensors and len(spec.tensors[name]) == 1}
     turns = Turns(count, group.size)
     rest = [s for s in slots if s.place.tensor not in ones]
     marked = _marked(spec, group, rest, group.size, turns.mark, turns.add)
     marked |= {name: torch.full(spec.tensors[name], ONE, dtype=torch.int32) for name in ones}
-    patterns = walk(trace, kind, turns, marked)
+    patterns = walk(trace, ROTATIONS, turns, marked)
     at = {probe.node: _forms_at(patterns.get(probe.node)) for probe in group.probes}
     for together in turns.free():
         powers = []
@@ -106,7 +117,7 @@ def _matrices(trace: Trace, spec: PermSpec, group: Group, slots: list[_Slots], k
         seen = [node for node, marks in at.items() if {turns.slot(mark) for mark in marks} == {together[0]}]
         if powers:
             held = tuple(sorted(ones)) if len(powers) > 1 else ()
-            yield Factor(group.name, kind, tuple(powers), tuple((node, 1) for node in seen), held)
+            yield Factor(group.name, ROTATIONS, tuple(powers), tuple((node, 1) for node in seen), held)
 
 
 def _slots(trace: Trace, spec: PermSpec, group: Group) -> list[_Slots]:
@@ -125,7 +136,7 @@ def _slots(trace: Trace, spec: PermSpec, group: Group) -> list[_Slots]:
 def _marked(
     spec: PermSpec,
     group: Group,
-    slots: list[_Slots],
+    slots: Sequence[_Slots],
     units: int,
     of: Callable[[int, int], Form],
     meet: Callable[[Form, Form], Form],

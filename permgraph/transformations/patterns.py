@@ -17,6 +17,10 @@ from permgraph.transformations.forms import ANY, NONE, ONE, Algebra, Form
 Pattern = Tensor | None
 
 
+class Blocked(Exception):
+    """A form of an op that is not covered: nothing that the op reads may be multiplied."""
+
+
 def full(pattern: Pattern, shape: Shape) -> Tensor:
     """The pattern with every element written out."""
     return torch.full(shape, NONE, dtype=torch.int32) if pattern is None else pattern.expand(shape)
@@ -112,7 +116,7 @@ def contracted(
     one, other = full(a, shapes[0]), full(b, shapes[1])
     for term, shape in ((of_a, shapes[0]), (of_b, shapes[1])):
         if 0 in shape or len(set(term)) < len(term):
-            raise NotImplementedError(f"einsum {equation}")
+            raise Blocked(f"einsum {equation}")
     for dim, letter in enumerate(of_a):  # summed over by itself
         if letter not in of_b and letter not in result:
             one, sizes[letter] = alike_along(forms, one, [dim]), 1

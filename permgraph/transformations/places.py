@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from permgraph.ir.spec import IntArray, PermSpec, Place
+from permgraph.ir.trace import Shape
 from permgraph.transformations.transformation import Factor, Power
 
 Numbers = NDArray[np.float64]
@@ -65,6 +67,12 @@ def of_units(spec: PermSpec, factor: Factor, place: Place, numbers: Numbers) -> 
     left = [name for name in place.layout if name in chain]
     summed: Numbers = numbers.sum(axis=others).transpose([left.index(name) for name in chain])
     return summed
+
+
+def owned_count(shape: Shape, place: Place) -> int:
+    """How many elements a unit owns at a slot of a place."""
+    others = [n for d, n in enumerate(shape) if d not in (place.axis, place.rows_axis)]
+    return math.prod(others) * (1 if place.rows is None else place.rows.shape[-1])
 
 
 def rows_of(tensor: Tensor, place: Place, slot: int) -> tuple[Tensor, IntArray]:

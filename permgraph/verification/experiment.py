@@ -65,6 +65,10 @@ class Experiment:
             self._limit = max(TOLERANCE, min(MARGIN * floor, MOST))
         return self._limit
 
+    def limit_of(self, largest: float) -> float:
+        """The limit that a change is held against: measured only where it is above TOLERANCE."""
+        return TOLERANCE if largest <= TOLERANCE else self.limit()
+
     @property
     def nan(self) -> float:
         """Share of the output values that are NaN."""

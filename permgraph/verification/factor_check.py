@@ -10,7 +10,6 @@ import torch
 
 from permgraph.errors import CheckError, VerificationError
 from permgraph.ir.spec import PermSpec
-from permgraph.tolerances import TOLERANCE
 from permgraph.transformations.places import Values
 from permgraph.transformations.values import Multiplied, multiply, read_by
 from permgraph.verification.check import Check
@@ -55,7 +54,7 @@ def check_factors(
     trials = [[one] for one in done] + ([several] if len(several) > 1 else [])
     changes = [_change(experiment, spec, trial) for trial in trials]
     largest = max(changes, default=0.0)
-    limit = TOLERANCE if largest <= TOLERANCE else experiment.limit()
+    limit = experiment.limit_of(largest)
     wrong = sorted(
         {
             trial[0].factor.group

@@ -63,7 +63,7 @@ def verify(
     changes = [experiment.change(plan, trial) for trial in trials]
     worst = max(range(len(trials)), key=changes.__getitem__, default=-1)
     largest = changes[worst] if trials else 0.0
-    limit = TOLERANCE if largest <= TOLERANCE else experiment.limit()
+    limit = experiment.limit_of(largest)
     wrong = Culprit()
     if largest > limit and explain and plan.mode == "exact":
         wrong = culprit(plan, trials[worst], lambda p, q: experiment.change(p, q) <= limit)

@@ -9,7 +9,7 @@ from permgraph.transformations.patterns import (
 )
 
 
-@row("relu relu_ leaky_relu leaky_relu_ rrelu")
+@row("relu leaky_relu rrelu")
 def homogeneous(call: Call) -> Results:
     """f(s x) = s f(x) for s > 0."""
     if call.kind != SCALES:
@@ -24,7 +24,7 @@ def prelu(call: Call) -> Results:
 
 
 @row(
-    "tanh tanh_ sin sinh asin asinh atan atanh tan erf erfinv sign sgn trunc round tanhshrink softshrink hardshrink"
+    "tanh sin sinh asin asinh atan atanh tan erf erfinv sign sgn trunc round tanhshrink softshrink hardshrink"
 )
 def odd(call: Call) -> Results:
     """f(-x) = -f(x)."""
@@ -33,7 +33,7 @@ def odd(call: Call) -> Results:
     return call.of("self")
 
 
-@row("hardtanh hardtanh_ clamp clamp_")
+@row("hardtanh clamp")
 def bounded(call: Call) -> Results:
     low = call.option("min_val") if "min_val" in call.node.options else call.option("min")
     high = call.option("max_val") if "max_val" in call.node.options else call.option("max")

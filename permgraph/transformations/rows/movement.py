@@ -16,7 +16,7 @@ from permgraph.transformations.patterns import (
 
 
 @row(
-    "clone contiguous detach detach_ alias lift lift_fresh lift_fresh_copy _to_copy to dropout dropout_ alpha_dropout "
+    "clone contiguous detach alias lift lift_fresh lift_fresh_copy _to_copy to dropout alpha_dropout "
     "feature_dropout identity alias_copy detach_copy"
 )
 def same(call: Call) -> Results:
