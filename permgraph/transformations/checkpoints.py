@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,7 @@ def multiply_checkpoint(
         refuse_nonfinite(key, checkpoint.infos[key].dtype, iter([numbers]), str(out))
         return iter([numbers])
 
-    record = Record("multiply", function_check=checked)
+    before = checkpoint.record or Record("multiply")  # what was applied to B stays applied
+    record = replace(before, made_by="multiply", function_check=checked)
     write_like(checkpoint, out, checkpoint.infos, blocks, record, force=force, inputs=(a.path,))
     return fitted

@@ -48,7 +48,7 @@ class Merging:
 
 @dataclass(frozen=True)
 class Record:
-    """made_by   "apply", "unapply" or "merge"
+    """made_by   "apply", "unapply", "multiply" or "merge"
     applied   what was applied to these weights, in order
     weights   of A, of B, and so on, for a merge
     b         what was applied to B before it was merged

@@ -189,6 +189,13 @@ def test_a_folder_is_multiplied_and_merged(place: Path) -> None:
     assert files[0] == files[1]
 
 
+def test_what_was_applied_before_is_remembered(place: Path) -> None:
+    """Permutations that lie in the weights are not applied to them once more."""
+    good("apply", "p.json", "w.safetensors", "B", "-o", "B1")
+    good("multiply", "p.json", "--a", "A", "--b", "B1", "-o", "B2")
+    assert "applied" in bad("apply", "p.json", "w.safetensors", "B2", "-o", "B3", "--other-weights")
+
+
 def test_the_function_of_what_is_written_stays(place: Path) -> None:
     from transformers import AutoModel
 
