@@ -619,24 +619,18 @@ def merge(
             is computed; "direction" does so and interpolates its norm, which an average shrinks; "parts" averages each
             stored tensor, so that B's share depends on how long its parts happen to be.
         method: "average"; or "slerp", "task_arithmetic", "ties", "dare_linear", "dare_ties", "della", "breadcrumbs", which run mergekit
-            (`pip install 'permgraph[mergekit]'`) on the aligned pair. Running statistics are averaged, integers are A's.
+            (`pip install 'permgraph[mergekit]'`) on the aligned pair. Running statistics and weights that are computed from parts are
+            averaged, integers are A's.
         base: of the methods that merge differences: the network to take them from, in A's order.
         parameters: of the method, as mergekit names them: {"density": 0.5}.
-        seed: of what a method draws.
+        seed: of what a method draws, for each tensor anew.
 
     Raises:
         FileError: keys or shapes differ, or a value is not finite.
         UsageError: weights that are not two finite numbers; no such method, or what it needs is missing.
     """
-    if method != "average" or base is not None or parameters:
-        from permgraph.errors import UsageError
-        from permgraph.weights.methods import merge_by
-
-        if tensor_weights:
-            raise UsageError(f"method {method!r}: tensor_weights belong to 'average'.")
-        how = {"dtype": dtype, "allow_nonfinite": allow_nonfinite, "parametrized": parametrized}
-        return merge_by(method, state_a, state_b, weights, base=base, parameters=parameters, seed=seed, **how)
     from permgraph.weights.interpolate import merge as run
+    from permgraph.weights.methods import choose
 
     return run(
         state_a,
@@ -646,6 +640,8 @@ def merge(
         tensor_weights=tensor_weights,
         allow_nonfinite=allow_nonfinite,
         parametrized=parametrized,
+        method=choose(method, base is not None, parameters, seed),
+        base=base,
     )
 
 
@@ -791,6 +787,7 @@ def replay(
     *,
     plan: str | Path | None = None,
     perms: str | Path | Sequence[str | Path] | None = None,
+    base: str | Path | None = None,
     force: bool = False,
 ) -> Path:
     """Merge again what the command `merge` merged, to the same bytes of weights; from its record, and no model is built.
@@ -801,13 +798,14 @@ def replay(
         out: where the result is written, in the layout of `merged`.
         plan: the file of its plan; the one that lies in `merged` when not given.
         perms: the file of its permutations, or a list, one for each in `b`; the same.
+        base: the base network, where it was merged by differences from one (`--method ties`).
         force: replace `out`, if permgraph wrote it.
 
     Returns:
         `out`.
 
     Raises:
-        PlanError: the plan, the permutations, A or B are not those that were merged, the weights come out otherwise, or the merge
+        PlanError: the plan, the permutations, A, B or the base are not those that were merged, the weights come out otherwise, or the merge
             took what a record does not hold (`--repair`). Nothing is written then.
         FileError: a file is missing, damaged, or in the way.
     """
@@ -818,9 +816,8 @@ def replay(
     others, files = (
         [Path(x) for x in ([] if y is None else [y] if isinstance(y, (str, Path)) else y)] for y in (b, perms)
     )
-    return replay_merge(
-        Path(merged), Path(a), others, Path(out), None if plan is None else Path(plan), files, force
-    )
+    plan, base = (None if path is None else Path(path) for path in (plan, base))
+    return replay_merge(Path(merged), Path(a), others, Path(out), plan, files, force, base)
 
 
 def verify(

@@ -121,7 +121,7 @@ def merge_many(
     """Write the average of all, weighted, to `out`, in the layout of A; returns notes. Raises FileError, PlanError."""
     from permgraph.reporting.many_card import many_card
     from permgraph.weights.computed import SAID, layers_in
-    from permgraph.weights.interpolate import merge_files
+    from permgraph.weights.merge_files import merge_files
 
     plan, names = aligned.plan, [one.name for one in encoders]
     card = many_card(names, plan, aligned.perms, weights, command, aligned.notes)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from permgraph.ir.moments import Moments
     from permgraph.matching.memory import Memory
     from permgraph.weights.encoder import Encoder
+    from permgraph.weights.methods import Chosen
     from permgraph.weights.record import Applied
     from permgraph.weights.stored import StoredModel
 
@@ -224,27 +225,27 @@ def merge_all(
     weights: Sequence[tuple[float, float]],
     *,
     tensor_weights: Mapping[str, tuple[float, float]] | None = None,
-    other_weights: bool = False,
-    integers_of_a: bool = False,
     parametrized: str = "direction",
+    method: Chosen | None = None,
     command: str = "",
     force: bool = False,
     repair: Calibration | None = None,
     bar: Bar | None = None,
+    **how: Any,
 ) -> tuple[list[Path], list[str]]:
     """Write one merged model per pair of weights: OUT, or OUT-0.90, OUT-0.801 … for several.
 
-    tensor_weights  the plan's name of a tensor → its weights, where they are others.
-    other_weights   accept weights other than those that were matched.
-    integers_of_a   take A's integers where B holds others.
-    parametrized    how weights that are computed from parts are averaged: "direction", "weight" or "parts".
+    tensor_weights  the plan's name of a tensor → its weights, where they are others
+    parametrized    how weights that are computed from parts are averaged: "direction", "weight" or "parts"
+    method          another one than the average
+    how             further options of `merge_files`: other_weights, integers_of_a, base
 
     With `repair`, activation statistics are corrected on that calibration data. Returns the paths and notes.
     """
     from permgraph.repaired import repair_merged
     from permgraph.reporting.card import model_card
     from permgraph.weights.computed import SAID, layers_in
-    from permgraph.weights.interpolate import merge_checkpoints
+    from permgraph.weights.merge_files import merge_checkpoints
     from permgraph.weights.names import match_names
     from permgraph.weights.stored import StoredModel
 
@@ -252,19 +253,19 @@ def merge_all(
     names = match_names(aligned.plan.spec, a.checkpoint.shapes, str(a.path)) if chosen else {}
     of_key = {escape(key): chosen[name] for key, name in names.items() if name in chosen}
     written: list[Path] = []
-    notes: list[str] = []
+    notes: list[str] = [f"merged by {method.text()} of mergekit"] if method else []
     for pair in weights:
         target = target_of(out, pair, weights)
-        card = model_card(a.name, b.name, aligned.plan, aligned.perms, pair, command, aligned.notes)
+        card = model_card(a.name, b.name, aligned.plan, aligned.perms, pair, command, aligned.notes, method)
         beside = {CARD: card.encode(), PLAN: aligned.plan.to_bytes(), PERMUTATIONS: aligned.perms.to_bytes()}
         extra = beside if target.suffix != ".safetensors" else None
         options: dict[str, Any] = {
             "plan": aligned.plan,
             "perms": aligned.perms,
             "tensor_weights": of_key or None,
-            "other_weights": other_weights,
-            "integers_of_a": integers_of_a,
             "parametrized": parametrized,
+            "method": method,
+            **how,
             "state": b.state or a.state,
             "checked": aligned.checked.record() if aligned.checked else None,
         }

@@ -18,8 +18,9 @@ from permgraph.ir.plan import Plan
 from permgraph.many import permutations_name
 from permgraph.pipeline import CARD, PLAN
 from permgraph.weights.checkpoint import Checkpoint, open_checkpoint
-from permgraph.weights.interpolate import merge_files
-from permgraph.weights.record import RECORD, Record
+from permgraph.weights.merge_files import merge_files
+from permgraph.weights.methods import Chosen, choose
+from permgraph.weights.record import RECORD, Mixed, Record
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:permgraph:merge:v1"  # the predicate is the record of the merge
@@ -34,10 +35,12 @@ def replay_merge(
     plan_file: Path | None = None,
     perms_files: Sequence[Path] = (),
     force: bool = False,
+    base: Path | None = None,
 ) -> Path:
     """Merge A and the others again as the record of `merged` says. See `permgraph.replay`."""
     before, record = _merge_of(merged)
-    refuse_output(out, folder=before.is_folder, force=force, inputs=(merged, a, *others), mark=RECORD)
+    inputs = (merged, a, *others, *([base] if base else []))
+    refuse_output(out, folder=before.is_folder, force=force, inputs=inputs, mark=RECORD)
     _refuse_unrepeatable(merged, record)
     assert record.b is not None and record.merging is not None and record.weights is not None
     told, count = record.merging, len(record.merged_in)
@@ -62,6 +65,7 @@ def replay_merge(
             replace(one, origin=replace(one.origin, weights_a=of_models[0], weights_b=of_models[i + 1]))
         )
     before.verify()
+    by = told.method
     return merge_files(
         (a, *others),
         out,
@@ -76,7 +80,19 @@ def replay_merge(
         extra=_small_files(merged, plan, perms) if before.is_folder else None,
         force=force,
         like=merged,
+        method=None if by is None and base is None else _method_of(merged, by, base),
+        base=base,
+        base_as=by.base if by else "",
     )
+
+
+def _method_of(merged: Path, by: Mixed | None, base: Path | None) -> Chosen | None:
+    """The method of a merge. Raises PlanError where a base is missing or not wanted, UsageError without mergekit."""
+    if (by is not None and bool(by.base)) != (base is not None):
+        lacks = f"{by.name if by else 'average'}: give its base network with --base"
+        takes = f"{by.name if by else 'the average'}, which takes no base: leave --base out"
+        raise PlanError(f"{merged}: was merged by {takes if base else lacks}.")
+    return None if by is None else choose(by.name, base is not None, by.parameters, by.seed)
 
 
 def _refuse_other(file: Path, what: str, merged: Path, found: str, wanted: str) -> None:

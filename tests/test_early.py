@@ -149,7 +149,7 @@ def test_permutations_are_kept_when_the_merge_cannot_be_written(
     def fails(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device", "merged")
 
-    monkeypatch.setattr("permgraph.weights.interpolate.merge_checkpoints", fails)
+    monkeypatch.setattr("permgraph.weights.merge_files.merge_checkpoints", fails)
     said = run("merge", "A", "B", *LISTEN, "-o", tmp_path / "m", "--json")
     assert said.code == 3 and "merged: No space left on device." in said.err and not said.out
     assert Permutations.load(tmp_path / "m.kept-perms.safetensors").report["groups"]

@@ -60,7 +60,7 @@ def test_single_files_name_their_plan_and_permutations(place: Path) -> None:  # 
 
 
 def pg_merge(a: str, b: str, out: str, plan: Plan, perms: Permutations, **options: Any) -> None:
-    from permgraph.weights.interpolate import merge_checkpoints
+    from permgraph.weights.merge_files import merge_checkpoints
 
     merge_checkpoints(a, b, out, plan=plan, perms=perms, **options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from permgraph.errors import FileError, MatchError, UsageError
 
 if TYPE_CHECKING:
     from permgraph.ir.plan import Plan
+    from permgraph.weights.methods import Chosen
 
 
 def refuse_file(out: Path, force: bool, *inputs: str | Path | None) -> None:
@@ -75,3 +77,17 @@ def planned_before(
         if typed:
             raise UsageError(f"{option}: the groups are those of --plan {plan_file}. Give one or the other.")
     return Plan.load(plan_file)
+
+
+def method_of(
+    method: str, base: Path | None, parameters: Sequence[str], group_weights: Sequence[str], seed: int
+) -> Chosen | None:
+    """The merge method that was typed, None for the average. Raises UsageError, FileError."""
+    from permgraph.weights.methods import choose, parse_parameters
+
+    chosen = choose(method, base is not None, parse_parameters(parameters), seed)
+    if chosen is not None and group_weights:
+        raise UsageError(f"--method {method}: --group-weights are of the average. Leave one of both out.")
+    if base is not None and not base.exists():
+        raise FileError(f"{base}: no such file or folder.")
+    return chosen

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from permgraph.cli.app import app
-from permgraph.cli.early import planned_before, refuse_checkpoint, refuse_weights
+from permgraph.cli.early import method_of, planned_before, refuse_checkpoint, refuse_weights
 from permgraph.cli.options import (
     Absolute,
     Align,
     AllowEmpty,
     AudioArg,
+    Base,
     Batch,
     Checkpoint,
     Class,
@@ -30,11 +31,13 @@ from permgraph.cli.options import (
     Matcher,
     MaxBad,
     MaxMemory,
+    Method,
     MinFrames,
     Mode,
     More,
     NoCheck,
     OtherWeights,
+    Parameter,
     Parametrized,
     PerModelRate,
     Seconds,
@@ -92,6 +95,9 @@ def merge(
     group_weights: Annotated[
         list[str], typer.Option(help="Weight of A for the tensors of some groups: ffn=0.5.")
     ] = [],  # noqa: B006
+    method: Method = "average",
+    base: Base = None,
+    parameter: Parameter = [],  # noqa: B006
     plan_file: Annotated[Path | None, typer.Option("--plan", help="A plan made before.")] = None,
     perms_file: Annotated[Path | None, typer.Option("--perms", help="Permutations matched before.")] = None,
     matcher: Matcher = "correlation",
@@ -136,6 +142,7 @@ def merge(
     matcher = matcher_of(matcher, absolute)
     pairs = parse_weights(weights or "0.9,0.1") if not more else []
     parse_group_weights(group_weights)
+    chosen = method_of(method, base, parameter, group_weights, seed)
     calibration = calibration_of(
         audio,
         seconds,
@@ -160,6 +167,7 @@ def merge(
             {
                 "--perms": perms_file,
                 "--group-weights": group_weights,
+                f"--method {method}": chosen is not None,
                 "--checkpoint": checkpoint,
                 "--repair": repair,
                 "--other-weights": other_weights,
@@ -187,7 +195,7 @@ def merge(
         raise UsageError(f"--align {align}: two models are one pair. Name more than two, or leave it out.")
     plan = planned_before(plan_file, perms_file, groups, exclude, mode)
     perms = Permutations.load(perms_file) if perms_file and plan else None
-    files = [path for path in (plan_file, perms_file) if path]
+    files = [path for path in (plan_file, perms_file, base) if path]
     for pair in pairs:
         refuse_weights(pipeline.target_of(out, pair, pairs), force, a, b, *files)
     if perms is None:
@@ -250,6 +258,8 @@ def merge(
             other_weights=other_weights,
             integers_of_a=integers_of_a,
             parametrized=parametrized,
+            method=chosen,
+            base=base,
             command=shlex.join(["permgraph", *sys.argv[1:]]),
             force=force,
             repair=calibration if repair else None,

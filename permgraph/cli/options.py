@@ -173,3 +173,16 @@ Align = Annotated[
 More = Annotated[
     list[Path], typer.Argument(metavar="[C]…", help="More models to align and merge in.", show_default=False)
 ]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="How both are merged: average, or ties, slerp, task_arithmetic, … of mergekit (permgraph methods lists them)."
+    ),
+]
+Base = Annotated[
+    Path | None,
+    typer.Option(help="Of methods that merge differences: the network to take them from, in A's order."),
+]
+Parameter = Annotated[
+    list[str], typer.Option(help="Of the method, as mergekit names it: density=0.5; repeat for more.")
+]

@@ -22,6 +22,9 @@ def replay(
         list[Path], typer.Option("--b", help="The model that was merged in; repeat for each of several.")
     ] = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The model made again.")] = None,
+    base: Annotated[
+        Path | None, typer.Option("--base", help="The base network of a merge by differences (ties, say).")
+    ] = None,
     plan_file: Annotated[
         Path | None, typer.Option("--plan", help="Its plan, where it does not lie in MERGED.")
     ] = None,
@@ -40,21 +43,21 @@ def replay(
     from permgraph.provenance import replay_merge, statement_text
 
     named = {"--a": a, "--b": b, "-o": out}
-    if statement is None or any(named.values()):
+    if statement is None or base or any(named.values()):
         lacking = [option for option, path in named.items() if not path]
         if lacking:
             raise UsageError(
                 f"replay {merged}: {lacking[0]} is missing. Give --a, --b and -o to merge again, or --statement FILE alone."
             )
-    files = [path for path in (merged, a, *b, plan_file, *perms_files) if path]
+    files = [path for path in (merged, a, *b, base, plan_file, *perms_files) if path]
     if statement is not None:
         refuse_file(statement, force, *files)
     written: list[Path] = []
     if a and b and out:
-        for path in (a, *b):
+        for path in (a, *b, *([base] if base else [])):
             if not path.exists():
                 raise FileError(f"{path}: no such file or folder.")
-        written.append(replay_merge(merged, a, b, out, plan_file, perms_files, force))
+        written.append(replay_merge(merged, a, b, out, plan_file, perms_files, force, base))
         say(f"Merged again, to the same weights as {merged}: written to {out}.")
     if statement is not None:
         write_bytes(statement_text(merged), statement, force)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 WHY = {
     "--perms": "permutations of two models are given. Give the data or --matcher weights, and all are matched together",
     "--group-weights": "weights of groups are those of A and B. Give one weight for each model",
+    "--method": "methods of mergekit are run on A and the aligned B. Leave it out, or merge two",
     "--checkpoint": "a calibration of two models is resumed. Leave it out",
     "--repair": "statistics of two models are corrected to. Merge without it, or merge two",
     "--other-weights": "all are matched now, and none is of another state. Leave it out",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from permgraph.inputs.audio_report import used_text
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.reporting.columns import paragraphs, table
 from permgraph.reporting.text import clean, code, fold_names, markdown
+
+if TYPE_CHECKING:
+    from permgraph.weights.methods import Chosen
 
 _HEAD = ("groups", "units", "moved", "matched", "in place", "shuffled")
 _MEASURED = 3  # where correlations begin
@@ -95,10 +98,17 @@ def model_card(
     weights: tuple[float, float],
     command: str = "",
     notes: Sequence[str] = (),
+    method: Chosen | None = None,
 ) -> str:
     """README.md of a merged model: how it was made, from what, and how well the units matched."""
     title = f"{weights[0]:g} · {markdown(a)} + {weights[1]:g} · aligned {markdown(b)}"
     how = "Made by permgraph: the units of the second model were permuted to match the first, then the weights averaged."
+    if method is not None:
+        title = (
+            f"{markdown(method.name)} of {weights[0]:g} {markdown(a)}, {weights[1]:g} aligned {markdown(b)}"
+        )
+        done = f"then the weights merged by {markdown(method.text())}."
+        how = how.replace("then the weights averaged.", done)
     return card_text(title, how, plan, [("", perms.report)], (), command, notes)
 
 

@@ -9,7 +9,7 @@ from permgraph.reporting.columns import terminal_width, wrapped
 
 TITLES = {
     "matchers": "How units are matched (--matcher)",
-    "merge_methods": "How A and the aligned B are merged (in Python: pg.merge(…, method=…))",
+    "merge_methods": "How A and the aligned B are merged (merge --method; pg.merge(…, method=…))",
     "corrections": "What is done beside or after the average (permgraph merge)",
 }
 

@@ -16,6 +16,7 @@ from permgraph.errors import FileError, UsageError, nearest
 from permgraph.ir.names import letter
 from permgraph.weights.computed import Averaged, Layer, average
 from permgraph.weights.dtypes import Array, Dtype, are_bounds, count_nonfinite, is_inexact, narrow, widen
+from permgraph.weights.methods import Mixture
 from permgraph.weights.rows import Rows, blocks_of
 
 Weights = tuple[float, ...]  # of A, of B, and so on
@@ -38,6 +39,7 @@ class Average:
 
     sides    key → the tensor of A, and of each other model that has one; None where it has none
     block    bytes of a block; None for those of `rows.BLOCK`
+    mixture  another method than the average, for the tensors that it takes: these are read whole
     """
 
     weights: Mapping[str, Weights]
@@ -48,6 +50,7 @@ class Average:
     allow_nonfinite: bool = False
     integers_of_a: bool = False
     block: float | None = math.inf
+    mixture: Mixture | None = None
     waiting: dict[str, tuple[Averaged, str]] = field(default_factory=dict)
 
     def blocks(self, key: str) -> Iterator[Array]:
@@ -64,7 +67,7 @@ class Average:
         for number, side in enumerate(known, 1):
             check_types(key, a.dtype, side.dtype, letter(number))
         target = result_dtype(a.dtype, self.dtype)
-        for rows in self._split(a):
+        for rows in self._split(a, key):
             held = narrow(self._rows(key, (a, *known), rows), target)
             if not self.allow_nonfinite and count_nonfinite(held, target):
                 if not _share_bounds((a, *known), rows):
@@ -73,11 +76,18 @@ class Average:
             yield held
         self.waiting.pop(key, None)
 
-    def _split(self, side: Side) -> Iterator[Rows]:
-        return blocks_of(side.shape, side.dtype.itemsize, self.block)
+    def _split(self, side: Side, key: str = "") -> Iterator[Rows]:
+        """The blocks of a tensor; with its key, those that the result is made in."""
+        block = self.block if self._mixed(key) is None else math.inf
+        return blocks_of(side.shape, side.dtype.itemsize, block)
+
+    def _mixed(self, key: str) -> Mixture | None:
+        return self.mixture if self.mixture is not None and self.mixture.takes(key) else None
 
     def _rows(self, key: str, sides: Sequence[Side], rows: Rows) -> Array:
         """Rows of the result, before they are rounded to its type."""
+        if mixture := self._mixed(key):
+            return mixture.tensor(key, [side.wide(rows) for side in sides])
         layer = self.layers.get(key)
         if layer is None:
             return weighted((side.wide(rows) for side in sides), self.weights[key])
@@ -116,7 +126,7 @@ class Average:
             raise FileError(
                 f"{key}: infinite bounds, and other ones in A than in {letter(next(unlike, 1))}, cannot be averaged."
             )
-        result = (narrow(self._rows(key, known, rows), target) for rows in self._split(known[0]))
+        result = (narrow(self._rows(key, known, rows), target) for rows in self._split(known[0], key))
         refuse_nonfinite(key, target, result, f"the result ({target} is too narrow)", bounds=False)
 
     def _known(self, key: str) -> list[Side]:

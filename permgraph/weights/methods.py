@@ -1,26 +1,20 @@
 """The menu of merge methods: what becomes of A and the aligned B, one row each.
 
-The weighted average is ours (`interpolate.py`). The others are those of mergekit (`pip install 'permgraph[mergekit]'`), run in memory on
-the aligned pair: it takes two state dicts and knows nothing of units, which is why B has to be in A's order before. Buffers are
-not weights: running statistics are averaged, integers are A's, whatever the method.
+The weighted average is ours (`average.py`). The others are those of mergekit (`pip install 'permgraph[mergekit]'`), run tensor by tensor
+on the aligned pair: it knows nothing of units, which is why B has to be in A's order before. Buffers are not weights: running
+statistics are averaged, integers are A's, whatever the method. Weights that are computed from parts (weight norm) are averaged as well.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from permgraph.errors import UsageError, nearest
-from permgraph.weights.computed import layers_in
-from permgraph.weights.interpolate import merge
-from permgraph.weights.pairing import check_shapes, same_names
-
-if TYPE_CHECKING:
-    import torch
-
-    State = Mapping[str, torch.Tensor]
+from permgraph.weights.dtypes import Array
 
 STATISTICS = ("running_mean", "running_var")
 
@@ -89,70 +83,144 @@ def find_method(name: str) -> MergeMethod:
     return METHODS[name]
 
 
-def merge_by(
-    method: str,
-    state_a: State,
-    state_b: State,
-    weights: tuple[float, float],
-    *,
-    base: State | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    **options: Any,
-) -> dict[str, torch.Tensor]:
-    """Two aligned state dicts merged by a method of mergekit; keys, dtypes and ties of A.
+@dataclass(frozen=True)
+class Chosen:
+    """A method of mergekit with what it was given.
 
-    base        the network whose differences from A and B are merged, in A's order; all zeros where there is none to speak of
-    parameters  of the method as mergekit names them: {"density": 0.5, "lambda": 1.0}
-    seed        of what the method draws
-    options     as for `merge`
-
-    Raises UsageError for a base that is missing or not wanted, for parameters that mergekit refuses and for weights computed from
-    parts; FileError as `merge` does.
+    parameters  as mergekit names them: {"density": 0.5, "lambda": 1.0}
+    seed        of what the method draws, for each tensor anew
     """
-    import torch
 
-    row = find_method(method)
-    if not row.extra:
-        raise UsageError(f"method {method!r} takes neither base nor parameters.")
-    if row.base != (base is not None):
-        wants = "merges differences from a base network: give it as base=…, a state dict in A's order"
-        raise UsageError(f"method {method!r} {wants if row.base else 'takes no base'}.")
-    if not math.isfinite(sum(weights)) or sum(weights) <= 0:
-        raise UsageError(f"weights {weights!r}: method {method!r} needs two whose sum is positive.")
-    computed = layers_in(state_a, options.get("parametrized", "weight"))
-    if computed:
-        raise UsageError(
-            f"method {method!r}: {min(computed)} is a part of a weight that is computed from parts (weight norm). Give "
-            "parametrized='parts' to merge the parts as they are stored, or use 'average'."
-        )
-    kits = _mergekit(method)
-    averaged = merge(state_a, state_b, weights, **options)  # refuses what does not fit
-    pairs = same_names(state_a, state_b)
-    chosen: dict[int, str] = {}  # tied tensors are merged once
-    for key, tensor in averaged.items():
-        if tensor.is_floating_point() and not key.endswith(STATISTICS):
-            chosen.setdefault(id(tensor), key)
-    models = {
-        "a": {k: state_a[k] for k in chosen.values()},
-        "b": {k: state_b[pairs[k]] for k in chosen.values()},
-    }
-    given: dict[str, Any] = dict(parameters or {})
-    if base is not None:
-        names = same_names(state_a, base)
-        check_shapes(state_a, base, names)
-        models["base"] = {k: base[names[k]] for k in chosen.values()}
-        given = {"weight": dict(zip("ab", weights, strict=True)), **given}
-    else:
-        given = {"t": weights[1] / sum(weights), **given}
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    name: str
+    parameters: dict[str, Any]
+    seed: int = 0
+
+    def text(self) -> str:
+        """For people: ties (density 0.5)."""
+        given = ", ".join(f"{name} {value}" for name, value in self.parameters.items())
+        return f"{self.name} ({given})" if given else self.name
+
+
+def parse_parameters(terms: Sequence[str]) -> dict[str, Any]:
+    """`--parameter NAME=VALUE`: numbers, true and false as such. Raises UsageError."""
+    found: dict[str, Any] = {}
+    for term in terms:
+        name, equals, text = (part.strip() for part in term.partition("="))
+        if not (name and equals and text):
+            raise UsageError(f"--parameter {term}: write NAME=VALUE, for example density=0.5.")
+        if name in found:
+            raise UsageError(f"--parameter {term}: {name} is given twice.")
+        found[name] = _value(text)
+    return found
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
         try:
-            done = kits.merge_state_dicts(models, method, parameters=given, base="base" if row.base else "a")
-        except (ValueError, TypeError, RuntimeError, KeyError) as error:
-            raise UsageError(f"method {method!r}: mergekit says {str(error).splitlines()[0]}.") from error
-    merged = {number: done[key].to(averaged[key].dtype) for number, key in chosen.items()}
-    return {key: merged.get(id(tensor), tensor) for key, tensor in averaged.items()}
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def choose(
+    name: str, base: bool, parameters: Mapping[str, Any] | None = None, seed: int = 0
+) -> Chosen | None:
+    """The method of that name, None for the average.
+
+    base  whether a base network is given
+
+    Raises UsageError for an unknown name, a base that is missing or not wanted, parameters of the average, and without mergekit.
+    """
+    row = find_method(name)
+    if not row.extra:
+        if base or parameters:
+            raise UsageError(f"method {name!r} takes neither base nor parameters.")
+        return None
+    if row.base != base:
+        wants = "merges differences from a base network, in A's order: give it as base=… (--base)"
+        raise UsageError(f"method {name!r} {wants if row.base else 'takes no base'}.")
+    _mergekit(name)
+    return Chosen(name, dict(parameters or {}), seed)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A method at work on the tensors of A and B.
+
+    weights   of A and of B
+    computed  keys of parts that weights are computed from
+    base      A's key → the numbers of the base network, where the method has one
+    """
+
+    method: Chosen
+    weights: tuple[float, ...]
+    computed: Container[str] = ()
+    base: Callable[[str], Array] | None = None
+
+    def refuse(self, tensor_weights: object) -> None:
+        """What a method of mergekit cannot do. Raises UsageError."""
+        name = self.method.name
+        if tensor_weights:
+            raise UsageError(
+                f"method {name!r}: weights of single tensors (--group-weights) belong to 'average'."
+            )
+        if len(self.weights) != 2 or not math.isfinite(sum(self.weights)) or sum(self.weights) <= 0:
+            raise UsageError(
+                f"weights {self.weights!r}: method {name!r} needs two, of A and of B, whose sum is positive."
+            )
+
+    def takes(self, key: str) -> bool:
+        """Whether a tensor of floating-point numbers is a weight."""
+        return not key.endswith(STATISTICS) and key not in self.computed
+
+    def tensor(self, key: str, sides: Sequence[Array]) -> Array:
+        """What becomes of one whole tensor of A and of B. Raises UsageError with mergekit's words."""
+        import numpy as np
+        import torch
+
+        kits = _mergekit(self.method.name)
+        a, b = self.weights
+        given: dict[str, Any] = {"t": b / (a + b)} if self.base is None else {"weight": {"a": a, "b": b}}
+        given |= self.method.parameters
+        numbers = dict(zip("ab", sides, strict=True))
+        if self.base is not None:
+            numbers["base"] = self.base(key)
+        if self.method.name == "della" and sides[0].size == 1:
+            given["density"] = 1.0  # it ranks numbers, and one alone has no rank
+        # Without axes of one: della ranks along the second axis
+        models = {who: {key: torch.from_numpy(np.squeeze(side).copy())} for who, side in numbers.items()}
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.method.seed ^ zlib.crc32(key.encode()))
+            try:
+                done = kits.merge_state_dicts(
+                    models,
+                    self.method.name,
+                    parameters=given,
+                    base="a" if self.base is None else "base",
+                )
+            except (ValueError, TypeError, RuntimeError, KeyError) as error:
+                raise UsageError(
+                    f"method {self.method.name!r}: mergekit says {str(error).splitlines()[0]} (of {key})."
+                ) from error
+        return np.asarray(done[key].numpy()).reshape(sides[0].shape)
+
+
+def mixture_of(
+    method: Chosen | None,
+    weights: tuple[float, ...],
+    computed: Container[str],
+    tensor_weights: object,
+    base: Callable[[str], Array] | None,
+) -> Mixture | None:
+    """A method at work; None for the average. Raises UsageError for what it cannot do."""
+    if method is None:
+        return None
+    mixture = Mixture(method, tuple(weights), computed, base)
+    mixture.refuse(tensor_weights)
+    return mixture
 
 
 def _mergekit(method: str) -> Any:
@@ -165,3 +233,10 @@ def _mergekit(method: str) -> Any:
     if not hasattr(kits, "merge_state_dicts"):
         raise UsageError(f"method {method!r} needs mergekit 0.1.5 or newer: pip install -U mergekit.")
     return kits
+
+
+def mergekit_version() -> str:
+    """Of the package that is installed."""
+    from importlib.metadata import version
+
+    return version("mergekit")

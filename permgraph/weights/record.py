@@ -27,6 +27,22 @@ class Applied:
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """A method of mergekit that merged, in place of the average.
+
+    parameters  as mergekit names them
+    base        fingerprint of the base network's weights, "" for none
+    mergekit    its version
+    """
+
+    name: str
+    parameters: dict[str, Any]
+    seed: int
+    base: str
+    mergekit: str
+
+
+@dataclass(frozen=True)
 class Merging:
     """What decides the numbers of a merge, beside the weights of A and B, the plan and the permutations.
 
@@ -35,6 +51,7 @@ class Merging:
     parametrized, integers_of_a, state  as for `permgraph merge`
     unheld   names of further options that were given, whose values are not kept here
     version  of the permgraph that merged
+    method   None for the weighted average; the file of such a merge has no such field
     """
 
     inputs: tuple[str, ...]
@@ -44,6 +61,7 @@ class Merging:
     state: str
     unheld: tuple[str, ...]
     version: str
+    method: Mixed | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,8 @@ class Record:
         fields = encode(self)
         if not self.others:
             del fields["others"]
+        if self.merging is not None and self.merging.method is None:
+            del fields["merging"]["method"]
         return {"permgraph": "result", "format": FORMAT, **fields}
 
     @property
@@ -91,4 +111,7 @@ def version() -> str:
 
 def read_record(text: bytes | str, where: str | Path) -> Record:
     """What `Record.text` wrote. Raises FileError."""
-    return fitted(Record, {"others": [], **opened(text, "result", FORMAT, where)}, where)
+    fields = {"others": [], **opened(text, "result", FORMAT, where)}
+    if isinstance(fields.get("merging"), dict):
+        fields["merging"] = {"method": None, **fields["merging"]}
+    return fitted(Record, fields, where)

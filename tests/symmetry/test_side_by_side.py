@@ -22,7 +22,7 @@ from permgraph.planning.gather import Gather, apply_gathers, gathers
 from permgraph.planning.moves import moves_of
 from permgraph.verification.function_check import left_out, verify
 from permgraph.weights.apply import apply_checkpoint
-from permgraph.weights.interpolate import merge_checkpoints
+from permgraph.weights.merge_files import merge_checkpoints
 
 
 def made(name: str) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:

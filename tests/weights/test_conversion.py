@@ -24,7 +24,7 @@ from permgraph.weights.checkpoint import open_checkpoint
 from permgraph.weights.conversion import Conversion, Unit
 from permgraph.weights.dtypes import DTYPES
 from permgraph.weights.encoder import open_encoder
-from permgraph.weights.interpolate import merge_checkpoints
+from permgraph.weights.merge_files import merge_checkpoints
 from permgraph.weights.safetensors_io import Info
 from permgraph.weights.transformers_names import _Fused
 

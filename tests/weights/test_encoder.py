@@ -26,7 +26,7 @@ from permgraph.symmetry.infer import infer
 from permgraph.weights.apply import apply_checkpoint
 from permgraph.weights.checkpoint import open_checkpoint
 from permgraph.weights.encoder import compare, open_encoder
-from permgraph.weights.interpolate import merge_checkpoints
+from permgraph.weights.merge_files import merge_checkpoints
 from permgraph.weights.renames import tables
 
 # Written down from fairseq's HubertModel: transformers' module → fairseq's.

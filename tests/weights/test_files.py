@@ -337,7 +337,7 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 import torch
-from permgraph.weights.interpolate import merge_checkpoints
+from permgraph.weights.merge_files import merge_checkpoints
 
 folder = Path(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -13,7 +13,8 @@ from permgraph.errors import FileError, PlanError, UsageError
 from permgraph.ir.permutations import random_permutations
 from permgraph.weights.apply import apply, apply_checkpoint
 from permgraph.weights.checkpoint import open_checkpoint
-from permgraph.weights.interpolate import merge, merge_checkpoints
+from permgraph.weights.interpolate import merge
+from permgraph.weights.merge_files import merge_checkpoints
 from permgraph.weights.record import Applied
 
 from .conftest import Maker

@@ -16,7 +16,7 @@ from permgraph.ir.plan import Origin
 from permgraph.weights import rows
 from permgraph.weights.apply import apply, apply_checkpoint
 from permgraph.weights.dtypes import DTYPES, count_nonfinite, dtype_of, narrow, widen
-from permgraph.weights.interpolate import merge_checkpoints
+from permgraph.weights.merge_files import merge_checkpoints
 from permgraph.weights.rows import blocks_of, runs_of
 from permgraph.weights.source import Source, covered
 from permgraph.weights.tensors import held_by

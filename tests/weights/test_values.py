@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import permgraph as pg
 from permgraph.errors import FileError, PlanError
 from permgraph.weights.apply import apply_checkpoint
-from permgraph.weights.interpolate import merge_checkpoints
+from permgraph.weights.merge_files import merge_checkpoints
 
 X = (noise(4, 5),)
 
