@@ -1,8 +1,13 @@
-"""One capture and one inference per network, shared by every test that reads them."""
+"""One capture and one inference per network, shared by every test that reads them.
+
+Captures are also shared by the processes of one test run, as files in a folder that tests/conftest.py makes for it.
+"""
 
 from __future__ import annotations
 
+import os
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -14,6 +19,8 @@ from permgraph.ir.spec import PermSpec
 from permgraph.ir.trace import Trace
 from permgraph.symmetry.infer import infer
 
+SHARED = "PERMGRAPH_TEST_TRACES"
+
 
 @cache
 def network(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
@@ -24,6 +31,16 @@ def network(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
 @cache
 def trace(name: str) -> Trace:
     """Of a network in MODELS, or of an alias written "alias:hubert"."""
+    folder = os.environ.get(SHARED)
+    if folder is None:
+        return _captured(name)
+    file = Path(folder, f"{name.replace(':', '-')}.json")
+    if not file.exists():
+        _captured(name).save(file)  # a file appears whole, and another process may have been faster
+    return Trace.load(file)
+
+
+def _captured(name: str) -> Trace:
     if name.startswith("alias:"):
         source = load_source(name.removeprefix("alias:"))
         return capture(source.module, source.args, source.kwargs, source.name)
