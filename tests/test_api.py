@@ -124,6 +124,7 @@ pg.merge({}, {}, shares=(1, 0))
 """
 
 
+@pytest.mark.slow
 def test_a_users_type_checker_sees_our_types(tmp_path: Path) -> None:
     (tmp_path / "user.py").write_text(USER)
     options = ["--no-incremental", "--follow-imports=silent", "--cache-dir", str(tmp_path / "cache")]

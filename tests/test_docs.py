@@ -28,6 +28,8 @@ DOCUMENTS = (
     "docs/verbs.md",
     "docs/python.md",
 )
+# Most of what the tutorial does is run by its notebook, too, and each verb by the tests of its own.
+SLOW = ("docs/tutorial.md", "docs/verbs.md")
 _BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<kind>\w+)\n(?P<code>.*?)^```$", re.M | re.S
 )
@@ -78,9 +80,7 @@ def _tables_put_back() -> Any:
 
 @pytest.mark.parametrize(
     "name",
-    [  # most of what the tutorial does is run by its notebook, too
-        pytest.param(name, marks=pytest.mark.slow if name == "docs/tutorial.md" else ()) for name in DOCUMENTS
-    ],
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in DOCUMENTS],
 )
 def test_every_block_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -123,6 +123,7 @@ def test_moments_are_kept_when_matching_fails_and_go_on_as_a_checkpoint(
     assert (tmp_path / "p.safetensors").read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("error", [VerificationError("it changes."), KeyboardInterrupt(), RuntimeError("x")])
 def test_a_merge_that_fails_keeps_its_plan_and_permutations(
     there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException

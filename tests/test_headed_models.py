@@ -121,6 +121,7 @@ def test_a_head_model_is_traced_planned_matched_and_merged_whole(kind: str) -> N
     assert f"traced as {kind}" in Path("merged/README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "kind", [pytest.param(k, marks=pytest.mark.slow) if k.startswith("GPT2") else k for k in CONFIGS]
 )

@@ -35,6 +35,7 @@ def test_mnist_accuracy(name: str, measured: float) -> None:
     assert p.accuracy(p.load(name), p.mnist()) == pytest.approx(measured, abs=0.015)
 
 
+@pytest.mark.sampled(1)
 @p.needs_data
 @pytest.mark.parametrize(
     ("name", "measured"),

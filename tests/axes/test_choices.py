@@ -93,6 +93,7 @@ def free(choose: Callable[[Chooses, Tensor], Tensor]) -> tuple[pg.PermSpec, set[
     return spec, {group.size for group in spec.groups if any(p.tensor == "up.weight" for p in group.places)}
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", FREE)
 def test_the_units_chosen_among_are_free(name: str) -> None:
     spec, sizes = free(FREE[name])

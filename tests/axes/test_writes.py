@@ -109,6 +109,7 @@ CASES: dict[str, tuple[Write, int, float]] = {
 }
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_written_keeps_its_groups(name: str) -> None:
     write, left, order = CASES[name]

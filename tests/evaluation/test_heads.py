@@ -40,6 +40,7 @@ def accuracy(parts: Parts, head: str, seed: int = 0) -> float:
     return float((found.test == truth[id(parts)]).mean())
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("head", HEADS)
 def test_a_planted_layer_is_found(head: str) -> None:
     if head.startswith("logistic"):
@@ -54,6 +55,7 @@ def test_a_planted_layer_is_found(head: str) -> None:
         assert int(np.argmax(weights)) == 2
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("head", HEADS)
 def test_labels_that_say_nothing_give_chance(head: str) -> None:
     if head.startswith("logistic"):

@@ -270,6 +270,7 @@ def test_a_file_as_it_was_decoded_and_written_again_is_still_read(here: Path, ki
 
 
 # P1
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", SAMPLED)
 def test_no_text_in_a_file_is_imported(here: Path, kind: str) -> None:
     """A sample of the fields with one verb; all of both below."""

@@ -168,6 +168,7 @@ def test_a_tensor_that_is_missing_leaves_everything_as_it_was(place: Path) -> No
 
 
 # 47
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_unapply_gives_back_every_bit(place: Path, seed: int) -> None:
     random_permutations(Plan.load("plan.json"), seed).save("r.st")
@@ -206,6 +207,7 @@ def test_a_mode_that_breaks_no_tie_is_checked(place: Path, mode: str) -> None:
 
 
 # P1
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "field", ["auto_map", "architectures", "attn_implementation", "hidden_act", "tokenizer_class"]
 )
@@ -247,6 +249,7 @@ VERBS = {
 
 
 # P1
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("name", ["evil.py:f", "evil:f", "evil"])
 def test_a_model_that_a_file_names_is_never_built(

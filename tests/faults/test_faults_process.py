@@ -73,6 +73,7 @@ def stopped(after: int, how: Callable[[], Any], *words: object) -> Any:
 
 
 # 68
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_the_checkpoint_and_the_same_command_goes_on(place: Path, number: int) -> None:
     good(*MATCH, "-o", "whole.st")
@@ -93,6 +94,7 @@ def _die() -> None:
 
 
 # 69
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_killed_at_any_batch_it_resumes_to_the_same_bytes(place: Path, after: int) -> None:
     good(*MATCH, "-o", "whole.st")
@@ -145,6 +147,7 @@ OTHERS: dict[str, tuple[Callable[[], Any], tuple[str, ...], str]] = {
 
 
 # 70
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("what", OTHERS)
 def test_another_calibration_is_not_resumed_and_the_difference_is_named(place: Path, what: str) -> None:
     half(place)
@@ -165,6 +168,7 @@ def test_the_same_audio_elsewhere_is_the_same_calibration(place: Path) -> None:
 
 
 # 71
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("verb", ["apply", "merge", "plan", "match"])
 def test_a_kill_before_the_swap_leaves_the_old_and_the_next_run_sweeps(
     place: Path, verb: str, monkeypatch: pytest.MonkeyPatch
@@ -393,6 +397,7 @@ CLOSED = {
 
 
 # 81
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("line", CLOSED)
 def test_a_stream_that_takes_nothing_is_no_traceback(place: Path, line: str) -> None:
     said = shell(f"set -o pipefail; {line}")
@@ -426,6 +431,7 @@ BREAKS = ["\n", "\r", "\x85", "\x1b[2K", "\u202e", "\u2028"]
 
 
 # 80, 81
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", [*NOWHERE, *(f"a{broken}permgraph: all is well. b" for broken in BREAKS)])
 def test_a_name_breaks_no_line_of_a_message(place: Path, name: str) -> None:
     """Whatever is typed: one message, in which no line begins with what stands behind the break."""
@@ -459,6 +465,7 @@ def test_a_name_breaks_no_line_of_a_message(place: Path, name: str) -> None:
 
 
 # 80
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("broken", BREAKS[::3] + BREAKS[-1:])
 def test_a_name_that_is_there_breaks_no_line_either(place: Path, broken: str) -> None:
     """Files with such names, which are used: what is said and printed of them, a table, details below a message."""

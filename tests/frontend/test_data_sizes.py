@@ -73,6 +73,7 @@ NETS: dict[type[nn.Module], list[tuple[int, int]]] = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", NETS, ids=lambda kind: kind.__name__)
 def test_channels_pass_where_counts_depend_on_data(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)

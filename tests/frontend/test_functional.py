@@ -38,6 +38,7 @@ def both(monkeypatch: pytest.MonkeyPatch) -> Both:
     return Both(monkeypatch)
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor", "ignore:LSTM with projections")
 @pytest.mark.parametrize("name", NETS)
 def test_one_trace_or_two_are_the_same_network(name: str, both: Both) -> None:
@@ -48,6 +49,7 @@ def test_one_trace_or_two_are_the_same_network(name: str, both: Both) -> None:
         assert once == twice
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("device", ["meta", "cpu"])
 def test_the_encoders_of_speech_need_one_trace(device: str, both: Both) -> None:
     transformers = pytest.importorskip("transformers")
@@ -93,6 +95,7 @@ STEPS: dict[str, tuple[Any, bool]] = {
 }
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("step", STEPS)
 def test_each_step_is_as_torch_makes_it(step: str, both: Both) -> None:
     call, simple = STEPS[step]

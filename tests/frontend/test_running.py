@@ -299,6 +299,7 @@ class Packed(nn.Module):
         return self.down(padded), (last[0] if isinstance(last, tuple) else last).sum(-1)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("lengths", [[7, 3, 5], torch.tensor([7, 3, 5])], ids=["list", "tensor"])
 @pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU, nn.RNN], ids=lambda cell: cell.__name__)
 @pytest.mark.parametrize(("both_ways", "batch_first"), [(False, True), (True, False)])

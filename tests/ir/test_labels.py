@@ -115,6 +115,7 @@ READ_TRACE = (
 TEXTS = ("evil.py:make", "evil:make", "evil")
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("change", TRACE.values(), ids=TRACE.keys())
 def test_nothing_is_run_by_a_name_in_a_trace(

@@ -49,6 +49,7 @@ def orders(claims: list[Claim]) -> float:
     return sum(claim.copies * math.lgamma(claim.size + 1) for claim in claims) / math.log(10)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", EVERY)
 def test_every_known_group_is_contained(name: str) -> None:
     spec, claims = known(name)
@@ -89,6 +90,7 @@ def counted(network: str) -> int:
     return sum(not group.ancestors for group in spec_of(network).groups)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("network", "groups"),
     [

@@ -60,6 +60,7 @@ def kinds(found: Lint) -> dict[str, list[str]]:
     return table
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", MADE)
 def test_what_is_called_no_symmetry_changes_the_function(name: str) -> None:
     found = linted(name)
@@ -125,6 +126,7 @@ def test_mergekit_spaces() -> None:
     assert {f.text.split()[5] for f in found.findings if f.kind == "lacking"} >= {"heads.0", "heads.0/v"}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["git-re-basin-vgg16", "git-re-basin-resnet20", "mergekit-llama", "hubert"])
 def test_nothing_is_wrong_with_what_is_known(name: str) -> None:
     network = {"git-re-basin-vgg16": "re_basin_vgg16", "git-re-basin-resnet20": "re_basin_resnet20"}

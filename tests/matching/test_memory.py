@@ -36,6 +36,7 @@ def bytes_of(moments: pg.Moments) -> int:
     return sum(x.nbytes for x in arrays)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("width, heads", [(48, 3), (200, 2), (5, 4)])
 def test_the_moments_take_what_was_estimated(width: int, heads: int) -> None:
     model, x = network(width, heads)

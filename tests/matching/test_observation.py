@@ -128,6 +128,7 @@ def test_every_layer_and_direction_is_matched_by_its_own_hidden_states(kind: typ
     torch.testing.assert_close(got, want)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["scan", "while_loop", "branch", "map"])
 def test_nodes_of_loops_and_branches_are_seen_as_often_as_they_run(name: str) -> None:
     """What is seen in the last turn gives the result that the network computes."""

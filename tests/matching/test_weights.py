@@ -95,6 +95,7 @@ def test_branches_that_change_places_are_recovered(case: str) -> None:
     assert wrong(pg.match(plan, (model.state_dict(), other), "weights"), answer) == {}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["gru", "llama_gqa", "grouped_conv", "shared_twice", "tied_language_model"])
 def test_independent_weights_never_fall_and_give_the_same_bytes(name: str) -> None:
     """Nothing is planted: the objective is then as hard as it gets, and two axes of one tensor follow one group."""

@@ -129,6 +129,7 @@ def contains(
     return True
 
 
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("name", SMALL)
 def test_no_exchange_outside_the_group_keeps_the_function(name: str) -> None:
     assert lacking(name, spec(name)) == []

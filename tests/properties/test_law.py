@@ -48,6 +48,7 @@ def invisible(model: str, tensor: str) -> bool:
     return any(fnmatch(model, m) and fnmatch(tensor, t) for m, t, _ in INVISIBLE)
 
 
+@pytest.mark.sampled(64)
 @pytest.mark.parametrize("free_output", [False, True], ids=["", "free"])
 @pytest.mark.parametrize("name", MODELS)
 def test_the_whole_group_keeps_the_function(name: str, free_output: bool) -> None:
@@ -57,6 +58,7 @@ def test_the_whole_group_keeps_the_function(name: str, free_output: bool) -> Non
     assert verify(*network(name), found, seed=int(free_output)) <= TOLERANCE
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_forgotten_step_is_noticed(name: str) -> None:
     """Six steps spread over the plan; every step in the slow test below."""
@@ -82,6 +84,7 @@ def forget(name: str, steps: range | list[int]) -> None:
             assert error > BROKEN, f"{step.tensor}[{step.axis}] {step.layout} may be left out of step"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "name", ["hubert", "wavlm", "llama_gqa_lm", "tied_language_model", "grouped_conv", "swin"]
 )

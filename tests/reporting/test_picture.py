@@ -159,6 +159,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_are_text_and_nothing_else(name: str) -> None:
     trace = made.trace(1, prefix=name, model=name)

@@ -102,6 +102,7 @@ PART: dict[str, tuple[Move, int, float]] = {
 CASES = {name: (*case, factorial(N)) for name, case in WHOLE.items()} | PART
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("name", CASES)
 def test_the_pairs_follow_the_channels(name: str) -> None:
     move, left, order = CASES[name]

@@ -45,6 +45,7 @@ def outputs(name: str, state: dict[str, Tensor]) -> Tensor:
     return torch.cat([x.double().reshape(-1) for x in leaves])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", NETS)
 def test_any_value_keeps_the_function(name: str) -> None:
     """Judged by loading the multiplied weights, and without the library's own check."""
@@ -61,6 +62,7 @@ def test_any_value_keeps_the_function(name: str) -> None:
     ).kept  # to 1e-9: float32 inside is float64 there
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "name",
     [

@@ -26,6 +26,7 @@ def network(name: str) -> tuple[Network, PermSpec]:
     return (module.eval(), inputs), infer(capture(module, inputs))
 
 
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize("name", ALL)
 def test_no_false_alarm(name: str) -> None:
     (module, inputs), spec = network(name)
@@ -38,6 +39,7 @@ def test_no_false_alarm(name: str) -> None:
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items()), "the model was touched"
 
 
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize("name", ALL)
 def test_a_forgotten_step_is_noticed(name: str) -> None:
     (module, inputs), spec = network(name)

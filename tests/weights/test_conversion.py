@@ -54,6 +54,7 @@ def inputs(net: nn.Module) -> dict[str, torch.Tensor]:
     return {"pixel_values": torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_folder_is_read_and_permuted_as_the_module_it_was_saved_from(tmp_path: Path, kind: str) -> None:
     net = network(kind)
