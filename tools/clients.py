@@ -2,13 +2,15 @@
 
     python tools/clients.py > docs/clients.md
 
-Reads the pretrained networks of ../shared/data; some minutes on one core. The same run gives the same numbers every time.
+Reads the pretrained networks of ../shared/data; some minutes on one core, and mergekit (extra `mergekit`). The same run gives
+the same numbers every time, but for the seconds.
 """
 
 from __future__ import annotations
 
 import copy
 import sys
+import time
 from collections.abc import Iterator
 from glob import escape
 from itertools import product
@@ -18,8 +20,10 @@ import numpy as np
 import real_pairs
 import torch
 from networks import pretrained as p
+from peers.exchange_search import exchanged, magnitude
 from real_pairs import HALF, table
 from torch import Tensor, nn
+from transformers import BertConfig, BertModel, ResNetConfig, ResNetForImageClassification
 
 import permgraph as pg
 from permgraph.matching.matchers import match
@@ -42,6 +46,11 @@ the plain network gains from that without training, both residual ones lose. Wha
 Of the MNIST pair nothing can be ordered: its widths of 10 and 50 are no multiples of four, and the 320 inputs are sixteen pixels
 of each channel, so that a channel fills whole stripes.
 
+Wide groups, of random weights (no wide network that someone trained lies in ../shared/data), beside the greedy exchange of channels of
+[Pool and Yu](https://proceedings.neurips.cc/paper/2021/hash/6e8404c3b93a9527c8db241a1846599a-Abstract.html), written for this comparison
+(`tools/peers/exchange_search.py`). Share of the magnitude of the tensor whose inputs are ordered, and seconds of CPU:
+
+{wide}
 ## Merge methods
 
 B is aligned by activations and merged half and half (`pg.merge(…, method=…)`, mergekit). The networks were trained apart and have no common base: methods that merge
@@ -120,6 +129,38 @@ def sparsity_rows() -> Iterator[list[object]]:
         yield [name, *shares, dense, float(before.mean()), float(after.mean()), difference(after, before)]
 
 
+def wide_table() -> str:
+    head = ["group", "units", "kept", "exchanges", "re-ordered", "exchanges, s", "re-ordered, s"]
+    return table(head, list(wide_rows()))
+
+
+def wide_rows() -> Iterator[list[object]]:
+    """The last convolution of a bottleneck of ResNet-50, and the feed-forward block of a BERT a third as wide as bert-base."""
+    torch.manual_seed(0)
+    resnet = ResNetForImageClassification(ResNetConfig(depths=[1, 1, 1, 1])).eval()
+    bert = BertModel(
+        BertConfig(hidden_size=256, intermediate_size=1024, num_attention_heads=4, num_hidden_layers=1)
+    ).eval()
+    for label, model, inputs, role, units in (
+        ("bottleneck of ResNet-50", resnet, {"pixel_values": torch.randn(1, 3, 64, 64)}, "cnn", 512),
+        ("feed-forward block of a BERT", bert, {"input_ids": torch.arange(4)[None]}, "ffn", 1024),
+    ):
+        spec, state = pg.infer(pg.trace(model, inputs)), model.state_dict()
+        group = [g for g in spec.groups if (g.role, g.size) == (role, units)][-1]
+        (place,) = (q for q in group.places if q.side == "un-permute")
+        inputs_of = state[place.tensor].movedim(place.axis, 0).flatten(1).numpy()
+        began = time.process_time()
+        peer = exchanged(inputs_of, 2, 4)
+        between = time.process_time()
+        found = pg.reorder(pg.plan(spec, group.name), state)
+        ended = time.process_time()
+        (row,) = (r for r in found.rows if r.tensor == place.tensor)
+        yield [
+            label, units, row.before / row.all, magnitude(inputs_of, peer, 2, 4), row.after / row.all,
+            f"{between - began:.0f}", f"{ended - between:.0f}",
+        ]  # fmt: skip
+
+
 def methods_table() -> str:
     return table(["", "digits", "difference", "objects", "difference"], list(methods_rows()))
 
@@ -190,7 +231,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "dare_linear": {"method": "dare_linear", "base": True, "parameters": {"density": 0.9}},
 }
 ALIGNED = "aligned, average"
-TABLES = {"{methods}": methods_table, "{sparsity}": sparsity_table}
+TABLES = {"{methods}": methods_table, "{sparsity}": sparsity_table, "{wide}": wide_table}
 
 
 def main() -> None:

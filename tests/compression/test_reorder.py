@@ -10,6 +10,7 @@ import pytest
 import torch
 from networks.pretrained import DATA, CifarNet, needs_data
 from networks.traced import network, spec
+from peers.exchange_search import exchanged, magnitude
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -58,6 +59,17 @@ def greedy(columns: np.ndarray, n: int = 2, m: int = 4) -> float:
             return value
         order[list(pair)] = order[list(pair)[::-1]]
         value = best
+
+
+@pytest.mark.parametrize(("n", "m", "units"), [(2, 4, 16), (1, 2, 10), (1, 3, 12)])
+def test_the_search_of_the_benchmark_is_the_greedy_one(n: int, m: int, units: int) -> None:
+    columns = np.random.default_rng(units).standard_normal((units, 7)).astype(np.float32) ** 3
+    order = exchanged(columns, n, m)
+    assert sorted(order) == list(range(units))
+    assert kept(columns[order], n, m) == pytest.approx(greedy(columns, n, m), rel=1e-5)
+    assert magnitude(columns, order, n, m) == pytest.approx(
+        kept(columns[order], n, m) / np.abs(columns).sum()
+    )
 
 
 def stored(state: State, tensor: str, axis: int) -> np.ndarray:

@@ -28,11 +28,12 @@ FEWER_KERNELS, FEWER_STRIDES = (10, 5, 4, 3, 3), (5, 4, 4, 2, 2)  # as many samp
 
 
 def small_config(
-    hidden: int = 128, layers: int = 3, channels: int = 64, convs: Sequence[int] = ()
+    hidden: int = 128, layers: int = 3, channels: int = 64, convs: Sequence[int] = (), ffn: int = 0
 ) -> HubertConfig:
     """hubert-base in miniature: the same kinds of layers, 50 frames a second.
 
     convs   channels of each of HuBERT's seven convolutions; without them there are five of `channels` each
+    ffn     units between the two linear layers of a block; 0 for three times `hidden`
     """
     if convs and len(convs) != len(KERNELS):
         raise UsageError(f"convs: {len(convs)} numbers; HuBERT has {len(KERNELS)} convolutions.")
@@ -40,7 +41,7 @@ def small_config(
         hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=4,
-        intermediate_size=3 * hidden,
+        intermediate_size=ffn or 3 * hidden,
         conv_dim=tuple(convs) or (channels,) * 5,
         conv_kernel=KERNELS if convs else FEWER_KERNELS,
         conv_stride=STRIDES if convs else FEWER_STRIDES,

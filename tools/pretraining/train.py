@@ -39,6 +39,7 @@ class Settings:
     span, starts       masked frames in a row; probability that a span starts at a frame
     visible            weight of the loss on frames that are not masked, 1 - α in HuBERT, Eq. 4
     early              weight of the loss of the vectors predicted from the convolutions alone: they learn sooner
+    ffn                units inside a feed-forward block; 0 for three times `hidden`
     convs              channels of each of seven convolutions, instead of five of `channels`
     bfloat16           of the products of the transformer: less time where the processor has it
     """
@@ -64,11 +65,12 @@ class Settings:
     layers: int = 3
     channels: int = 64
     convs: tuple[int, ...] = ()
+    ffn: int = 0
     bfloat16: bool = False
 
     @property
     def config(self) -> HubertConfig:
-        return small_config(self.hidden, self.layers, self.channels, self.convs)
+        return small_config(self.hidden, self.layers, self.channels, self.convs, self.ffn)
 
 
 @dataclass(frozen=True)
