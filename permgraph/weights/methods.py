@@ -142,8 +142,16 @@ def choose(
     if row.base != base:
         wants = "merges differences from a base network, in A's order: give it as base=… (--base)"
         raise UsageError(f"method {name!r} {wants if row.base else 'takes no base'}.")
+    given = dict(parameters or {})
+    for parameter, value in given.items():
+        if parameter in ("weight", "t"):
+            raise UsageError(
+                f"parameter {parameter!r} of method {name!r} is what weights=… (--weights) says. Leave it out."
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"parameter {parameter!r} of method {name!r}: {value} is not a finite number.")
     _mergekit(name)
-    return Chosen(name, dict(parameters or {}), seed)
+    return Chosen(name, given, seed)
 
 
 @dataclass(frozen=True)
