@@ -51,6 +51,8 @@ Wide groups, of random weights (no wide network that someone trained lies in ../
 (`tools/peers/exchange_search.py`). Share of the magnitude of the tensor whose inputs are ordered, and seconds of CPU:
 
 {wide}
+The order found keeps a little more than the exchanges do, on both.
+
 ## Merge methods
 
 B is aligned by activations and merged half and half (`pg.merge(…, method=…)`, mergekit). The networks were trained apart and have no common base: methods that merge
