@@ -369,7 +369,7 @@ def test_81_a_reader_that_leaves_is_no_error() -> None:
     assert "Exception ignored" not in said.err
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"PYTHONUTF8": "0", "PYTHONIOENCODING": "cp1252"}]
 )

@@ -67,6 +67,7 @@ def planted(folder: Path, kind: str) -> Permutations:
     return perms.inverse(plan.spec)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "kind, words",
     [

@@ -106,6 +106,7 @@ def test_another_kind_is_refused():
         synthesise("musik", 1, 0)
 
 
+@pytest.mark.slow
 def test_their_units_correspond_on_audio_that_did_not_match_them(encoders, tmp_path):
     """Matched on some clips, they correlate on others, in every group: it is not the luck of the choice."""
     plan = pg.plan(pg.infer(pg.trace(encoders[0], (torch.zeros(1, RATE // 2),))), groups="cnn,heads,ffn2")

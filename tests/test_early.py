@@ -144,6 +144,7 @@ def test_a_merge_that_fails_keeps_its_plan_and_permutations(
     assert Permutations.load(out / "permutations.safetensors").digest == Permutations.load(perms).digest
 
 
+@pytest.mark.slow
 def test_permutations_are_kept_when_the_merge_cannot_be_written(
     there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +158,7 @@ def test_permutations_are_kept_when_the_merge_cannot_be_written(
     assert Plan.load(tmp_path / "m.kept-plan.json").selection == "cnn,heads,ffn2"
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_of_a_run_that_succeeds(there: Path, tmp_path: Path) -> None:
     said = run("merge", "A", "B", *LISTEN, "-o", tmp_path / "m", "--json")
     assert said.code == 0 and json.loads(said.out)["written"] == [str(tmp_path / "m")]

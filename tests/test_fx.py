@@ -38,6 +38,7 @@ def places(found: PermSpec) -> set[tuple[Any, ...]]:
     return {(g.size, frozenset((p.tensor, p.axis) for p in g.places)) for g in found.groups}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_an_exported_program_has_the_groups_of_its_module(name: str) -> None:
     program, inputs = exported(name)
@@ -46,6 +47,7 @@ def test_an_exported_program_has_the_groups_of_its_module(name: str) -> None:
         assert places(groups(program.module(), inputs)) == places(spec(name))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_pass_keeps_the_function_and_a_broken_one_does_not(name: str) -> None:
     program, inputs = exported(name)

@@ -121,7 +121,7 @@ def test_a_head_model_is_traced_planned_matched_and_merged_whole(kind: str) -> N
     assert f"traced as {kind}" in Path("merged/README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [pytest.param(k, marks=pytest.mark.slow) if k.startswith("GPT2") else k for k in CONFIGS]
 )
@@ -249,6 +249,7 @@ def test_what_does_not_belong_to_a_class_is_refused(tmp_path: Path, kind: str) -
     assert said.code == 2 and "is a single file, not a model folder" in said.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ViTForImageClassification"])
 @pytest.mark.usefixtures("there")
 def test_heads_with_other_labels_are_not_averaged(tmp_path: Path, kind: str) -> None:

@@ -65,6 +65,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize("verb", [v for v in VERBS if v in COMMANDS])
 def test_json_holds_what_the_document_lists(verb: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)

@@ -74,6 +74,7 @@ def test_the_demo_aligns_verifies_merges_and_draws(tmp_path: Path) -> None:
     assert Plan.load(out / "plan.json").digest in card and "permgraph demo" in card
 
 
+@pytest.mark.slow
 def test_matching_by_weights_needs_no_audio_and_knows_the_same_weights(
     pair: tuple[Encoder, Encoder], matched: Path
 ) -> None:
@@ -89,6 +90,7 @@ def test_matching_by_weights_needs_no_audio_and_knows_the_same_weights(
         match(plan, Moments({}), "weights")
 
 
+@pytest.mark.slow
 def test_matching_twice_gives_the_same_bytes(matched: Path, audio: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.safetensors"
     run("match", matched / "plan.json", *sides(), *listen(audio), "--batch", 3, "-o", again)

@@ -18,6 +18,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.sampled(5)
 @p.needs_data
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings("ignore:The tensor attribute")  # of nn.RNN, whose weights torch flattens

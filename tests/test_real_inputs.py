@@ -104,7 +104,7 @@ def planted(folder: Path, kind: str) -> tuple[Path, Path, Path, Permutations]:
     return a, b, plan_file, perms.inverse(plan.spec)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "kind", [pytest.param(k, marks=pytest.mark.slow) if k == "Wav2Vec2Bert" else k for k in CONFIGS]
 )

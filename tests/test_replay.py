@@ -32,6 +32,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("how", OPTIONS)
 def test_a_merge_is_made_again_byte_for_byte(place: Path, how: str) -> None:  # noqa: F811
     good(*BEFORE, *OPTIONS[how])
@@ -120,6 +121,7 @@ DIFFERENCES: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("what", DIFFERENCES)
 def test_a_difference_is_named_and_nothing_is_written(place: Path, what: str) -> None:  # noqa: F811
     good(*BEFORE)

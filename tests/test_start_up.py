@@ -79,7 +79,7 @@ def imports(command: str, folder: Path) -> set[str]:
     return set(done.stdout.rpartition("imported:")[2].split())
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("command", HEAVY)
 def test_a_verb_imports_what_it_needs_and_no_more(command: str, files: Path) -> None:
     assert imports(command, files) == HEAVY[command]

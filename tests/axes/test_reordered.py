@@ -82,11 +82,13 @@ def judged(
     return module, inputs, spec
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_tensor_keeps_its_place(name: str) -> None:
     judged(OTHERS[name])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", SAME)
 def test_all_that_two_orders_of_one_tensor_leave_free_is_found(name: str) -> None:
     module, inputs, spec = judged(SAME[name])

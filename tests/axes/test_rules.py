@@ -46,11 +46,15 @@ WITHOUT = {
     },
 }
 
-examples = pytest.mark.parametrize("example", EXAMPLES, ids=str)
-_FIRST = {id(e) for e in {e.row: e for e in reversed(BOUNDED)}.values()}
-bounded = pytest.mark.parametrize(  # by default one example of each row
-    "example", [e if id(e) in _FIRST else pytest.param(e, marks=pytest.mark.slow) for e in BOUNDED], ids=str
-)
+_FIRST = {id(e) for e in {e.row: e for e in reversed(EXAMPLES)}.values()}
+
+
+def each(found: list[Example]) -> pytest.MarkDecorator:
+    """By default the first example of each row."""
+    cases = [e if id(e) in _FIRST else pytest.param(e, marks=pytest.mark.slow) for e in found]
+    return pytest.mark.parametrize("example", cases, ids=str)
+
+
 INFERRED: dict[int, tuple[Call, PermSpec]] = {}
 
 
@@ -74,7 +78,7 @@ def change(call: Call, found: PermSpec, seeds: int = 3) -> float:
     return max(verify(call, (), found, seed=seed, explain=False).change for seed in range(seeds))
 
 
-@examples
+@each(EXAMPLES)
 def test_the_rule_is_true(example: Example) -> None:
     assert change(*inferred(example)) <= TOLERANCE
 
@@ -235,7 +239,7 @@ def missing(example: Example) -> list[Exchange]:
     return lacking
 
 
-@bounded
+@each(BOUNDED)
 def test_the_rule_allows_all_that_is_true(example: Example) -> None:
     lacking = missing(example)
     if example.small:

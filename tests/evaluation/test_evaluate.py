@@ -204,6 +204,7 @@ def test_a_single_name_is_not_taken_for_its_letters(data: Path) -> None:
     assert pg.evaluate(data / "a", data / "noise.toml", data).results[-1].encoder == "a"
 
 
+@pytest.mark.slow
 def test_nothing_needs_the_extra_to_be_imported() -> None:
     code = """
 import importlib, pkgutil, sys

@@ -106,6 +106,7 @@ def test_more_channels_than_clips(head: str) -> None:
     assert accuracy(parts, head) > 0.9
 
 
+@pytest.mark.slow
 def test_scales_of_channels_and_layers_do_not_matter() -> None:
     parts = planted(noise=1.0)
     scale = np.float32(10.0) ** np.arange(-5, 5)

@@ -137,6 +137,7 @@ def test_of_few_clusters_clips_are_drawn_and_the_unit_says_so() -> None:
     assert found.low < found.high
 
 
+@pytest.mark.slow
 def test_runs_and_seeds_are_drawn_too() -> None:
     """The variance of the resamples is that of the two-level design, when clips say nothing."""
     accuracy = {"a": [0.2, 0.2], "b": [0.8, 0.8], "c": [0.5, 0.5]}  # runs differ, seeds do not

@@ -223,6 +223,7 @@ def test_a_wrong_shape_is_told_with_both(place: Path) -> None:
 
 
 # 13
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_moved_as_it_is_and_merged_in_float32(place: Path, dtype: torch.dtype) -> None:
     low = {k: t.to(dtype) for k, t in state().items()}

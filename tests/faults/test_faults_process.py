@@ -111,6 +111,7 @@ def half(place: Path) -> None:
 
 
 # 69
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("how", ["flip", "cut", "empty"])
 def test_a_damaged_checkpoint_is_refused(place: Path, how: str) -> None:
     half(place)
@@ -147,7 +148,7 @@ OTHERS: dict[str, tuple[Callable[[], Any], tuple[str, ...], str]] = {
 
 
 # 70
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("what", OTHERS)
 def test_another_calibration_is_not_resumed_and_the_difference_is_named(place: Path, what: str) -> None:
     half(place)
@@ -158,6 +159,7 @@ def test_another_calibration_is_not_resumed_and_the_difference_is_named(place: P
 
 
 # 70
+@pytest.mark.slow
 def test_the_same_audio_elsewhere_is_the_same_calibration(place: Path) -> None:
     good(*MATCH, "-o", "whole.st")
     half(place)
@@ -208,6 +210,7 @@ OUTPUTS = {
 
 
 # 72
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("verb", OUTPUTS)
 def test_no_output_replaces_what_is_there(place: Path, verb: str) -> None:
     words = OUTPUTS[verb].split()
@@ -349,6 +352,7 @@ EVIL = "\x1b[31mA\u202e<script>alert(1)<|script>`](javascript:x)|"
 
 
 # 80
+@pytest.mark.slow
 def test_names_of_others_are_neutral_wherever_they_are_shown(place: Path) -> None:
     os.rename("A", EVIL)
     said = [
@@ -431,7 +435,7 @@ BREAKS = ["\n", "\r", "\x85", "\x1b[2K", "\u202e", "\u2028"]
 
 
 # 80, 81
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", [*NOWHERE, *(f"a{broken}permgraph: all is well. b" for broken in BREAKS)])
 def test_a_name_breaks_no_line_of_a_message(place: Path, name: str) -> None:
     """Whatever is typed: one message, in which no line begins with what stands behind the break."""

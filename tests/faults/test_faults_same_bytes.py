@@ -23,6 +23,7 @@ def calibrated(out: str, *named: str) -> bytes:
 
 
 # P6
+@pytest.mark.slow
 def test_the_order_of_what_is_named_and_in_which_it_came_to_be_is_not_in_the_result(place: Path) -> None:
     for i in range(2):
         put(f"other/{i}.wav", noise(10 + i))

@@ -70,6 +70,7 @@ class Reading(Pair):
         return super().forward(x * 2.0 if float(x.sum()) > 0 else x)
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("network", [Pair, Reading])
 @pytest.mark.parametrize("name", MEETINGS)
 def test_the_units_of_a_compound_op_move_together(name: str, network: type[Pair]) -> None:

@@ -95,6 +95,7 @@ class Flex(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("by_head", [False, True])
 def test_attention_with_a_score_function_has_the_groups_of_the_same_spelled_out(by_head: bool) -> None:
     """torch cannot run it in float64 on a CPU, so the law is tried on the other spelling."""
@@ -120,6 +121,7 @@ FLOWS: dict[type[nn.Module], list[int]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", FLOWS, ids=lambda kind: kind.__name__)
 def test_groups_run_through_control_flow(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)

@@ -38,7 +38,7 @@ def both(monkeypatch: pytest.MonkeyPatch) -> Both:
     return Both(monkeypatch)
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(5)
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor", "ignore:LSTM with projections")
 @pytest.mark.parametrize("name", NETS)
 def test_one_trace_or_two_are_the_same_network(name: str, both: Both) -> None:
@@ -95,7 +95,7 @@ STEPS: dict[str, tuple[Any, bool]] = {
 }
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("step", STEPS)
 def test_each_step_is_as_torch_makes_it(step: str, both: Both) -> None:
     call, simple = STEPS[step]

@@ -153,6 +153,7 @@ ENDS: dict[str, Any] = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("end", ENDS)
 def test_an_output_that_was_written_into_is_what_the_network_computes(end: str) -> None:
     net, x = double(Ends(ENDS[end])), (torch.randn(2, 4).double(),)
@@ -190,6 +191,7 @@ READS: dict[
 }
 
 
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("way", [capture, run])
 @pytest.mark.parametrize("read", READS)
 def test_a_value_that_is_read_as_a_number_is_in_order(read: str, way: Any) -> None:

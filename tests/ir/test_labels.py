@@ -159,6 +159,7 @@ def everywhere(spec: PermSpec, text: str) -> PermSpec:
     return changed.completed()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("text", TEXTS)
 def test_nothing_is_run_by_a_name_in_a_plan_or_in_permutations(text: str) -> None:
     source = load_source("net.py:make")

@@ -42,11 +42,13 @@ def own_claims(spec: PermSpec) -> list[Claim]:
     return claims
 
 
-PLAIN = ["mlp", "densenet", "batch_norm", "glu_chunk", "flatten_head", "tied_autoencoder", "cifar_resnet"]
-PLAIN += ["shared_twice", "matrix_product", "depthwise_conv"]
+PLAIN = ["mlp", "batch_norm", "flatten_head", "shared_twice", "matrix_product"]
+LARGER = ["densenet", "glu_chunk", "tied_autoencoder", "cifar_resnet", "depthwise_conv"]
 
 
-@pytest.fixture(scope="module", params=PLAIN)
+@pytest.fixture(
+    scope="module", params=[*PLAIN, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGER)]
+)
 def model(request: pytest.FixtureRequest) -> tuple[nn.Module, tuple[object, ...], PermSpec]:
     module, inputs = MODELS[request.param]()
     return module, inputs, infer(capture(module, inputs))
@@ -160,6 +162,7 @@ def test_a_claim_that_tears_and_forgets_is_told_both() -> None:
     assert verdict.missing and "one unit of heads.0 would go to different units" in verdict.reason
 
 
+@pytest.mark.slow
 def test_rotary_embedding_holds_the_channels_of_queries_and_keys() -> None:
     spec = spec_of("llama")
     places = "model.layers.0.self_attn.{q_proj,k_proj}.weight[0] = c u"

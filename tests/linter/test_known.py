@@ -58,6 +58,7 @@ def test_every_known_group_is_contained(name: str) -> None:
     assert spec.unknown_ops == () and spec.frozen == 0
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", COUNTED)
 def test_as_many_groups_as_the_source_counts(name: str) -> None:
     """`groups` counts what the source counts: groups without nested ones, or all copies where `elementary`."""

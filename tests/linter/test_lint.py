@@ -118,6 +118,7 @@ def test_the_typo_of_git_re_basin() -> None:
     assert wrong == {"P_inner1", "P_inner2", "P_out"} and found.kept == 1
 
 
+@pytest.mark.slow
 def test_mergekit_spaces() -> None:
     """Residual and feed-forward spaces are symmetries; query-key and value spaces are not, with heads and rotary."""
     found = linted("spaces.yaml")
@@ -126,7 +127,7 @@ def test_mergekit_spaces() -> None:
     assert {f.text.split()[5] for f in found.findings if f.kind == "lacking"} >= {"heads.0", "heads.0/v"}
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["git-re-basin-vgg16", "git-re-basin-resnet20", "mergekit-llama", "hubert"])
 def test_nothing_is_wrong_with_what_is_known(name: str) -> None:
     network = {"git-re-basin-vgg16": "re_basin_vgg16", "git-re-basin-resnet20": "re_basin_resnet20"}

@@ -55,7 +55,7 @@ def test_what_cannot_be_said_is_left_out_with_the_reason() -> None:
     assert flat == {"cnn.1": "hidden.weight[1]: 9 units on an axis of 144"}
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["git-re-basin-mlp", "git-re-basin-vgg16", "transfusion-vit", "verma-bert"])
 def test_specifications_of_others_are_plans(name: str) -> None:
     from permgraph.data_files import read_toml

@@ -337,6 +337,7 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the audio of ../share
 SETS = ("fsdd", "kws", "intent", "emodb", "phil", "inst10", "misc_music", "esc")
 
 
+@pytest.mark.sampled(3)
 @needs_data
 @pytest.mark.parametrize("name", SETS)
 def test_every_real_set_is_readable_from_its_manifest(name):

@@ -115,6 +115,7 @@ def test_what_is_available_is_the_least_of_machine_container_and_limit(
     assert math.isfinite(available() or 0)
 
 
+@pytest.mark.slow
 def test_the_command_tells_before_it_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wav: Path
 ) -> None:

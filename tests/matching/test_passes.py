@@ -122,6 +122,7 @@ def test_sizes_are_read_as_they_are_written() -> None:
             parse_size(text)
 
 
+@pytest.mark.slow
 def test_the_commands_take_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = demo_models()
     plan = plan_for(open_encoder(a), "ffn")

@@ -67,7 +67,7 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     )
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(4)
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
 @pytest.mark.parametrize(
     "name",

@@ -152,6 +152,7 @@ def command(place: Path, *more: object) -> list[object]:
     return ["calibrate", place / "plan.json", "--a", a, "--b", b, *data, *more]
 
 
+@pytest.mark.slow
 def test_the_command_line_from_shards_to_permutations(place: Path) -> None:
     """One process = merged shards = two ranks; `match --moments` needs no model."""
     for i in range(2):
@@ -175,6 +176,7 @@ def test_the_command_line_from_shards_to_permutations(place: Path) -> None:
     assert all((one[g] == Permutations.load(direct)[g]).all() for g in one)
 
 
+@pytest.mark.slow
 def test_a_part_alone_is_not_matched_nor_merged(place: Path) -> None:
     assert run(*command(place, "--shard", "0/3", "-o", place / "third")).code == 0
     said = run("match", place / "plan.json", "--moments", place / "third", "-o", place / "x.safetensors")

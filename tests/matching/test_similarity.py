@@ -35,6 +35,7 @@ def test_copies_are_told_in_any_order(name: str) -> None:
     assert scrambled.matched == pytest.approx(1) and scrambled.p_matched == 0.25
 
 
+@pytest.mark.slow
 def test_what_is_not_alike_passes_by_chance_alone() -> None:
     """Over 20 pairs of independent weights, shares of at most 0.25 are about a quarter."""
     plan, state = pg.plan(spec("mlp")), network("mlp")[0].state_dict()

@@ -16,6 +16,7 @@ PARTS = {"untied": ["heads.0/v", "heads.0/qk@q", "heads.0/qk@k"]}
 PARTS["untied-qkv"] = ["heads.0/qk@q", "heads.0/qk@k", "heads.0/v@v", "heads.0/v@o"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("mode", PARTS)
 @pytest.mark.parametrize("name", ["multihead_attention", "qkv_hd3"])
 def test_every_projection_is_matched_by_what_leaves_it(name: str, mode: str) -> None:

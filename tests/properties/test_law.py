@@ -58,7 +58,7 @@ def test_the_whole_group_keeps_the_function(name: str, free_output: bool) -> Non
     assert verify(*network(name), found, seed=int(free_output)) <= TOLERANCE
 
 
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_forgotten_step_is_noticed(name: str) -> None:
     """Six steps spread over the plan; every step in the slow test below."""

@@ -52,7 +52,7 @@ def conv(name: str) -> list[str]:
     return [f"{name}.weight", f"{name}.bias"]
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_random_element_of_all_groups_keeps_every_prediction(name: str) -> None:
     model, plan = p.load(name), pg.plan(spec(name))

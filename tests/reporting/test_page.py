@@ -156,6 +156,7 @@ def test_an_unknown_format_of_the_page_is_refused(tmp_path: Path) -> None:
         list(export(subject, tmp_path / "a.pdf", "pdf"))
 
 
+@pytest.mark.slow
 def test_figures_are_written_and_equal_each_time(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     subject, _, _ = _matching(tmp_path)

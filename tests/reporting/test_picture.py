@@ -76,6 +76,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("options", KINDS, ids=["folded", "unfolded", "LR", "layer", "groups"])
 def test_texts_lie_on_nothing_and_nothing_lies_on_them(options: Options) -> None:
     scene = drawn(4, options).scene()
@@ -115,6 +116,7 @@ def test_q_k_and_v_stand_in_one_order_in_every_layer() -> None:
     assert all(q < k < v for q, k, v in zip(*places, strict=True))
 
 
+@pytest.mark.slow
 def test_the_same_bytes_whatever_the_hash_seed(tmp_path: Path) -> None:
     code = (
         "from tests.reporting.test_picture import drawn\n"

@@ -24,7 +24,7 @@ def agree(name: str, free_output: bool = False) -> None:
     assert found.log10_order == pytest.approx(order, abs=1e-6)
 
 
-@pytest.mark.sampled(24)
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("name", MODELS)
 def test_the_order_is_that_of_nauty(name: str) -> None:
     agree(name)

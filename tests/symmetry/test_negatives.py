@@ -57,6 +57,7 @@ def test_true_claims(name: str, kinds: tuple[str, ...], units: np.ndarray) -> No
     assert change(name, rows(*kinds), units) <= 1e-9
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("name", ["hubert", "hubert_layer", "wav2vec2"])
 @pytest.mark.parametrize(
     ("kinds", "units"),

@@ -18,6 +18,7 @@ def valid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     return valid_files(tmp_path_factory.mktemp("valid"), SMALL)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_damage_is_refused(kind: str, valid: dict[str, list[Path]], tmp_path: Path) -> None:
     found = damage_files(tmp_path, kind, valid[kind], COUNT, 1, sealed=False)
@@ -25,6 +26,7 @@ def test_every_damage_is_refused(kind: str, valid: dict[str, list[Path]], tmp_pa
     assert found.refused > 0.9 * COUNT
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_sealed_damage_is_refused_or_says_where(
     kind: str, valid: dict[str, list[Path]], tmp_path: Path

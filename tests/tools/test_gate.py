@@ -105,6 +105,7 @@ def test_the_gate_that_is_shipped_names_tasks_of_its_domains():
         assert {load_task(name).domain for name in names} == {domain}
 
 
+@pytest.mark.slow
 def test_the_table_of_averages(folder, tmp_path, capsys):
     """Plain, aligned and random at three weights; A's share of one half of itself is itself."""
     (folder / "gate.toml").write_text(

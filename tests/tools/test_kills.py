@@ -25,6 +25,7 @@ def kills(change: str, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_the_old_or_the_new() -> None:
     done = kills("pass", "--count", "4", "--verb", "plan")
     assert done.returncode == 0 and "4 kills; every output was the old one or the new one" in done.stdout, (

@@ -76,6 +76,7 @@ def test_it_learns(finished):
     assert course[-1].accuracy > course[-1].chance + 0.1
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_run(finished, tmp_path):
     checkpoint = tmp_path / "checkpoint"
     arguments = [sys.executable, "-c", KILLED, json.dumps(asdict(TINY)), str(checkpoint)]

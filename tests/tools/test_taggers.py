@@ -52,6 +52,7 @@ def test_an_interval_holds_the_value_and_narrows() -> None:
     assert low < few < high and lowest < many < highest and highest - lowest < (high - low) / 3
 
 
+@pytest.mark.slow
 @p.needs_data
 @pytest.mark.parametrize("name", [pytest.param("music_vgg_mtt", marks=pytest.mark.slow), "music_musicnn_mtt"])
 def test_a_tagger_in_another_order_is_brought_back(name: str) -> None:

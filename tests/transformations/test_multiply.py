@@ -213,6 +213,7 @@ def test_factors_are_shown(place: Path) -> None:
     assert {-1, 1} == {e for row in rows for p in row["places"] for e in p["exponents"]}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("words", "error", "text"),
     [

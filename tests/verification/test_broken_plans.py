@@ -82,7 +82,7 @@ def seen(plan: Plan, step: Place) -> bool:
 KINDS = [missing_place, tensor_left_out, wrong_axis, wrong_slots]
 
 
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_broken_plan_is_caught(name: str, kind: object) -> None:

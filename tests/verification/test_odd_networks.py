@@ -26,7 +26,7 @@ def network(name: str) -> tuple[Network, PermSpec]:
     return (module.eval(), inputs), infer(capture(module, inputs))
 
 
-@pytest.mark.sampled(15)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", ALL)
 def test_no_false_alarm(name: str) -> None:
     (module, inputs), spec = network(name)
@@ -39,7 +39,7 @@ def test_no_false_alarm(name: str) -> None:
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items()), "the model was touched"
 
 
-@pytest.mark.sampled(15)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", ALL)
 def test_a_forgotten_step_is_noticed(name: str) -> None:
     (module, inputs), spec = network(name)
@@ -50,6 +50,7 @@ def test_a_forgotten_step_is_noticed(name: str) -> None:
         assert not check.kept, plan.steps[place]
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("name", TWINS)
 def test_chance_over_a_moved_axis_does_not_decide(name: str) -> None:
     """What is drawn over the units does not move along with them, at any seed; in distribution nothing changes."""

@@ -54,7 +54,7 @@ def inputs(net: nn.Module) -> dict[str, torch.Tensor]:
     return {"pixel_values": torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))}
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_folder_is_read_and_permuted_as_the_module_it_was_saved_from(tmp_path: Path, kind: str) -> None:
     net = network(kind)
@@ -72,6 +72,7 @@ def test_a_folder_is_read_and_permuted_as_the_module_it_was_saved_from(tmp_path:
     assert not all(torch.equal(state[key], moved[key]) for key in moved)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", [k for k in KINDS if "Causal" not in k])
 def test_the_traced_encoder_fits_and_keeps_its_function(tmp_path: Path, kind: str) -> None:
     network(kind).save_pretrained(tmp_path / "a")

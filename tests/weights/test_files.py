@@ -235,6 +235,7 @@ def child(how: str, folder: Path, source: Path, out: Path) -> subprocess.Complet
     return subprocess.run(arguments, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_67_71_a_full_disk_or_a_kill_leaves_the_old_output_and_the_next_run_works(
     make_folder: Maker, tmp_path: Path
 ) -> None:

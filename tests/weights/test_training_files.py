@@ -109,7 +109,7 @@ def test_one_tensor_under_two_names_is_refused_where_one_must_be_chosen() -> Non
         merge(net.state, twice)
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f"{f.library}: {f.what}")
 def test_the_encoder_in_a_file_computes_what_was_saved_before_and_after(tmp_path: Path, file: File) -> None:
     assert judge(file, tmp_path).holds

@@ -198,6 +198,7 @@ FOUND: dict[str, tuple[type[nn.Module], tuple[Any, ...], list[int]]] = {
 }
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", FOUND)
 def test_found(name: str) -> None:
     torch.manual_seed(0)
