@@ -37,7 +37,7 @@ TEXT = """# Encoders of two widths
 
 Two small HuBERT-style speech encoders, trained apart (`specs/encoders/widths.toml`, 2,000 steps each from other first weights): A with
 convolutions of {wide} channels and {ffn_a} units in each feed-forward block, B with {narrow} and {ffn_b}. `pg.fit` lays
-B out in A's shapes: its outputs change by {change} (relative, float64). B is then matched to A, each of its units with a slot of its
+B out in A's shapes: its outputs change by {change} (relative, in float64). B is then matched to A, each of its units with a slot of its
 own, and merged; where B has no number, A's stays (`pg.merge_fitted`). Slots of A that no unit of B takes: {open} of {all}.
 
 Written by `python tools/widths.py DIR > docs/widths.md`. Matched on {heard} clips of speech of `train`; judged by ridge probes on `test`:
@@ -55,7 +55,11 @@ on), the mean of the tasks:
 {kept}
 
 {said}"""
-SAID = ""
+SAID = """- Alignment keeps more of both, across widths too: of A's last layer 0.69 of the variance by activations and 0.59 by weights, where 0.47 is left
+  in place and 0.46 at random; of B's as much more.
+- It shows in the wake words (kws) by activations, and nearly by weights. For digits and the number of shots the intervals hold 0.
+- No merge is above its better parent.
+"""
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def text(two: Two, judged: Evaluation, names: list[str]) -> str:
         narrow=", ".join(map(str, two.b.config.conv_dim)),
         ffn_a=two.a.config.intermediate_size,
         ffn_b=two.b.config.intermediate_size,
-        change=f"{changed(two):.0e}",
+        change=f"{changed(two):.1g}",
         open=f"{of_a - of_b:,}",
         all=f"{of_a:,}",
         heard=HEARD,
@@ -141,14 +145,14 @@ def text(two: Two, judged: Evaluation, names: list[str]) -> str:
             ["", *TASKS], [[name, *(cell(judged, name, task) for task in TASKS)] for name in names]
         ),
         added=table(["", *TASKS], list(added(judged))),
-        kept=table(["", "of A", "of B"], [[name, *retained(judged, name)] for name in names]),
+        kept=table(["", "of A", "of B"], [[name, *retained(judged, name)] for name in names[2:]]),
         said=SAID,
     )
 
 
-def changed(two: Two) -> float:
+def changed(two: Two, audio: torch.Tensor | None = None) -> float:
     """By how much B in A's shapes computes something else, in float64."""
-    audio = next(batches())[:2].double()
+    audio = (next(batches())[:2] if audio is None else audio).double()
     with torch.no_grad():
         one, other = (copy.deepcopy(m).double()(audio).last_hidden_state for m in (two.b, two.wide_b()))
     return float((one - other).norm() / one.norm())
