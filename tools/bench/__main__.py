@@ -2,7 +2,7 @@
 
     python tools/bench [SECTION …] [--peer NAME=FOLDER …] [--quick] [--huge]
 
-SECTION is calibration, assignment, weights, graphs or start-up (default: all), or page, which measures nothing. Peers that are
+SECTION is calibration, assignment, matching, weights, graphs or start-up (default: all), or page, which measures nothing. Peers that are
 not in this environment are measured where they were installed by `pip install --target FOLDER --no-deps`: lapx, lap, mergekit,
 torch_pruning.
 """
@@ -36,6 +36,11 @@ def sections(
 
         return measured({name: peers[name] for name in ("lapx", "lap") if name in peers}, options.quick)
 
+    def matching() -> Iterator[Row]:
+        from bench.matching import measured
+
+        return measured(options.quick)
+
     def weights() -> Iterator[Row]:
         from bench.weights import measured
 
@@ -56,6 +61,7 @@ def sections(
     return {
         "calibration": calibration,
         "assignment": assignment,
+        "matching": matching,
         "weights": weights,
         "graphs": graphs,
         "start-up": start_up,
