@@ -42,9 +42,8 @@ from permgraph.matching.weight_scores import (
 from permgraph.planning.gather import apply_gathers, gathers
 
 RANDOM_STARTS = 30  # at most, of small networks: their gain is small, and those of large networks take long
-WORK = (
-    1e10  # products of numbers: above it there are no more starts, and a pass that gains little is the last
-)
+WORK = 1e10  # products of numbers in a pass: above it a network is large, and has no random starts
+LITTLE = 3e-4  # of what is reached: a pass of a large network that gains less is the last
 PASSES = 100  # of one start; it ends when nothing gains, after far fewer
 LEAST = 1e-12  # of the largest objective that there can be: a smaller gain may be rounding
 ENOUGH = 1e-5  # of it: a start that comes as near leaves nothing to the others
@@ -107,17 +106,18 @@ class Descent:
     def objective(self) -> float:
         return sum(self.values.values())
 
-    def passes(self, order: Iterable[Sequence[int]]) -> None:
-        """One pass after another, in these orders, until nothing gains."""
+    def passes(self, order: Iterable[Sequence[int]], best: float = -math.inf) -> None:
+        """One pass after another, in these orders, until nothing gains; of large networks until one gains little or is behind `best`."""
         self.history.append(self.objective)
-        least = ENOUGH * self.problem.most if self.problem.cost > WORK else 0.0
-        for turn in order:
-            if not self.stale or (len(self.history) > 1 and self.history[-1] - self.history[-2] < least):
+        large = self.problem.cost > WORK
+        for number, turn in enumerate(order):
+            *_, before, now = -math.inf, *self.history
+            if not self.stale or (large and number and (now < best or now - before < LITTLE * abs(now))):
                 break
-            for number in turn:
-                if number in self.stale:
-                    self.stale.discard(number)
-                    self.step(number, self.problem.families[number].places)
+            for family in turn:
+                if family in self.stale:
+                    self.stale.discard(family)
+                    self.step(family, self.problem.families[family].places)
             self.history.append(self.objective)
 
     def step(self, number: int, places: Sequence[Place], gain_only: bool = True) -> None:
@@ -284,7 +284,7 @@ def match_weights(
     tried = 0
     for descent, orders in problem.starts(np.random.default_rng(seed), random_starts, afresh):
         tried += 1
-        descent.passes(orders)
+        descent.passes(orders, best.objective)
         descent.moved = {}  # as large as B
         if descent.objective > best.objective:
             best = descent

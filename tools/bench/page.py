@@ -26,8 +26,8 @@ SAID = {
     "the size of its activations; `calibrate` also exports, reads states, centres, and sums in float64. Its peak is of the process that measures both.",
     "assignment": "`pg.assign` beside the solvers of scipy and of the packages lapx and lap, on the same scores. Every objective is "
     "compared with the peer's. Small tables are solved many times a round.",
-    "matching": "One thread, all starts until nothing gains. The time is that of the products of weights, made anew in every pass for the "
-    "groups whose neighbours moved.",
+    "matching": "One thread, both starts, until a pass gains less than 0.03 %. The time is that of the products of weights, made anew in "
+    "every pass for the groups whose neighbours moved.",
     "weights": "Whole commands, start-up included, with all checks: what is read is compared with the fingerprints of the matching, "
     "every value is tested to be finite, what is written has a checksum. The floor reads the same files in blocks of 4 MB, writes one, and syncs it.",
     "graphs": "On the meta device, in seconds of CPU after the imports. Exponents: 1 is linear.",
