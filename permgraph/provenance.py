@@ -80,7 +80,7 @@ def replay_merge(
         extra=_small_files(merged, plan, perms) if before.is_folder else None,
         force=force,
         like=merged,
-        method=None if by is None and base is None else _method_of(merged, by, base),
+        method=_method_of(merged, by, base),
         base=base,
         base_as=by.base if by else "",
     )

@@ -109,10 +109,10 @@ class Descent:
     def passes(self, order: Iterable[Sequence[int]], best: float = -math.inf) -> None:
         """One pass after another, in these orders, until nothing gains; of large networks until one gains little or is behind `best`."""
         self.history.append(self.objective)
-        large = self.problem.cost > WORK
         for number, turn in enumerate(order):
-            *_, before, now = -math.inf, *self.history
-            if not self.stale or (large and number and (now < best or now - before < LITTLE * abs(now))):
+            now, large = self.history[-1], self.problem.cost > WORK
+            little = large and number > 0 and (now < best or now - self.history[-2] < LITTLE * abs(now))
+            if little or not self.stale:
                 break
             for family in turn:
                 if family in self.stale:

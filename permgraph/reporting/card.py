@@ -102,13 +102,13 @@ def model_card(
 ) -> str:
     """README.md of a merged model: how it was made, from what, and how well the units matched."""
     title = f"{weights[0]:g} · {markdown(a)} + {weights[1]:g} · aligned {markdown(b)}"
-    how = "Made by permgraph: the units of the second model were permuted to match the first, then the weights averaged."
+    done = "averaged"
     if method is not None:
         title = (
             f"{markdown(method.name)} of {weights[0]:g} {markdown(a)}, {weights[1]:g} aligned {markdown(b)}"
         )
-        done = f"then the weights merged by {markdown(method.text())}."
-        how = how.replace("then the weights averaged.", done)
+        done = f"merged by {markdown(method.text())}"
+    how = f"Made by permgraph: the units of the second model were permuted to match the first, then the weights {done}."
     return card_text(title, how, plan, [("", perms.report)], (), command, notes)
 
 

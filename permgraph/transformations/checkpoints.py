@@ -25,8 +25,8 @@ from permgraph.transformations.transformation import Factor
 from permgraph.transformations.values import Multiplied, fold, multiply, read_by, written_by
 from permgraph.weights.average import refuse_nonfinite
 from permgraph.weights.checkpoint import Checkpoint
-from permgraph.weights.dtypes import Array, is_inexact, narrow
-from permgraph.weights.names import match_names
+from permgraph.weights.dtypes import Array, narrow
+from permgraph.weights.names import match_names, stored_names
 from permgraph.weights.output import refuse_out, write_like
 from permgraph.weights.planned import numbers_in, numbers_stored
 from permgraph.weights.record import Record
@@ -83,7 +83,11 @@ def _wide(numbers: Mapping[str, Array]) -> Values:
 
 def multiply_state(spec: PermSpec, done: Sequence[Multiplied], state: Mapping[str, Any]) -> dict[str, Any]:
     """See `permgraph.multiply`."""
-    names, changed, wanted = _names_in(spec, state), written_by(spec, done), read_by(spec, done)
+    names, changed, wanted = (
+        stored_names(spec, state, "state dict"),
+        written_by(spec, done),
+        read_by(spec, done),
+    )
     read = {name: state[key] for key, name in names.items() if name in wanted}
     values = multiply(spec, done, {name: torch.as_tensor(tensor) for name, tensor in read.items()})
     result: dict[str, Any] = {}
@@ -99,17 +103,10 @@ def multiply_state(spec: PermSpec, done: Sequence[Multiplied], state: Mapping[st
 
 def fold_state(spec: PermSpec, factors: Sequence[Factor], state: Mapping[str, Any]) -> tuple[Multiplied, ...]:
     """See `permgraph.fold_factors`."""
-    names = _names_in(spec, state)
+    names = stored_names(spec, state, "state dict")
     wanted = {name for factor in factors if (name := factor.folds())}
     read = {name: torch.as_tensor(state[key]) for key, name in names.items() if name in wanted}
     return tuple(fold(spec, factors, read))
-
-
-def _names_in(spec: PermSpec, state: Mapping[str, Any]) -> dict[str, str]:
-    """Key of a state dict → the spec's name. Raises FileError."""
-    tables = [key for key, tensor in state.items() if not is_inexact(tensor.dtype)]
-    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    return match_names(spec, shapes, "state dict", None, tables)
 
 
 def _moved(plan: Plan, perms: Permutations, values: Values) -> Values:
@@ -155,8 +152,7 @@ def multiply_checkpoint(
     fitted, values = fit_factors(plan, factors, held[0], held[1], perms, moments)
     checked = dict(function_check(fitted.done)) if function_check else None
     changed = written_by(plan.spec, fitted.done)
-    shapes = {key: info.shape for key, info in checkpoint.infos.items()}
-    names = match_names(plan.spec, shapes, str(b), None, ["*"])
+    names = match_names(plan.spec, checkpoint.shapes, str(b), None, ["*"])
 
     def blocks(key: str) -> Iterator[Array]:
         if names.get(key) not in changed:

@@ -20,7 +20,7 @@ from permgraph.planning.gather import gathers
 from permgraph.planning.moves import Move, moves_of
 from permgraph.weights.average import refuse_nonfinite
 from permgraph.weights.dtypes import Array, count_nonfinite, is_inexact
-from permgraph.weights.names import first, match_names
+from permgraph.weights.names import first, stored_names
 from permgraph.weights.output import refuse_out, write_like
 from permgraph.weights.quantised import refuse_quantised_config
 from permgraph.weights.record import Applied, Record
@@ -50,7 +50,7 @@ def apply(
 ) -> dict[str, T]:
     """A new state dict, permuted; torch tensors or numpy arrays. The input is not modified, nor shared.
 
-    Keys stay as they are named (see `match_names` for the spellings that are understood). Tensors that were
+    Keys stay as they are named (see `stored_names` for the spellings that are understood). Tensors that were
     tied, one storage under two keys, are tied in the result. Raises PlanError, and FileError, also for NaN and infinity
     unless `allow_nonfinite`.
     """
@@ -166,11 +166,10 @@ def find_moves(
     check_plan(plan)
     check_permutations(plan, perms)
     found = gathers(plan, perms)
-    shapes = {key: tuple(t.shape) for key, t in tensors.items()}
-    tables = [key for key, t in tensors.items() if not is_inexact(t.dtype)]  # position ids, counters
-    stored = match_names(plan.spec, shapes, where, prefix, [*ignore_unexpected, *tables])
+    stored = stored_names(plan.spec, tensors, where, ignore_unexpected, prefix)
     if any(s.tensor.startswith("output:") for s in plan.steps):
-        heads = [k for k in tensors if k not in stored and k not in tables and k not in ignore_unexpected]
+        unknown = [key for key in tensors if key not in stored and key not in ignore_unexpected]
+        heads = [key for key in unknown if is_inexact(tensors[key].dtype)]
         if heads:
             raise PlanError(
                 f"{where}: the plan re-orders the network's output, which {first(heads)} may read but the "

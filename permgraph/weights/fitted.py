@@ -18,7 +18,7 @@ from permgraph.ir.names import canonical
 from permgraph.ir.spec import IntArray, PermSpec, Place
 from permgraph.weights.computed import layers_in
 from permgraph.weights.layers import Layers
-from permgraph.weights.names import match_names
+from permgraph.weights.names import stored_names
 
 ONES = "running_var"  # of an empty slot: a variance that is divided by
 
@@ -49,8 +49,8 @@ def fitted(
     """B's tensors laid out in A's shapes. Raises PlanError, with the reason, where that makes no sense."""
     import torch
 
-    names_a = match_names(spec_a, _shapes(state_a), "state dict of A", None, _tables(state_a))
-    names_b = match_names(spec_b, _shapes(state_b), "state dict of B", None, _tables(state_b))
+    names_a = stored_names(spec_a, state_a, "state dict of A")
+    names_b = stored_names(spec_b, state_b, "state dict of B")
     keys = {layers.of_a(name): key for key, name in names_b.items()}
     found: set[str] = set()
     groups = _paired_groups(spec_a, spec_b, layers)
@@ -118,14 +118,6 @@ def merge_fitted(
     filled = {k: torch.where(own[k], aligned[k], t) if whole[k] else t for k, t in state_a.items()}
     mean = merge_states([state_a, filled], weights)
     return {k: torch.where(own[k], mean[k], t) if whole[k] else t.clone() for k, t in state_a.items()}
-
-
-def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(tensor.shape) for key, tensor in state.items()}
-
-
-def _tables(state: Mapping[str, Any]) -> list[str]:
-    return [key for key, t in state.items() if not (t.is_floating_point() or t.is_complex())]
 
 
 def _paired_groups(a: PermSpec, b: PermSpec, layers: Layers) -> dict[str, str]:

@@ -17,7 +17,7 @@ from permgraph.weights.checkpoint import Checkpoint, open_checkpoint
 from permgraph.weights.computed import layers_in
 from permgraph.weights.dtypes import dtype_of, is_inexact
 from permgraph.weights.methods import Chosen, Mixture, mergekit_version, mixture_of
-from permgraph.weights.names import first, match_names
+from permgraph.weights.names import first, stored_names
 from permgraph.weights.output import write_like
 from permgraph.weights.pairing import check_shapes, planned_pairs, same_names
 from permgraph.weights.quantised import refuse_quantised
@@ -227,7 +227,11 @@ def _based(plan: Plan | None, a: Source, path: str | Path, state: str, ignore: S
     if plan is None:
         source = Source(checkpoint, {})
     else:
-        source = Source(checkpoint, _names(plan, checkpoint, ignore), Fingerprint(plan.spec))
+        source = Source(
+            checkpoint,
+            stored_names(plan.spec, checkpoint.infos, str(checkpoint.path), ignore),
+            Fingerprint(plan.spec),
+        )
     return _Base(source, _pairs(plan, a, source, "the base"))
 
 
@@ -239,12 +243,6 @@ def _mixed(mixture: Mixture | None, base: _Base | None) -> Mixed | None:
     return Mixed(
         chosen.name, chosen.parameters, chosen.seed, weights.text if weights else "", mergekit_version()
     )
-
-
-def _names(plan: Plan, checkpoint: Checkpoint, ignore: Sequence[str]) -> Mapping[str, str]:
-    """Stored key → the plan's name, of a checkpoint that is not permuted."""
-    tables = [key for key, info in checkpoint.infos.items() if not is_inexact(info.dtype)]
-    return match_names(plan.spec, checkpoint.shapes, str(checkpoint.path), None, [*ignore, *tables])
 
 
 def _matched(perms: Sequence[Permutations], count: int) -> list[str]:
@@ -274,4 +272,5 @@ def _aligned(
     for one in perms:
         for checkpoint in opened:
             refuse_twice(checkpoint, applied_step(plan, one))
-    return [Source(a, _names(plan, a, ignore), Fingerprint(plan.spec)), *found]
+    names = stored_names(plan.spec, a.infos, str(a.path), ignore)
+    return [Source(a, names, Fingerprint(plan.spec)), *found]

@@ -12,10 +12,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from permgraph.errors import FileError, UsageError
 from permgraph.ir.names import canonical
 from permgraph.ir.spec import PermSpec
+from permgraph.weights.dtypes import is_inexact
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -70,6 +72,20 @@ def match_names(
             f"{where}: {len(unexpected)} tensors unknown to the {whole}: {first(unexpected)}. {hint}"
         )
     return stored
+
+
+def stored_names(
+    spec: PermSpec,
+    tensors: Mapping[str, Any],
+    where: str,
+    ignore: Sequence[str] = (),
+    prefix: str | None = None,
+) -> dict[str, str]:
+    """`match_names` of tensors, or what is known of stored ones: integers that the plan does not know (position ids, counters) may be
+    beside it."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    tables = [key for key, tensor in tensors.items() if not is_inexact(tensor.dtype)]
+    return match_names(spec, shapes, where, prefix, [*ignore, *tables])
 
 
 def _spelt(shapes: Shapes, names: Mapping[str, str]) -> dict[str, str]:

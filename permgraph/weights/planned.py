@@ -12,7 +12,7 @@ from permgraph.ir.values import refuse_other_values
 from permgraph.weights.average import refuse_nonfinite
 from permgraph.weights.checkpoint import Checkpoint
 from permgraph.weights.dtypes import Array, Dtype, is_inexact, widen
-from permgraph.weights.names import match_names
+from permgraph.weights.names import stored_names
 from permgraph.weights.quantised import refuse_quantised
 from permgraph.weights.tensors import float32_of, held_by, numbers_of
 
@@ -48,16 +48,14 @@ def planned_numbers(
 
     Raises FileError where the weights are not of this network or not finite, PlanError for other integers than the plan follows.
     """
-    shapes = {key: tuple(info.shape) for key, info in infos.items()}
-    tables = [key for key, info in infos.items() if not is_inexact(info.dtype)]
-    names = match_names(plan.spec, shapes, where, None, tables)
+    names = stored_names(plan.spec, infos, where)
     wanted = {name for step in plan.steps for name in plan.spec.members(step.tensor)}
     weights, found, integers = Fingerprint(plan.spec), dict[str, Array](), dict[str, Array]()
     for key, name in names.items():
         held, dtype = read(key)
         if dtype is None:
             continue
-        counted = weights.start(name, shapes[key])
+        counted = weights.start(name, tuple(infos[key].shape))
         if counted is not None:
             counted.update(numbers_of(held, dtype))
         if name in plan.spec.values:

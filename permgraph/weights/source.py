@@ -14,8 +14,8 @@ from permgraph.ir.spec import PermSpec
 from permgraph.planning.moves import Move
 from permgraph.weights.average import Side
 from permgraph.weights.checkpoint import Checkpoint, converted, open_checkpoint
-from permgraph.weights.dtypes import Array, is_inexact
-from permgraph.weights.names import match_names
+from permgraph.weights.dtypes import Array
+from permgraph.weights.names import stored_names
 from permgraph.weights.rows import MovedRows, Rows, blocks_of
 from permgraph.weights.tensors import numbers_of
 
@@ -33,9 +33,8 @@ def open_planned(plan: Plan, path: str | Path, state: str, matched: str) -> Chec
 
 def covered(spec: PermSpec, checkpoint: Checkpoint, ignore: Sequence[str] = ()) -> bool:
     """Whether every tensor that counts in a fingerprint is stored, under a name of the plan."""
-    tables = [key for key, info in checkpoint.infos.items() if not is_inexact(info.dtype)]
     try:
-        names = match_names(spec, checkpoint.shapes, str(checkpoint.path), None, [*ignore, *tables])
+        names = stored_names(spec, checkpoint.infos, str(checkpoint.path), ignore)
     except PermgraphError:
         return False
     return Fingerprint(spec).covers(names.values())
