@@ -36,7 +36,9 @@ def trace(name: str) -> Trace:
         return _captured(name)
     file = Path(folder, f"{name.replace(':', '-')}.json")
     if not file.exists():
-        _captured(name).save(file)  # a file appears whole, and another process may have been faster
+        mine = file.with_suffix(f".{os.getpid()}")  # another process may be writing the same
+        _captured(name).save(mine)
+        mine.replace(file)
     return Trace.load(file)
 
 
