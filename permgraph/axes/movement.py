@@ -130,7 +130,7 @@ def _flatten(
     whole = [a for a in touched if set(a.dims) == union and not a.repeats]
     if whole:
         return [*rest, whole[0]]
-    return [*rest, space.product(shape, tuple(sorted(union)), [space.used_part(a) for a in touched])]
+    return [*rest, space.product(shape, tuple(sorted(union)), [space.used_part(a) for a in touched], dims)]
 
 
 def _apart(space: Workspace, array: LabelArray, dims: tuple[int, ...]) -> list[LabelArray]:

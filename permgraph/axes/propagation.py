@@ -10,6 +10,7 @@ import numpy as np
 from permgraph.axes.contraction import settled, without_singles
 from permgraph.axes.equal_values import equal_values
 from permgraph.axes.flat_state import Region, flat_state, label_region
+from permgraph.axes.kernels import channel_blocks
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
 from permgraph.axes.merges import JOINS
@@ -22,7 +23,7 @@ from permgraph.axes.rules import Call, Results, results_of, rule_of
 from permgraph.axes.rules.rule import flat
 from permgraph.axes.side_by_side import Sides
 from permgraph.axes.slices import Slices, slices_of
-from permgraph.axes.state_labels import channel_blocks, constant_arrays, elementwise_integers, label_state
+from permgraph.axes.state_labels import constant_arrays, elementwise_integers, label_state
 from permgraph.axes.usage import Usage, usage
 from permgraph.axes.workspace import ORDERED, READ, Workspace
 from permgraph.errors import RuleError
@@ -142,7 +143,7 @@ class _Pass:
         self.space.pin_unread()
         shown = {name: results[0] for name, results in self.results.items() if results and results[0]}
         found = usage(self.space.points, self.space.record, shown, self.space.inside)
-        slices = {} if self.per_slice else self.slices()
+        slices = {} if self.per_slice else self.slices(shown)
         return Propagation(self.space.points, self.outputs, shown, self.unknown, found, slices)
 
     def merged(self, node: Node, result: LabelledTensor) -> LabelledTensor:
@@ -163,15 +164,10 @@ class _Pass:
             arrays.append(array)
         return replace(result, arrays=tuple(arrays))
 
-    def slices(self) -> Slices:
+    def slices(self, labelled: dict[str, LabelledTensor]) -> Slices:
         """Which axes of the state have an order in each slice."""
-        states = {
-            node.name: tensor
-            for node in self.trace.nodes
-            if node.op == "state" and (tensor := self.results[node.name][0]) and tensor.table is None
-        }
         moving = [tensor for _, tensor in self.outputs] if self.free_output else []
-        return slices_of(self.trace, self.space.points, self.space.record, states, moving)
+        return slices_of(self.trace, self.space.points, self.space.record, labelled, moving)
 
     def visit(self, node: Node) -> Results:
         if node.name in self.flat.hidden:  # read through views alone, which are labelled instead
@@ -185,7 +181,9 @@ class _Pass:
             tensor = self.trace.state[node.options["tensor"]]
             if tensor.dtype.startswith(("float", "bfloat", "complex")) or node.name in self.elementwise:
                 blocks = self.blocks.get(node.name, {})
-                return (label_state(self.space, tensor, blocks, self.per_slice.get(node.name, {})),)
+                slices = self.per_slice.get(node.name, {})
+                rows = {axis: r for axis, r in slices.items() if r.axis not in blocks} | blocks
+                return (label_state(self.space, tensor, rows),)
             return (self.constant(node),)
         if node.op == "input":
             return (pinned_tensor(self.space, node.shape, "input"),)

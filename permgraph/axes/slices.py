@@ -13,15 +13,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from permgraph.axes.contraction import Contraction
+from permgraph.axes.kernels import computed_blocks, plain_kernels
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.points import Labels, Points, components
+from permgraph.axes.state_labels import Rows
 from permgraph.axes.workspace import UNREAD
 from permgraph.ir.trace import Node, Ref, Trace
 
 _LARGEST = 2**22  # labels of one axis in all its slices
 
-Slices = dict[str, dict[int, int]]  # state node → {axis: the axis along which its slices lie}
+Slices = dict[
+    str, dict[int, Rows]
+]  # state node → {axis: along which axis it is ordered in each slice or block}
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,19 @@ def slices_of(
     trace: Trace,
     points: Points,
     record: Iterable[Contraction],
-    states: dict[str, LabelledTensor],
+    labelled: dict[str, LabelledTensor],
     moving: Iterable[LabelledTensor],
 ) -> Slices:
-    """Found in one pass: from every contraction, and the labelled tensors of the state by node.
+    """Found in one pass: from every contraction, and the labelled tensors by node.
 
     `moving` are outputs that are free: a caller can put an axis of theirs back in order as a whole only.
     """
     kinds = _Kinds.of_points(points)
+    states = {
+        node.name: tensor
+        for node in trace.nodes
+        if node.op == "state" and (tensor := labelled.get(node.name)) and tensor.table is None
+    }
     unread = set(kinds.of[points.pinned_for(UNREAD)].tolist())  # slices there would not follow the others
     kinds.pinned.update(*(kinds.of_array(array) for tensor in moving for array in tensor.arrays))
     found = {
@@ -81,16 +90,17 @@ def slices_of(
             continue
         if inner not in chosen and inner not in chosen.values() and outer not in chosen:
             chosen[inner] = outer
-    shared = _plain_kernels(trace) if chosen else set()
+    blocks = computed_blocks(trace, labelled)
+    shared = plain_kernels(trace) if chosen else set()
     for name, tensor in states.items():
-        if name in shared:
+        if name in shared or name in blocks:
             continue
         axes = {a.dims[0]: int(kinds.of[a.labels.flat[0]]) for a in tensor.arrays if len(a.dims) == 1}
         for axis, kind in axes.items():
             rows = next((r for r, k in axes.items() if r != axis and k == chosen.get(kind)), None)
             if rows is not None and axis not in found[name] and rows not in found[name]:
-                found[name][axis] = rows
-    return {name: axes for name, axes in found.items() if axes}
+                found[name][axis] = Rows(rows)
+    return {name: axes for name, axes in (found | blocks).items() if axes}
 
 
 def _always_beside(
@@ -139,39 +149,13 @@ def _pairs(
                     yield outer, inner
 
 
-def _plain_kernels(trace: Trace) -> set[str]:
-    """States that end as kernels of convolutions with one group, and in no other way: all their slices meet the same
-    channels, however the kernel was computed (weight standardisation), so none has an order of its own. Labels of every
-    coordinate of such a kernel would take long, and give nothing."""
-    moved: set[str] = set()  # what depends on an input
-    leads: dict[str, set[str]] = {}  # what is computed from states alone → these
-    held: set[str] = set()
-    kernels: set[str] = set()
-    for node in trace.nodes:
-        if node.op == "input":
-            moved.add(node.name)
-        refs = set(node.refs())
-        if node.op == "state":
-            leads[node.name] = {node.name}
-        elif not refs & moved and node.op != "output":
-            leads[node.name] = set().union(*(leads.get(ref, ()) for ref in refs))
-        else:
-            moved.add(node.name)
-            weight = node.operands.get("weight")
-            plain = node.short_op.startswith("conv") and node.options.get("groups", 1) == 1
-            for ref in refs:
-                is_kernel = plain and isinstance(weight, Ref) and weight.node == ref
-                (kernels if is_kernel else held).update(leads.get(ref, ()))
-    return kernels - held
-
-
-def _read_by_slices(trace: Trace, name: str, tensor: LabelledTensor) -> dict[int, int]:
+def _read_by_slices(trace: Trace, name: str, tensor: LabelledTensor) -> dict[int, Rows]:
     """Every axis in each slice of another, when the state is read slice by slice and in no other way."""
     along = {_sliced(trace, node, name) for node in trace.readers.get(name, ())}
     rows = along.pop() if len(along) == 1 else None
     if rows is None or tensor.rank < 2 or tensor.shape[rows] < 2:
         return {}
-    return {a.dims[0]: rows for a in tensor.arrays if len(a.dims) == 1 and a.dims != (rows,)}
+    return {a.dims[0]: Rows(rows) for a in tensor.arrays if len(a.dims) == 1 and a.dims != (rows,)}
 
 
 def _sliced(trace: Trace, node: Node, name: str) -> int | None:

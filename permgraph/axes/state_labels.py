@@ -7,37 +7,43 @@ tables, indices. Their values are part of the network, and they are constants.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.workspace import Workspace
-from permgraph.ir.trace import Node, Ref, Shape, StateTensor, Trace
+from permgraph.ir.trace import Node, StateTensor, Trace
 
 _INTEGERS = ("int", "uint", "bool")
 _COPIES = ("aten.clone", "aten._to_copy", "aten.to.", "aten.alias", "aten.detach")
 
 
-def label_state(
-    space: Workspace, tensor: StateTensor, blocks: dict[int, int], slices: dict[int, int]
-) -> LabelledTensor:
-    """Fresh points for every axis.
+class Rows(NamedTuple):
+    """The axis along which lie slices that have an order each; or so many blocks of neighbours that have one in common."""
 
-    `blocks` says which axes are ordered separately in each block of axis 0, `slices` in each slice along which axis.
-    """
-    arrays: list[LabelArray] = []
-    slices = {axis: rows for axis, rows in slices.items() if axis not in blocks and rows not in blocks}
-    for axis, size in enumerate(tensor.shape):
-        if size > 1 and axis not in blocks and axis not in slices:
-            arrays.append(LabelArray((axis,), space.points.fresh((size,), tensor.name, axis)))
-    for axis, rows in slices.items():
-        arrays.append(_in_slices(space, tensor, axis, rows, next(a for a in arrays if a.dims == (rows,))))
-    for axis, groups in blocks.items():
-        if tensor.shape[axis] > 1:
-            outer = next((a for a in arrays if a.dims == (0,)), None)
-            arrays.append(_in_blocks(space, tensor, axis, groups, outer))
-    return LabelledTensor(space, tensor.shape, tuple(arrays), weight=True)
+    axis: int
+    blocks: int = 0
+
+
+def label_state(space: Workspace, tensor: StateTensor, rows: dict[int, Rows]) -> LabelledTensor:
+    """Fresh points for every axis. `rows` says which axes are ordered separately in each slice or block along another."""
+    shape = tensor.shape
+    arrays = [
+        LabelArray((axis,), space.points.fresh((size,), tensor.name, axis))
+        for axis, size in enumerate(shape)
+        if size > 1 and axis not in rows
+    ]
+    for axis, (along, blocks) in rows.items():
+        outer = next((a for a in arrays if a.dims == (along,)), None)
+        if not blocks:
+            assert outer is not None
+            arrays.append(_in_slices(space, tensor, axis, along, outer))
+        elif shape[axis] > 1:
+            arrays.append(_in_blocks(space, tensor, axis, blocks, outer))
+    return LabelledTensor(space, shape, tuple(arrays), weight=True)
 
 
 def constant_arrays(space: Workspace, table: NDArray[np.generic]) -> tuple[LabelArray, ...]:
@@ -104,33 +110,11 @@ def elementwise_integers(trace: Trace) -> frozenset[str]:
     found: set[str] = set()
     for node in filter(is_integer, reversed(trace.nodes)):  # users stand after what they read
         readers = trace.readers.get(node.name, ())
-        if readers and all(_elementwise(u) and (not is_integer(u) or u.name in found) for u in readers):
+        if readers and all(elementwise(u) and (not is_integer(u) or u.name in found) for u in readers):
             found.add(node.name)
     return frozenset(found.intersection(n.name for n in trace.nodes if n.op == "state"))
 
 
-def _elementwise(node: Node) -> bool:
+def elementwise(node: Node) -> bool:
+    """Whether what an op gives lies where its operand does."""
     return node.pointwise or node.op.startswith(_COPIES)
-
-
-def channel_blocks(trace: Trace) -> dict[str, dict[int, int]]:
-    """State nodes that are the weight of a grouped convolution → {channel axis inside a group: groups}.
-
-    The weight is followed upwards through ops that keep its shape (weight norm, casts, scaling).
-    """
-    blocks: dict[str, dict[int, int]] = {}
-    for node in trace.nodes:
-        groups, weight = node.options.get("groups", 1), node.operands.get("weight")
-        if node.op.startswith("aten.conv") and groups > 1 and isinstance(weight, Ref):
-            _mark(trace, trace.by_name[weight.node], trace.by_name[weight.node].shape, groups, blocks)
-    return blocks
-
-
-def _mark(trace: Trace, node: Node, shape: Shape, groups: int, blocks: dict[str, dict[int, int]]) -> None:
-    if node.shape != shape:
-        return
-    if node.op == "state":
-        blocks[node.name] = {1: groups}
-    elif _elementwise(node) or node.op.startswith("aten._weight_norm"):
-        for ref in node.refs():
-            _mark(trace, trace.by_name[ref], shape, groups, blocks)

@@ -46,6 +46,7 @@ class Workspace:
         self._blocks: dict[tuple[Any, ...], Labels] = {}
         self._products: dict[tuple[Any, ...], LabelArray] = {}
         self._apart: set[tuple[Any, ...]] = set()
+        self._combined: list[tuple[Labels, Labels]] = []  # points of products, and one source of each
 
     def enter(self, node: Node, rule: str) -> None:
         """Everything related from here on is recorded as the work of `rule` at `node`."""
@@ -117,10 +118,26 @@ class Workspace:
         self._left.append(left.ravel())
 
     def pin_unread(self) -> None:
-        """Parts of a weight that no op reads, as positions beyond the example's length, have to stay."""
-        if self._left:
-            unread = np.setdiff1d(np.concatenate(self._left), np.concatenate(self._taken))
-            self.points.pin(unread, UNREAD)
+        """Parts of a weight that no op reads, as positions beyond the example's length, have to stay.
+
+        What meets an activation as a whole is read, whatever was cut out of it elsewhere.
+        """
+        if not self._left:
+            return
+        read, left = np.zeros((2, self.points.count), dtype=bool)
+        for labels in self._left:
+            left[labels] = True
+        for labels in self._taken:
+            read[labels] = True
+        for step in self.record:
+            weights = [tensor for tensor, _ in step.operands if tensor.weight]
+            for array in (
+                a for tensor in weights if len(weights) < len(step.operands) for a in tensor.arrays
+            ):
+                read[array.labels] = True
+        for points, source in reversed(self._combined):  # what a product is made of was there before it
+            read[np.broadcast_to(source, points.shape)[read[points]]] = True
+        self.points.pin(np.flatnonzero(left & ~read), UNREAD)
 
     # -- blocks and products -----------------------------------------------------------------------------
 
@@ -144,35 +161,69 @@ class Workspace:
         return self._blocks[key]
 
     def _link_members(self, heads: Labels, members: Labels, repeats: bool) -> None:
-        a = np.broadcast_to(heads.reshape(heads.shape + (1,) * (members.ndim - heads.ndim)), members.shape)
+        """Heads of the same members (rows of one block of a grouped kernel) are linked to one point that is linked to these."""
         if not repeats:
+            a = np.broadcast_to(
+                heads.reshape(heads.shape + (1,) * (members.ndim - heads.ndim)), members.shape
+            )
             self.points.link(a, members)
             return
-        pairs = np.unique(np.stack([a.ravel(), members.ravel()], axis=1), axis=0)
-        self.points.link(pairs[:, 0], pairs[:, 1])
+        rows, which = _distinct([members.reshape(heads.size, -1)])
+        middle = heads.ravel()
+        if rows.size < heads.size:
+            middle = self.points.fresh(rows.shape)
+            self.points.link(heads.ravel(), middle[which])
+        sets = [np.unique(row) for row in members.reshape(heads.size, -1)[rows]]
+        self.points.link(np.repeat(middle, [one.size for one in sets]), np.concatenate(sets))
 
-    def product(self, shape: Shape, dims: tuple[int, ...], sources: list[LabelArray]) -> LabelArray:
+    def product(
+        self,
+        shape: Shape,
+        dims: tuple[int, ...],
+        sources: list[LabelArray],
+        axis: tuple[int, ...] | None = None,
+    ) -> LabelArray:
         """One array over `dims`: a new point per coordinate, linked to the source points it combines.
 
         Along dims that no source labels, the new points look alike: any order is right.
+
+        axis  those of `dims` that become one. Slices of it that combine the same points (rows of one block of a grouped
+              kernel) have the same new ones; without `axis`, none have.
         """
-        sizes = tuple(shape[d] for d in dims)
-        key = (sizes, *((tuple(dims.index(d) for d in s.dims), s.labels.tobytes()) for s in sources))
+        sizes, axis = tuple(shape[d] for d in dims), dims if axis is None else axis
+        inner = tuple(dims.index(d) for d in dims if d in axis)
+        key = (sizes, inner, *((tuple(dims.index(d) for d in s.dims), s.labels.tobytes()) for s in sources))
         key = self._own(key, self._products)
         if key not in self._products:
-            self._products[key] = self._product(shape, dims, sources)
+            self._products[key] = self._product(shape, dims, sources, inner)
         return replace(self._products[key], dims=dims)
 
-    def _product(self, shape: Shape, dims: tuple[int, ...], sources: list[LabelArray]) -> LabelArray:
+    def _product(
+        self, shape: Shape, dims: tuple[int, ...], sources: list[LabelArray], inner: tuple[int, ...]
+    ) -> LabelArray:
         sizes = tuple(shape[d] for d in dims)
         covered = {d for s in sources for d in s.dims}
         if sources and all(s.pinned for s in sources) and covered == set(dims):
             return LabelArray(dims, self.fresh_pinned(sizes, ORDERED), pinned=True)
-        labels = self.points.fresh(sizes)
-        for source in sources:
-            view = [shape[d] if d in source.dims else 1 for d in dims]
-            self.points.link(labels, source.labels.reshape(view))
-        return LabelArray(dims, labels)
+        views = [s.labels.reshape([shape[d] if d in s.dims else 1 for d in dims]) for s in sources]
+        chosen = _distinct_slices(sizes, views, inner) if any(s.repeats for s in sources) else None
+        if chosen is None:
+            labels = self.points.fresh(sizes)
+            for view in views:
+                self._combine(labels, view)
+            return LabelArray(dims, labels)
+        rows, which = chosen
+        outer = tuple(i for i in range(len(sizes)) if i not in inner)
+        points = self.points.fresh((len(rows), *(sizes[i] for i in inner)))
+        for view in views:
+            turned = np.broadcast_to(view, sizes).transpose(*outer, *inner)
+            self._combine(points, turned.reshape(which.size, *points.shape[1:])[rows])
+        labels = points[which].reshape([sizes[i] for i in (*outer, *inner)])
+        return LabelArray(dims, labels.transpose(np.argsort([*outer, *inner])), repeats=True)
+
+    def _combine(self, points: Labels, source: Labels) -> None:
+        self.points.link(points, source)
+        self._combined.append((points, source))
 
     def pairs(
         self, sizes: Shape, ends: tuple[int, int], taken: NDArray[np.bool_], sources: list[Labels]
@@ -195,3 +246,37 @@ class Workspace:
                 self.points.link(np.tile(points[which.reshape(-1)], 2), np.concatenate(either))
             self._blocks[key] = points[np.minimum(np.searchsorted(known, one), known.size - 1)]
         return self._blocks[key]
+
+
+def _distinct_slices(
+    sizes: Shape, views: list[Labels], inner: tuple[int, ...]
+) -> tuple[Labels, Labels] | None:
+    """Slices of the axes `inner`, of which no two combine the same points, and for every slice the one of them that is
+    like it. None where all differ, or where two coordinates of one slice combine the same."""
+    outer = tuple(i for i in range(len(sizes)) if i not in inner)
+    slices = [
+        np.broadcast_to(view, [n if i in outer else view.shape[i] for i, n in enumerate(sizes)])
+        .transpose(*outer, *inner)
+        .reshape(int(np.prod([sizes[i] for i in outer])), -1)
+        for view in views
+    ]
+    rows, which = _distinct(slices)
+    if rows.size == which.size:
+        return None
+    whole = [np.broadcast_to(view, sizes).transpose(*outer, *inner).reshape(which.size, -1) for view in views]
+    for row in rows:
+        if np.unique(np.stack([slices[row] for slices in whole]), axis=1).shape[1] < whole[0].shape[1]:
+            return None
+    return rows, which
+
+
+def _distinct(tables: list[Labels]) -> tuple[Labels, Labels]:
+    """Of tables with as many rows each: where every different row stands first, and for every row which of those it is."""
+    known: dict[bytes, int] = {}
+    rows = list[int]()
+    which = np.empty(len(tables[0]), dtype=np.int64)
+    for i in range(which.size):
+        which[i] = known.setdefault(b"".join(table[i].tobytes() for table in tables), len(rows))
+        if which[i] == len(rows):
+            rows.append(i)
+    return np.array(rows, dtype=np.int64), which

@@ -158,13 +158,16 @@ def unique_edges(edges: Edges) -> Edges:
         return edges
     height = int(max(edges.a.max(), edges.b.max())) + 1
     kinds = int(edges.kind.max()) + 1
-    if height * height * kinds < 2**62:
-        key = np.sort((edges.a * height + edges.b) * kinds + edges.kind)
-        key = key[np.diff(key, prepend=-1) > 0]
-        pair, kind = np.divmod(key, kinds)
-        return Edges(pair // height, pair % height, kind)
-    rows = np.unique(np.stack([edges.a, edges.b, edges.kind]), axis=1)
-    return Edges(rows[0], rows[1], rows[2])
+    pair, kind = edges.a * height + edges.b, edges.kind
+    if height * height * kinds < 2**63:
+        key = np.sort(pair * kinds + kind)
+        pair, kind = np.divmod(key[np.diff(key, prepend=-1) > 0], kinds)
+    else:
+        order = np.lexsort([kind, pair])
+        pair, kind = pair[order], kind[order]
+        new = (np.diff(pair, prepend=-1) > 0) | (np.diff(kind, prepend=-1) != 0)
+        pair, kind = pair[new], kind[new]
+    return Edges(pair // height, pair % height, kind)
 
 
 def _initial(run: Labels, of: Labels, count: int, pinned: NDArray[np.bool_]) -> Labels:
