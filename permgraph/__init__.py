@@ -1006,8 +1006,9 @@ def evaluate(
     """Judge frozen encoders by probes on labelled audio, as SUPERB (https://arxiv.org/abs/2105.01051) and MARBLE
     (https://arxiv.org/abs/2306.10548) do, beside a log-mel baseline.
 
-    Each clip is read at the encoder's sampling rate and run by itself, unpadded; the mean over frames of every layer
-    is kept. What a probe chooses (layer, penalty, step) it chooses on `valid`; `test` judges.
+    Each clip is read at the encoder's sampling rate and run by itself, unpadded; means and standard
+    deviations of every layer over frames are kept. The heads of those papers, "linear" and "two-layer", read the means alone.
+    What a probe chooses (layer, penalty, step) it chooses on `valid`; `test` judges.
 
     Args:
         encoders: Hugging Face folders or checkpoint files, named as their folder, or "NAME=PATH"; or name → path. Several

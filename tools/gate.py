@@ -157,7 +157,7 @@ Small HuBERTs that were trained here, by masked prediction, to judge merges by. 
 
 The gate is specs/encoders/gate.toml, fixed before any merge was judged: above the strongest log-mel baseline on more than
 half of the tasks of the encoder's own domain, and deeper layers above layer 0 (what enters the first transformer layer) on more
-than half. Head: {head}, on the mean over frames of one layer; valid chooses the layer. In brackets 95 % intervals: by drawing the
+than half. Head: {head}, on mean and standard deviation over frames of one layer, as log-mel has them; valid chooses the layer. In brackets 95 % intervals: by drawing the
 judged clips (clusters of them, where there are eight or more) anew; differences are paired on the same clips, but for a
 baseline that is quoted from tasks.csv. Weights are not kept here: `python tools/encoders.py` trains them anew from the recipes in
 specs/encoders, the same again on one thread of a like machine. Settings and loss curves: encoders.jsonl beside this page.

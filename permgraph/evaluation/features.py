@@ -1,4 +1,4 @@
-"""Features of clips: every layer of a frozen encoder, averaged over the frames of a clip, kept on disk.
+"""Features of clips: mean and standard deviation of every layer of a frozen encoder over the frames of a clip, kept on disk.
 
 One pass over the audio per encoder, one clip at a time: nothing is padded. An array is named by the digest of the
 weights, the configuration and the audio files, so that it is never read for anything else.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from permgraph.weights.encoder import Encoder
 
-FORMAT = 1  # of what the arrays hold
+FORMAT = 2  # of what the arrays hold
 
 Array = NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -36,16 +36,18 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Features:
-    """Of every file: (files, layers, width), in the order of `files`; the digest of each file's content."""
+    """Of every file: (files, layers, 2 · width), in the order of `files`: means, then standard deviations over its frames.
+    The digest of each file's content."""
 
     files: tuple[Path, ...]
     array: Array
     digests: tuple[str, ...]
 
-    def rows(self, files: Sequence[Path]) -> Array:
-        """(files, layers, width) of these files, read into memory."""
+    def rows(self, files: Sequence[Path], deviations: bool = True) -> Array:
+        """(files, layers, 2 · width) of these files, read into memory; the means alone, (files, layers, width)."""
         where = {path: i for i, path in enumerate(self.files)}
-        return np.asarray(self.array[[where[path] for path in files]])
+        found = self.array[[where[path] for path in files]]
+        return np.asarray(found if deviations else found[..., : found.shape[-1] // 2])
 
 
 class FrozenEncoder:
@@ -135,14 +137,26 @@ def receptive_field(config: dict[str, Any]) -> int:
 def encoder_features(
     encoder: FrozenEncoder, files: Sequence[Path], cache: Path, progress: Progress | None = None
 ) -> Features:
-    """Mean over the frames of every layer, memory-mapped. Raises FileError for a file that cannot be used."""
+    """Of every layer, memory-mapped. Raises FileError for a file that cannot be used."""
 
-    def mean(path: Path) -> Array:
-        parts = list(encoder.of_file(path))
-        total = np.sum([part.sum(axis=1, dtype=np.float64) for part in parts], axis=0)
-        return np.asarray(total / sum(part.shape[1] for part in parts), dtype=np.float32)
+    def of_file(path: Path) -> Array:
+        return statistics(encoder.of_file(path))
 
-    return cached(encoder.name, encoder.digest, mean, files, cache, progress)
+    return cached(encoder.name, encoder.digest, of_file, files, cache, progress)
+
+
+def statistics(pieces: Iterable[NDArray[Any]]) -> Array:
+    """Mean and standard deviation over the frames of a file, of whose pieces (layers, frames, width) one is held at a time:
+    (layers, 2 · width)."""
+    count, mean, squares = 0, np.zeros(()), np.zeros(())  # squares: of what the frames are away from the mean
+    for piece in pieces:
+        new, centre = piece.shape[1], piece.mean(axis=1, dtype=np.float64)
+        away = centre - mean
+        squares = (
+            squares + ((piece - centre[:, None]) ** 2).sum(axis=1) + away**2 * count * new / (count + new)
+        )
+        count, mean = count + new, mean + away * new / (count + new)
+    return np.concatenate([mean, np.sqrt(squares / count)], axis=1).astype(np.float32)
 
 
 def cached(
@@ -153,7 +167,7 @@ def cached(
     cache: Path,
     progress: Progress | None = None,
 ) -> Features:
-    """What `of_file` gives for every file, (layers, width) each, from the cache when it is there."""
+    """What `of_file` gives for every file, (layers, 2 · width) each, from the cache when it is there."""
     digests = tuple(_checked(path) for path in files)
     times = [
         path.stat().st_mtime_ns for path in files

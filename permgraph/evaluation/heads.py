@@ -1,6 +1,6 @@
 """Probes on frozen features: what is trained on `train`, chosen on `valid`, and predicts `test`.
 
-A head is one row of HEADS. It is given features (clips, layers, width), standardised per layer and channel by the
+A head is one row of HEADS. It is given statistics over frames (clips, layers, width), standardised per layer and channel by the
 statistics of train, and class numbers.
 """
 
@@ -57,10 +57,15 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Head:
-    """fit: (parts, seed) → prediction; `random`: whether the seed matters."""
+    """fit: (parts, seed) → prediction.
+
+    random      whether the seed matters
+    deviations  whether it is given standard deviations over frames beside the means, as the log-mel baseline is
+    """
 
     fit: Callable[[Parts, int], Predicted]
     random: bool
+    deviations: bool
     about: str
 
 
@@ -160,11 +165,16 @@ def _trained(parts: Parts, seed: int, relu: bool) -> Predicted:
 
 
 HEADS = {
-    "ridge": Head(ridge, False, "least squares on the best layer: a screen, in less than a second"),
-    "logistic": Head(logistic, False, "logistic regression on the best layer (scikit-learn)"),
+    "ridge": Head(ridge, False, True, "least squares on the best layer: a screen, in less than a second"),
+    "logistic": Head(logistic, False, True, "logistic regression on the best layer (scikit-learn)"),
     "logistic-plain": Head(
-        partial(logistic, strengths=(1.0,)), False, "the same with C = 1: nothing is chosen but the layer"
+        partial(logistic, strengths=(1.0,)),
+        False,
+        True,
+        "the same with C = 1: nothing is chosen but the layer",
     ),
-    "linear": Head(linear, True, "weighted sum of the layers, projection, linear classifier (SUPERB)"),
-    "two-layer": Head(two_layer, True, "weighted sum of the layers, two linear layers with a ReLU between"),
+    "linear": Head(linear, True, False, "weighted sum of the layers, projection, linear classifier (SUPERB)"),
+    "two-layer": Head(
+        two_layer, True, False, "weighted sum of the layers, two linear layers with a ReLU between"
+    ),
 }

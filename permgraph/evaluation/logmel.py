@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from permgraph.evaluation.features import Array, Features, Progress, cached, pieces
+from permgraph.evaluation.features import Array, Features, Progress, cached, pieces, statistics
 from permgraph.inputs.audio import Preprocess
 
 NAME = "log-mel"
@@ -36,13 +36,12 @@ def mel_bank() -> Floats:
     return np.asarray(np.maximum(np.minimum((at - low) / (middle - low), (high - at) / (high - middle)), 0))
 
 
-def statistics(path: Path) -> Array:
-    """(1, 2 · bands): mean and standard deviation over all frames of a file."""
-    frames = np.concatenate([logmel(samples) for samples in pieces(path, Preprocess(RATE))])
-    return np.concatenate([frames.mean(axis=0), frames.std(axis=0)]).astype(np.float32)[None]
+def _of_file(path: Path) -> Array:
+    """(1, 2 · bands)."""
+    return statistics(logmel(samples)[None] for samples in pieces(path, Preprocess(RATE)))
 
 
 def logmel_features(files: Sequence[Path], cache: Path, progress: Progress | None = None) -> Features:
     """Features of one layer, as those of an encoder. Raises FileError."""
     settings = f"{NAME} {RATE} {WINDOW} {HOP} {SIZE} {BANDS} {FLOOR}"
-    return cached(NAME, settings, statistics, files, cache, progress)
+    return cached(NAME, settings, _of_file, files, cache, progress)

@@ -214,7 +214,11 @@ def probe(
 
 def _parts(dataset: Dataset, part: Round, features: Features, number: Mapping[str, int]) -> Parts:
     labels = dataset.labels()
-    x = [features.rows([dataset.rows[i].file for i in rows]) for rows in (part.train, part.valid, part.test)]
+    deviations = HEADS[dataset.task.head].deviations
+    x = [
+        features.rows([dataset.rows[i].file for i in rows], deviations)
+        for rows in (part.train, part.valid, part.test)
+    ]
     y = [np.array([number[labels[i]] for i in rows], np.int64) for rows in (part.train, part.valid)]
     return Parts(x[0], y[0], x[1], y[1], x[2], len(number))
 

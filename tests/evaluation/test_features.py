@@ -14,6 +14,7 @@ from transformers import HubertModel
 from permgraph.atomic_write import locked
 from permgraph.errors import FileError, UsageError
 from permgraph.evaluation import features as f
+from permgraph.evaluation.heads import HEADS
 from permgraph.evaluation.logmel import BANDS, logmel, logmel_features, mel_bank
 from permgraph.weights.encoder import open_encoder
 from tests.evaluation import miniature as m
@@ -41,12 +42,14 @@ def reference(folder: Path, audio: np.ndarray, name: str = "model") -> np.ndarra
     model = HubertModel.from_pretrained(folder / name).eval()
     with torch.no_grad():
         out = model(torch.from_numpy(audio.astype(np.float32))[None], output_hidden_states=True)
-    return np.stack([h[0].mean(0).numpy() for h in out.hidden_states])
+    return np.stack([torch.cat([h[0].mean(0), h[0].std(0, correction=0)]).numpy() for h in out.hidden_states])
 
 
-def test_they_are_the_means_of_every_layer_of_transformers_own_model(folder: Path, tmp_path: Path) -> None:
+def test_they_are_the_means_and_deviations_of_every_layer_of_transformers_own_model(
+    folder: Path, tmp_path: Path
+) -> None:
     found = f.encoder_features(frozen(folder), files(folder), tmp_path)
-    assert found.array.shape == (3, 3, 32)
+    assert found.array.shape == (3, 3, 64)
     for path, row in zip(found.files, found.array, strict=True):
         np.testing.assert_allclose(row, reference(folder, soundfile.read(path)[0]), atol=1e-5)
 
@@ -151,7 +154,8 @@ def test_long_files_are_read_in_pieces_and_all_frames_count_the_same(
     model = frozen(folder)
     parts = list(model.of_file(path))
     assert len(parts) == 3 and parts[-1].shape[1] < parts[0].shape[1]
-    whole = np.concatenate(parts, axis=1).mean(axis=1)
+    frames = np.concatenate(parts, axis=1)
+    whole = np.concatenate([frames.mean(axis=1), frames.std(axis=1)], axis=1)
     found = f.encoder_features(model, [path], tmp_path).array[0]
     np.testing.assert_allclose(found, whole, atol=1e-5)
 
@@ -182,3 +186,10 @@ def test_logmel_is_a_layer_of_means_and_deviations(folder: Path, tmp_path: Path)
     frames = logmel(soundfile.read(files(folder)[0], dtype="float32")[0])
     np.testing.assert_allclose(found[0, 0, :BANDS], frames.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(found[0, 0, BANDS:], frames.std(axis=0), rtol=1e-4)
+
+
+def test_means_can_be_read_without_deviations(folder: Path, tmp_path: Path) -> None:
+    found = f.encoder_features(frozen(folder), files(folder), tmp_path)
+    means = found.rows(files(folder)[1:], deviations=False)
+    np.testing.assert_array_equal(means, found.array[1:, :, :32])
+    assert [name for name, head in HEADS.items() if not head.deviations] == ["linear", "two-layer"]
