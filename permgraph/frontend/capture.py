@@ -147,6 +147,10 @@ def _ran(network: nn.Module, call: Call, error: Exception, title: str) -> tuple[
 
 def _trace(title: str, nodes: list[Node], network: nn.Module, notes: tuple[str, ...]) -> Trace:
     state = state_of(network, state_names(network))
+    if not any(nodes[-1].refs()):
+        raise TraceError(
+            f"{title}: its forward returns no tensor, so there is no function to keep. Trace the part that returns one."
+        )
     nodes = _live(nodes)
     read = {node.options["tensor"] for node in nodes if node.op == "state"}
     random = tuple(node.name for node in nodes if draws_values(node))

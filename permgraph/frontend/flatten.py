@@ -9,7 +9,7 @@ from typing import Any
 import sympy
 import torch
 from torch import fx
-from torch.export.graph_signature import ExportGraphSignature, InputKind
+from torch.export.graph_signature import ExportGraphSignature, InputKind, OutputKind
 
 from permgraph.frontend.control_flow import WALKS
 from permgraph.frontend.schema import node_of, plain
@@ -65,9 +65,10 @@ class Walk:
             if node.op == "placeholder":
                 env[node] = self.placeholder(node, inputs[node.name], seen)
         self.body(graph, env)
-        wanted = set(self.signature.user_outputs)
         (out,) = (n for n in graph.graph.nodes if n.op == "output")
-        refs = tuple(env[a] for a in out.args[0] if isinstance(a, fx.Node) and a.name in wanted)
+        given = zip(self.signature.output_specs, out.args[0], strict=True)
+        wanted = [a for spec, a in given if spec.kind == OutputKind.USER_OUTPUT and isinstance(a, fx.Node)]
+        refs = tuple(env[a] for a in wanted)
         self.nodes.append(node_of("output", "output", (tuple(r for r in refs if isinstance(r, Ref)),)))
         return self.nodes
 

@@ -1,24 +1,25 @@
 """Functional: programs that torch need not trace a second time, since little in them is to be decomposed.
 
 `run_decompositions` traces the whole program again, which takes longer than the first trace did. Most networks need it
-for a few ops only: dropout in eval mode, a reshape that is a view, a call of contiguous or to that changes nothing.
-These are rewritten here, to what that second trace makes of them, names included: the fingerprint of a network does
-not tell which way it went. Where there is anything else to do, the program is left to torch.
+for a few ops only: batch norm and dropout in eval mode, activations in place, a reshape, a call of contiguous or to that
+changes nothing. These are rewritten here, to what that second trace makes of them, names included: the fingerprint of a
+network does not tell which way it went. Where there is anything else to do, the program is left to torch.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 from torch.export import ExportedProgram
-from torch.export.graph_signature import TensorArgument
+from torch.export.graph_signature import InputKind, TensorArgument
 from torch.fx.graph import _Namespace
 
 from permgraph.frontend.decomposition import composed, is_decomposed
+from permgraph.frontend.in_place import alone, functional, put_out_of_place
+from permgraph.frontend.rewrites import REWRITES
 
 aten = torch.ops.aten
 
@@ -28,9 +29,16 @@ def made_functional(program: ExportedProgram) -> bool:
     calls = [n for n in program.graph.nodes if n.op not in ("placeholder", "output")]
     if not all(map(_simple, calls)):
         return False
+    again = any(node.target in REWRITES and REWRITES[node.target].again for node in calls)
+    order = {node: i for i, node in enumerate(program.graph.nodes)}
     for node in calls:
-        if rewrite := _REWRITES.get(node.target):
-            rewrite(node)
+        if node.target in REWRITES:
+            REWRITES[node.target].write(node)
+        elif functional(node.target):
+            put_out_of_place(node, order)
+    if again:
+        _erase_dead(program.graph)
+    _sort_buffers(program)
     program.graph_module.graph.lint()
     _rename(program)
     return True
@@ -45,8 +53,10 @@ def _simple(node: fx.Node) -> bool:
     values = values if isinstance(values, (tuple, list)) else (values,)
     if any(isinstance(v, torch.SymInt) for v in values) or not isinstance(target, torch._ops.OpOverload):
         return False
-    if target in _REWRITES:
-        return _CONDITIONS[target](node)
+    if target in REWRITES:
+        return REWRITES[target].holds(node)
+    if functional(target):
+        return alone(node)
     schema = target._schema
     if target.namespace != "aten" or schema.is_mutable or is_decomposed(target) or target in _LEFT_TO_TORCH:
         return False
@@ -54,69 +64,50 @@ def _simple(node: fx.Node) -> bool:
     return not (composed(target) and (aliases or torch.Tag.maybe_aliasing_or_mutating in target.tags))
 
 
-def _value(node: Any) -> Tensor:
-    value = node.meta["val"]
-    assert isinstance(value, Tensor)
-    return value
-
-
-def _to_clone(node: fx.Node, **kwargs: Any) -> None:
-    node.target, node.args, node.kwargs = aten.clone.default, node.args[:1], kwargs
-
-
-def _away(node: fx.Node) -> None:
-    source = node.args[0]
-    assert isinstance(source, fx.Node)
-    node.replace_all_uses_with(source)
-    node.graph.erase_node(node)
-
-
-def _contiguous(node: fx.Node) -> None:
-    if _value(node.args[0]).is_contiguous():
-        _away(node)
-    else:
-        _to_clone(node, memory_format=torch.contiguous_format)
-
-
-def _reshape(node: fx.Node) -> None:
-    """A view; torch leaves a size of -1 as it was written only where the operand is contiguous."""
-    node.target = aten.view.default
-    if not _value(node.args[0]).is_contiguous():
-        node.args = (node.args[0], list(_value(node).shape))
-
-
-def _is_view(node: fx.Node) -> bool:
-    try:
-        _value(node.args[0]).view(node.args[1])  # type: ignore[arg-type]
-    except (RuntimeError, ValueError):  # ValueError: of a tensor without values
-        return False
-    return True
-
-
-def _changes_nothing(node: fx.Node) -> bool:
-    before, after = _value(node.args[0]), _value(node)
-    return (
-        before.dtype == after.dtype
-        and before.device == after.device
-        and before.layout == after.layout
-        and before.stride() == after.stride()
-        and not node.kwargs.get("copy")
-    )
-
-
-_REWRITES: dict[Any, Callable[[fx.Node], None]] = {
-    aten.dropout.default: _to_clone,
-    aten.contiguous.default: _contiguous,
-    aten.reshape.default: _reshape,
-    aten.to.dtype_layout: _away,
-}
-_CONDITIONS: dict[Any, Callable[[fx.Node], bool]] = {
-    aten.dropout.default: lambda node: node.args[2:] == (False,),
-    aten.contiguous.default: lambda node: len(node.args) == 1 and not node.kwargs,
-    aten.reshape.default: _is_view,
-    aten.to.dtype_layout: _changes_nothing,
-}
+_BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 _LEFT_TO_TORCH = {aten.lift_fresh_copy.default, aten.detach.default}
+
+
+def _erase_dead(graph: fx.Graph) -> None:
+    """What a second round of decompositions does not see. A result of batch norm that is not read is made in every round."""
+    for node in reversed(list(graph.nodes)):
+        of_batch_norm = node.target is operator.getitem and node.args[0].target is _BATCH_NORM
+        if node.op == "call_function" and not (node.users or node.is_impure() or of_batch_norm):
+            graph.erase_node(node)
+
+
+def _sort_buffers(program: ExportedProgram) -> None:
+    """As a new trace finds them: from outer modules to inner ones, of which those that hold no saved state come last."""
+    specs = program.graph_signature.input_specs
+    buffers = [i for i, spec in enumerate(specs) if spec.kind == InputKind.BUFFER]
+    modules: dict[str, None] = {"": None}
+    for name in (*program.state_dict, *(str(specs[i].target) for i in buffers)):
+        parts = name.split(".")[:-1]
+        modules |= {".".join(parts[: k + 1]): None for k in range(len(parts))}
+    rank = {name: at for at, name in enumerate(_in_depth(list(modules)))}
+    ordered = sorted(
+        (specs[i] for i in buffers), key=lambda s: (rank[str(s.target).rpartition(".")[0]], not s.persistent)
+    )
+    for i, spec in zip(buffers, ordered, strict=True):
+        specs[i] = spec
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    behind = next(node for node in program.graph.nodes if node.op != "placeholder")
+    for spec in specs:
+        behind.prepend(nodes[spec.arg.name])
+
+
+def _in_depth(modules: list[str]) -> list[str]:
+    """Every module before its children, those in the order given."""
+    children: dict[str, list[str]] = {}
+    for name in modules[1:]:
+        children.setdefault(name.rpartition(".")[0], []).append(name)
+
+    def walk(name: str) -> Iterator[str]:
+        yield name
+        for child in children.get(name, ()):
+            yield from walk(child)
+
+    return list(walk(""))
 
 
 def _rename(program: ExportedProgram) -> None:
@@ -129,9 +120,11 @@ def _rename(program: ExportedProgram) -> None:
         base = (
             target._schema.name.partition("::")[2] if isinstance(target, torch._ops.OpOverload) else "getitem"
         )
+        base = base[2:-2] if base.startswith("__") and base.endswith("__") else base  # as fx does
         renamed[node.name] = node, names.create_name(base, None)
     for node, name in renamed.values():
         node.name = name
-    for spec in program.graph_signature.output_specs:
-        if isinstance(spec.arg, TensorArgument) and spec.arg.name in renamed:
-            spec.arg.name = renamed[spec.arg.name][1]
+    given = next(node for node in program.graph.nodes if node.op == "output").args[0]
+    for spec, node in zip(program.graph_signature.output_specs, given, strict=True):
+        if isinstance(spec.arg, TensorArgument) and isinstance(node, fx.Node):
+            spec.arg.name = node.name

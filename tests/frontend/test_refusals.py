@@ -123,3 +123,12 @@ def test_a_refusal_leaves_the_tensors_of_others_alone() -> None:
     with pytest.raises(TraceError):
         capture(Net(outside), X)
     assert type(OUTSIDE) is Tensor and not OUTSIDE.any()
+
+
+def test_a_network_that_returns_no_tensor_is_refused() -> None:
+    class Silent(nn.Linear):
+        def forward(self, x: Tensor) -> int:  # type: ignore[override]
+            return len(super().forward(x))
+
+    with pytest.raises(TraceError, match="Silent: its forward returns no tensor"):
+        capture(Silent(4, 4), (torch.randn(2, 4),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -41,7 +42,7 @@ PLAN = pg.plan(pg.infer(TRACE))
 def limits() -> tuple[int, ...]:
     """From what the largest group needs alone to what all need together."""
     whole = needed(PLAN, 0, TRACE).total
-    least = next(n for n in range(1000, whole, 1000) if fits(n))
+    least = 1000 * bisect_left(range(whole // 1000), True, key=lambda n: fits(1000 * n))
     return least, (least + whole) // 2, whole
 
 
