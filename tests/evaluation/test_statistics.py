@@ -8,19 +8,26 @@ import numpy as np
 import pytest
 
 from permgraph.errors import UsageError
-from permgraph.evaluation.bootstrap import Right, interval
+from permgraph.evaluation.bootstrap import Counts, interval
 from permgraph.evaluation.extras import extra
 from permgraph.evaluation.significance import combine_seeds, holm, mcnemar, mcnemar_over_folds
 
 RNG = np.random.default_rng(0)
 
 
-def right(values: np.ndarray, clusters: list[str] | None = None, runs: list[str] | None = None) -> Right:
+def right(
+    values: np.ndarray,
+    clusters: list[str] | None = None,
+    runs: list[str] | None = None,
+    sizes: np.ndarray | None = None,
+) -> Counts:
     values = np.atleast_2d(values).astype(float)
-    return Right(
+    count = values.shape[1]
+    return Counts(
         values,
         tuple(runs or ["0"] * len(values)),
-        tuple(clusters or [f"clip {i}" for i in range(values.shape[1])]),
+        tuple(clusters or [f"clip {i}" for i in range(count)]),
+        tuple(int(size) for size in (np.ones(count) if sizes is None else sizes)),
     )
 
 
