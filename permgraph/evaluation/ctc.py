@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # SUPERB takes a projection to 1024, 1024 units per direction, Adam at 1e-4 for 200,000 steps of 32 clips, dropout and
-# SpecAugment: days on two cores. This many units learn in minutes there, with a rate that fits them.
+# SpecAugment: too much for two cores without a GPU. There this many units learn in minutes, with a rate that fits them.
 UNITS, DEPTH = 128, 2
 RATE, BATCH, STEPS, EVERY, CLIP = 2e-3, 8, 2000, 200, 1.0
 BLANK = 0  # the number of CTC's blank; a character is its place in the alphabet + 1
@@ -58,7 +58,7 @@ def transcribe(
     seed: int,
     progress: Progress | None = None,
 ) -> Transcribed:
-    """Adam; the step with the least word error rate on valid (then the least character error rate) is kept.
+    """Adam; the step with the least word error rate on valid (then the least character error rate) is kept; of equal ones the first.
 
     Every clip of train has the frames that its transcript needs: of another the loss is infinite.
     """
@@ -88,8 +88,12 @@ def transcribe(
             if rates < best:
                 best, kept = rates, probe.state()
                 choice = f"step {step}, layers weighted {probe.shares()}"
+                if best == (0, 0):  # no later step is better
+                    break
         if progress:
             progress(step, STEPS)
+    if progress:
+        progress(STEPS, STEPS)
     probe.load(kept)
     return Transcribed(tuple(probe.texts(test, alphabet)), best[0], choice)
 

@@ -14,6 +14,8 @@ from permgraph.evaluation.dataset import Dataset, Round
 from permgraph.evaluation.extras import extra
 from permgraph.evaluation.frames import Frames
 
+MOST = 80  # characters in a note
+
 
 def word_errors(transcript: str, hypothesis: str) -> int:
     """Words substituted, deleted and inserted, of the alignment with the fewest (jiwer)."""
@@ -45,14 +47,13 @@ def notes_on_texts(dataset: Dataset) -> list[str]:
         where = f" (fold {part.fold})" if part.fold else ""
         known = set(characters([texts[i] for i in part.train]))
         if part is dataset.rounds[0]:
-            shown = "".join(sorted(known - {" "}))
             notes.append(
                 f"transcripts are taken as they are written, case and punctuation count; characters of train{where}, "
-                f"beside the blank: {shown}"
+                f"beside the blank: {_shown(known - {' '})}"
             )
         others = [i for i in (*part.valid, *part.test) if set(texts[i]) - known]
         if others:
-            unknown = "".join(sorted(set().union(*(texts[i] for i in others)) - known))
+            unknown = _shown(set().union(*(texts[i] for i in others)) - known)
             notes.append(
                 f"{_clips(others)} of valid and test{where} {'has' if len(others) == 1 else 'have'} characters that no transcript of train has "
                 f"({unknown}): they count as errors. The first is {dataset.rows[others[0]].where}"
@@ -94,6 +95,12 @@ def trained_on(dataset: Dataset, name: str, part: Round, frames: Frames) -> list
 
 def _fits(dataset: Dataset, texts: Sequence[str], frames: Frames, i: int) -> bool:
     return len(frames.of(dataset.rows[i].file)) >= frames_needed(texts[i])
+
+
+def _shown(found: set[str]) -> str:
+    """The first ones, of alphabets of thousands."""
+    some = "".join(sorted(found)[:MOST])
+    return some if len(found) <= MOST else f"{some}… ({len(found)})"
 
 
 def _clips(rows: Sequence[int]) -> str:

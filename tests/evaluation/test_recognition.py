@@ -30,7 +30,7 @@ COUNTS = {"train": 60, "valid": 10, "test": 20}
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> object:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in dict(UNITS=32, STEPS=150, EVERY=50, RATE=1e-2).items():
+        for name, value in dict(UNITS=32, STEPS=150, EVERY=25, RATE=1e-2).items():
             patch.setattr(ctc, name, value)
         yield
 
