@@ -110,11 +110,11 @@ def speech(folder: Path, per_split: Mapping[str, int], seed: int = 0) -> Path:
 
 
 def said(path: Path, text: str, rng: np.random.Generator) -> None:
-    """A text as tones of 60 ms, each with 40 ms of silence after it."""
-    t = np.arange(int(0.06 * RATE)) / RATE
+    """A text as tones of 40 ms, each with 20 ms of silence after it."""
+    t = np.arange(int(0.04 * RATE)) / RATE
     parts = []
     for character in text:
         tone = np.sin(2 * np.pi * PITCHES[character] * t + rng.uniform(0, 6)) if character != " " else 0 * t
-        parts += [0.3 * tone, np.zeros(int(0.04 * RATE))]
+        parts += [0.3 * tone, np.zeros(int(0.02 * RATE))]
     audio = np.concatenate(parts)
     soundfile.write(path, audio + 0.01 * rng.standard_normal(len(audio)), RATE)

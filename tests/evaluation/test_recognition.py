@@ -30,7 +30,7 @@ COUNTS = {"train": 60, "valid": 10, "test": 20}
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> object:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in dict(UNITS=32, STEPS=150, EVERY=25, RATE=1e-2).items():
+        for name, value in dict(UNITS=32, BATCH=16, STEPS=75, EVERY=25, RATE=1e-2).items():
             patch.setattr(ctc, name, value)
         yield
 
@@ -256,7 +256,7 @@ def test_clips_that_are_too_short_for_their_text_are_told_and_do_not_train(
     for name in ("log-mel", "A"):
         assert f"tones: {name}: 1 clip of train with fewer frames than CTC needs" in text
         assert f"tones: {name}: 1 clip of test with fewer frames" in text
-    assert "tones.csv, line 14: 18 frames, 151 needed" in text
+    assert "tones.csv, line 14: 10 frames, 151 needed" in text
     assert sum(p.encoder == "A" for p in made.predictions) == 3  # judged all the same
     assert all(np.isfinite(r.value) for r in made.results)
     with pytest.raises(
