@@ -101,7 +101,7 @@ def test_a_seed_is_all_the_chance_there_is(small: None, monkeypatch: pytest.Monk
     assert one == same != other
 
 
-def test_a_clip_is_read_by_itself(small: None) -> None:
+def test_a_clip_is_read_by_itself(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is run beside it: shorter, longer. A recurrent layer that reads padding backwards would not be."""
     clips = spoken(9, 5)
     probe = ctc._Probe(clips.frames, 6, 0)
@@ -110,10 +110,28 @@ def test_a_clip_is_read_by_itself(small: None) -> None:
         for k, clip in enumerate(clips.frames):
             (alone, _) = probe([clip])
             torch.testing.assert_close(together[: lengths[k], k], alone[:, 0], atol=1e-5, rtol=0)
+        monkeypatch.setattr(ctc, "_reversed", lambda frames, lengths: frames.flip(0))
         shortest = int(lengths.argmin())
-        padded = torch.nn.functional.pad(torch.zeros(int(lengths[shortest]), 1, WIDTH), (0, 0, 0, 0, 0, 20))
-        cut = probe.lstm(padded)[0][: lengths[shortest]]
-        assert (cut - probe.lstm(padded[: lengths[shortest]])[0]).abs().max() > 1e-3
+        wrong = probe(clips.frames)[0][: lengths[shortest], shortest]
+        assert (wrong - probe([clips.frames[shortest]])[0][:, 0]).abs().max() > 1e-3
+
+
+def test_the_network_is_a_bidirectional_lstm_of_torch(small: None) -> None:
+    clips = spoken(9, 5)
+    probe = ctc._Probe(clips.frames, 6, 0)
+    reference = torch.nn.LSTM(WIDTH, ctc.UNITS, ctc.DEPTH, bidirectional=True)
+    theirs = [p for pair in probe.recurrent for lstm in pair for p in lstm.parameters()]
+    with torch.no_grad():
+        for mine, given in zip(reference.parameters(), theirs, strict=True):
+            mine.copy_(given)
+        frames = [(torch.from_numpy(clip) - probe.mean) * probe.scale for clip in clips.frames]
+        mixed = [clip.mean(dim=1) for clip in frames]  # equal weights, before any step
+        packed = torch.nn.utils.rnn.pack_sequence(mixed, enforce_sorted=False)
+        hidden, lengths = torch.nn.utils.rnn.pad_packed_sequence(reference(packed)[0])
+        expected = probe.head(hidden).log_softmax(-1)
+        found, _ = probe(clips.frames)
+        for k, length in enumerate(lengths):
+            torch.testing.assert_close(found[:length, k], expected[:length, k], atol=1e-5, rtol=0)
 
 
 def test_the_step_with_the_least_word_error_rate_on_valid_is_kept(
