@@ -124,8 +124,8 @@ class _Probe:
         from torch.nn.utils import rnn
 
         lengths = torch.tensor([len(clip) for clip in clips])
-        frames = (torch.from_numpy(np.concatenate(clips)) - self.mean) * self.scale
-        mixed = torch.einsum("l,nlc->nc", torch.softmax(self.mix, 0), frames)
+        frames = torch.from_numpy(np.concatenate(clips)).sub_(self.mean).mul_(self.scale)  # of a copy
+        mixed = torch.softmax(self.mix, 0) @ frames
         hidden = rnn.pad_sequence(list(torch.split(mixed, lengths.tolist())))
         for onward, backward in self.recurrent:
             reverse = backward(_reversed(hidden, lengths))[0]
