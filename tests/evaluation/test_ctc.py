@@ -158,6 +158,13 @@ def test_the_step_with_the_least_word_error_rate_on_valid_is_kept(
     assert list(found.test) == seen[3]  # the parameters of that step
     assert seen[3] not in (seen[2], seen[4], seen[5])
 
+    steps: list[tuple[int, int]] = []
+    monkeypatch.setattr(ctc, "error_rates", scripted(iter([(1.0, 1.0), (0.0, 0.0)])))
+    found = ctc.transcribe(
+        characters(train.texts), train, valid, valid.frames, 0, lambda *done: steps.append(done)
+    )
+    assert found.choice.startswith("step 2, ") and steps[-1] == (6, 6)  # nothing is better than no error
+
 
 def test_scales_and_constant_channels_of_layers_do_not_matter(
     small: None, monkeypatch: pytest.MonkeyPatch
