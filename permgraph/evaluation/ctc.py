@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # SUPERB takes a projection to 1024, 1024 units per direction, Adam at 1e-4 for 200,000 steps of 32 clips, dropout and
-# SpecAugment: too much for two cores without a GPU. There this many units learn in minutes, with a rate that fits them.
+# SpecAugment: too much for two cores without a GPU. This many units take minutes there (clips of a second) to an hour (LibriSpeech's).
 UNITS, DEPTH = 96, 2
 RATE, BATCH, STEPS, EVERY, CLIP = 2e-3, 8, 2000, 200, 1.0
 BLANK = 0  # the number of CTC's blank; a character is its place in the alphabet + 1
