@@ -1008,7 +1008,8 @@ def evaluate(
 
     Each clip is read at the encoder's sampling rate and run by itself, unpadded; means and standard
     deviations of every layer over frames are kept. The heads of those papers, "linear" and "two-layer", read the means alone.
-    What a probe chooses (layer, penalty, step) it chooses on `valid`; `test` judges.
+    What a probe chooses (layer, penalty, step) it chooses on `valid`; `test` judges. A task of transcripts (metric "wer") is judged by
+    a CTC probe on the frames of every layer, and by its word error rate: less is better.
 
     Args:
         encoders: Hugging Face folders or checkpoint files, named as their folder, or "NAME=PATH"; or name → path. Several
@@ -1017,7 +1018,7 @@ def evaluate(
         data: the folder that the tasks' manifests and folders are relative to. Its tasks.csv, where there is one, is
             quoted.
         head: "ridge" (a screen, less than a second), "logistic", "linear" (SUPERB's weighted sum of layers), "two-layer";
-            by default the task's own.
+            by default the task's own. Of transcripts there is "ctc".
         seeds: of the probe, for heads that draw.
         parents: names of encoders the others were merged from. Adds the label-free screen: R² (ridge, clips not fitted on)
             of every parent's layers from theirs.
@@ -1027,7 +1028,7 @@ def evaluate(
         model_class: of folders, the class that is read, as in `trace`. Layers are those of its base model.
 
     Returns:
-        `.results` (accuracy, 0 to 1, with 95 % intervals), `.predictions` (per clip), `.retained`, `.notes`; `.text()`,
+        `.results` (accuracy or word error rate, with 95 % intervals), `.predictions` (per clip), `.retained`, `.notes`; `.text()`,
         `.save(folder)`.
 
     Raises:
@@ -1067,7 +1068,7 @@ def score(
 
     Args:
         table: a csv or tsv file: results.csv of `evaluate`, with predictions.csv beside it; or columns task, encoder, item,
-            correct (a row per clip); or task, encoder, value; or the encoder first and a column of numbers per task.
+            correct (a row per clip; errors and words of a transcript); or task, encoder, value; or the encoder first and a column of numbers per task.
         parents: rows of the table; without them the best encoder of each task stands for them.
         baseline: rows that are the log-mel baseline, of which the strongest counts; by default those named log-mel… or FBANK….
         lower: tasks where less is better, beside those whose name or metric is an error rate (WER, EER, ↓).
@@ -1076,8 +1077,8 @@ def score(
 
     Returns:
         `.scores` {(encoder, domain or "all"): score}, `.refused` {task: reason}, and for a table of clips `.comparisons`: McNemar's
-        exact test over folds, Holm's correction over the table, 95 % intervals by a paired bootstrap that draws clusters, runs and
-        seeds. `.text()` has them as tables.
+        exact test over folds (None of a word error rate), Holm's correction over the table, 95 % intervals by a paired bootstrap that
+        draws clusters, runs and seeds. `.text()` has them as tables.
 
     Raises:
         FileError: a row is mistaken, or encoders were judged on different clips.

@@ -21,7 +21,7 @@ from real_pairs import table
 import permgraph as pg
 from permgraph.data_files import read_toml, specs
 from permgraph.errors import FileError, UsageError
-from permgraph.evaluation.bootstrap import Interval, interval, right_of
+from permgraph.evaluation.bootstrap import Interval, counts_of, interval
 from permgraph.evaluation.dataset import Dataset, files_of, load_dataset
 from permgraph.evaluation.features import Features, FrozenEncoder, encoder_features
 from permgraph.evaluation.logmel import NAME
@@ -107,17 +107,17 @@ def _verdict(name: str, dataset: Dataset, judged: Evaluation, features: Features
     mine = rows[name]
     best = max((r for r in rows.values() if r.encoder.startswith(NAME)), key=lambda r: r.value)
     theirs = [p for p in judged.predictions if p.task == task and p.encoder == best.encoder]
-    own = right_of([p for p in judged.predictions if p.task == task and p.encoder == name])
+    own = counts_of([p for p in judged.predictions if p.task == task and p.encoder == name])
     value = Interval(mine.value, mine.low, mine.high, mine.unit)
     if theirs:
-        above = interval(own, right_of(theirs), word=word)
+        above = interval(own, counts_of(theirs), word=word)
     else:  # tasks.csv has a number only
         above = Interval(
             value.value - best.value, value.low - best.value, value.high - best.value, value.unit
         )
     count = features.array.shape[1]
-    first, deeper = (right_of(_on(dataset, name, features, part)) for part in ([0], [*range(1, count)]))
-    layers = [right_of(_on(dataset, name, features, [k])).values.mean() for k in range(count)]
+    first, deeper = (counts_of(_on(dataset, name, features, part)) for part in ([0], [*range(1, count)]))
+    layers = [counts_of(_on(dataset, name, features, [k])).values.mean() for k in range(count)]
     gain = interval(deeper, first, word=word)
     return Verdict(
         task,

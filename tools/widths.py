@@ -22,7 +22,7 @@ from real_pairs import table
 from transformers import HubertModel
 
 import permgraph as pg
-from permgraph.evaluation.bootstrap import interval, right_of
+from permgraph.evaluation.bootstrap import counts_of, interval
 from permgraph.evaluation.results import Evaluation
 from permgraph.inputs.audio import AudioPairs
 from permgraph.ir.spec import Group
@@ -170,7 +170,7 @@ def added(judged: Evaluation) -> Iterator[list[object]]:
             row: list[object] = [f"{prefix} {way}"]
             for task in TASKS:
                 one, other = (
-                    right_of(
+                    counts_of(
                         [p for p in judged.predictions if (p.encoder, p.task) == (f"{prefix} {name}", task)]
                     )
                     for name in (way, "in place")

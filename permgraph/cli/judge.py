@@ -37,7 +37,9 @@ def evaluate(
     ),
     head: Annotated[
         str | None,
-        typer.Option(help="ridge (a fast screen), logistic, linear, two-layer; else the task's own."),
+        typer.Option(
+            help="Of classes: ridge (a fast screen), logistic, linear, two-layer; of transcripts: ctc. Else the task's own."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=10**4, help="Of the probes that draw.")] = 1,
     parents: Parents = "",

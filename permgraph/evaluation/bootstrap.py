@@ -21,12 +21,17 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Right:
-    """Which clips an encoder got right: (runs · seeds, clips), the run of every row, the cluster of every clip."""
+class Counts:
+    """What is counted in every clip, (runs · seeds, clips): 1 where it is right, or its word errors; the run of every row;
+    the cluster of every clip; what the count is out of: 1, or the words of its transcript.
+
+    A rate is a sum of counts over the sum of sizes, never a mean of rates of clips.
+    """
 
     values: Floats
     runs: tuple[str, ...]
     clusters: tuple[str, ...]
+    sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -40,19 +45,19 @@ class Interval:
 
 
 def interval(
-    first: Right,
-    second: Right | None = None,
+    first: Counts,
+    second: Counts | None = None,
     *,
     resamples: int = 2000,
     level: float = 0.95,
     seed: int = 0,
     word: str = "",
 ) -> Interval:
-    """Of the accuracy of `first`, or of first - second on the same clips. Percentiles of the resamples.
+    """Of the rate of `first` (accuracy, word error rate), or of first - second on the same clips. Percentiles of the resamples.
 
     With fewer than eight clusters clips are drawn, and the unit says so. `word` is what a cluster is called.
     """
-    if second is not None and second.clusters != first.clusters:
+    if second is not None and (second.clusters, second.sizes) != (first.clusters, first.sizes):
         raise UsageError("a paired bootstrap needs the same clips in the same order.")
     if first.values.shape[1] == 0:
         raise UsageError("no clips to draw from.")
@@ -64,7 +69,7 @@ def interval(
     elif len(names) < FEWEST:
         unit, cluster = f"{clips} clips of {unit}", np.arange(clips)
     rng = np.random.default_rng(seed)
-    sizes = np.bincount(cluster)
+    sizes = np.bincount(cluster, weights=first.sizes)
     drawn = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=resamples)
     totals = drawn @ sizes
     values = [_draws(side, cluster, drawn, rng) / totals for side in (first, second) if side is not None]
@@ -74,21 +79,22 @@ def interval(
     return Interval(value, float(low), float(high), unit)
 
 
-def right_of(predictions: Sequence[Prediction]) -> Right:
-    """The predictions of one encoder on one task as a table of right and wrong; clips in a fixed order."""
-    items = sorted({(p.item, p.cluster or p.item) for p in predictions})
-    column = {item: k for k, (item, _) in enumerate(items)}
+def counts_of(predictions: Sequence[Prediction]) -> Counts:
+    """The predictions of one encoder on one task as a table; clips in a fixed order."""
+    items = sorted({(p.item, p.cluster or p.item, p.words or 1) for p in predictions})
+    column = {item: k for k, (item, *_) in enumerate(items)}
     rows = sorted({(p.run, p.seed) for p in predictions})
     values = np.full((len(rows), len(items)), np.nan)
     for p in predictions:
-        values[rows.index((p.run, p.seed)), column[p.item]] = p.correct
+        values[rows.index((p.run, p.seed)), column[p.item]] = p.errors if p.words else p.correct
     assert np.isfinite(values).all()
-    return Right(values, tuple(run for run, _ in rows), tuple(cluster for _, cluster in items))
+    _, clusters, sizes = zip(*items, strict=True)
+    return Counts(values, tuple(run for run, _ in rows), clusters, sizes)
 
 
-def _mean(side: Right) -> float:
-    """Over clips, then over the seeds of each run, then over runs."""
-    return float(_weights(side.runs).mean(axis=0) @ side.values.mean(axis=1))
+def _mean(side: Counts) -> float:
+    """The rate over clips; its mean over the seeds of each run, then over runs."""
+    return float(_weights(side.runs).mean(axis=0) @ (side.values.sum(axis=1) / sum(side.sizes)))
 
 
 def _weights(runs: Sequence[str]) -> Floats:
@@ -99,9 +105,9 @@ def _weights(runs: Sequence[str]) -> Floats:
 
 
 def _draws(
-    side: Right, cluster: NDArray[np.intp], drawn: NDArray[np.int64], rng: np.random.Generator
+    side: Counts, cluster: NDArray[np.intp], drawn: NDArray[np.int64], rng: np.random.Generator
 ) -> Floats:
-    """Number of right clips in every resample, (resamples,), averaged over drawn runs and seeds."""
+    """The count in every resample, (resamples,), averaged over drawn runs and seeds."""
     sums = np.stack([np.bincount(cluster, weights=row) for row in side.values])  # (rows, clusters)
     names = sorted(set(side.runs))
     members = [[i for i, run in enumerate(side.runs) if run == name] for name in names]

@@ -51,7 +51,9 @@ class Dataset:
     notes: tuple[str, ...]
 
     def labels(self) -> list[str]:
-        return [row.values[self.task.label] for row in self.rows]
+        """Of every row: its class; or its transcript, as it is written, with one blank between words."""
+        values = [row.values[self.task.label] for row in self.rows]
+        return [" ".join(text.split()) for text in values] if self.task.transcribes else values
 
     def clusters(self) -> list[str]:
         """Of every row; a clip is its own cluster where the task names no column."""
@@ -69,7 +71,7 @@ def load_dataset(task: Task, data: str | Path) -> Dataset:
     else:
         rows, rounds, notes = _splits(task, rows)
     notes = left_out + notes
-    for part in rounds:
+    for part in () if task.transcribes else rounds:
         _refuse_labels(task, rows, part)
     return Dataset(task, tuple(rows), tuple(rounds), tuple(notes))
 
@@ -195,17 +197,23 @@ def _hold_out(task: Task, rows: Sequence[Row], train: Sequence[int]) -> tuple[li
         clusters = sorted({rows[i].values[name] for i in train})
         held = set(clusters[EVERY - 1 :: EVERY])
         kept = [i for i in train if rows[i].values[name] not in held]
-        if held and {rows[i].values[task.label] for i in kept} == {rows[i].values[task.label] for i in train}:
+        if held and {_class(task, rows[i]) for i in kept} == {_class(task, rows[i]) for i in train}:
             return kept, [i for i in train if rows[i].values[name] in held]
     by_label: dict[str, list[int]] = {}
     for i in train:
-        by_label.setdefault(rows[i].values[task.label], []).append(i)
+        by_label.setdefault(_class(task, rows[i]), []).append(i)
     valid = sorted(i for same in by_label.values() for i in same[EVERY - 1 :: EVERY])
     if not valid:
         raise FileError(
-            f"{task.name}: no valid clips, and no label has {EVERY} clips in train from which one could be held out."
+            f"{task.name}: no valid clips, and {'no label has' if not task.transcribes else 'there are not'} {EVERY} clips in "
+            "train from which one could be held out."
         )
     return [i for i in train if i not in set(valid)], valid
+
+
+def _class(task: Task, row: Row) -> str:
+    """Texts are of one class: no clip needs another with the same."""
+    return "" if task.transcribes else row.values[task.label]
 
 
 def _refuse_shared(task: Task, rows: Sequence[Row], parts: Sequence[str]) -> None:

@@ -168,12 +168,8 @@ def cached(
     progress: Progress | None = None,
 ) -> Features:
     """What `of_file` gives for every file, (layers, 2 · width) each, from the cache when it is there."""
-    digests = tuple(_checked(path) for path in files)
-    times = [
-        path.stat().st_mtime_ns for path in files
-    ]  # a digest knows size and ends of a file, not its middle
-    key = hashlib.sha256(json.dumps([FORMAT, digest, digests, times]).encode()).hexdigest()[:24]
-    out = cache / f"{''.join(x if x.isalnum() or x in '-_.' else '_' for x in name)}-{key}.npy"
+    stem, digests = cache_name(name, [FORMAT, digest], files)
+    out = cache / f"{stem}.npy"
     if out.exists():
         sweep(out)
     else:
@@ -181,6 +177,16 @@ def cached(
         with replacing(out, folder=False, force=True) as partial:
             _write(partial, of_file, files, progress)
     return Features(tuple(files), _opened(out, len(files)), digests)
+
+
+def cache_name(name: str, what: Sequence[object], files: Sequence[Path]) -> tuple[str, tuple[str, ...]]:
+    """Of what is kept about these files as they are now; and their digests. Raises FileError."""
+    digests = tuple(_checked(path) for path in files)
+    times = [
+        path.stat().st_mtime_ns for path in files
+    ]  # a digest knows size and ends of a file, not its middle
+    key = hashlib.sha256(json.dumps([*what, digests, times]).encode()).hexdigest()[:24]
+    return f"{''.join(x if x.isalnum() or x in '-_.' else '_' for x in name)}-{key}", digests
 
 
 def _write(

@@ -1,4 +1,4 @@
-"""Probes on frozen features: what is trained on `train`, chosen on `valid`, and predicts `test`.
+"""Probes on statistics over frames: what is trained on `train`, chosen on `valid`, and predicts `test`.
 
 A head is one row of HEADS. It is given statistics over frames (clips, layers, width), standardised per layer and channel by the
 statistics of train, and class numbers.
@@ -38,12 +38,17 @@ class Parts:
     def standardised(self) -> Parts:
         """By train's mean and deviation of every layer and channel; a constant channel becomes zero."""
         mean, deviation = self.train.mean(axis=0), self.train.std(axis=0, dtype=np.float64)
-        constant = deviation <= 1e-6 * np.abs(mean) + 1e-12
-        scale = np.where(constant, 0, 1 / np.where(constant, 1, deviation)).astype(np.float32)
+        scale = scale_of(mean, deviation)
         train, valid, test = (
             ((x - mean) * scale).astype(np.float32) for x in (self.train, self.valid, self.test)
         )
         return Parts(train, self.y_train, valid, self.y_valid, test, self.classes)
+
+
+def scale_of(mean: NDArray[Any], deviation: NDArray[Any]) -> Array:
+    """One over the standard deviation; 0 for a channel that is constant."""
+    constant = deviation <= 1e-6 * np.abs(mean) + 1e-12
+    return np.where(constant, 0, 1 / np.where(constant, 1, deviation)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -178,3 +183,5 @@ HEADS = {
         two_layer, True, False, "weighted sum of the layers, two linear layers with a ReLU between"
     ),
 }
+
+OF_METRIC = {"accuracy": tuple(HEADS), "wer": ("ctc",)}  # ctc reads frames: permgraph.evaluation.ctc

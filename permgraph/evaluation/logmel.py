@@ -1,19 +1,22 @@
-"""The baseline that every encoder has to beat: mean and standard deviation of log-mel energies over a clip."""
+"""The baseline that every encoder has to beat: log-mel energies; of whole clips their mean and standard deviation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from permgraph.evaluation.features import Array, Features, Progress, cached, pieces, statistics
+from permgraph.evaluation.frames import Frames, cached_frames
 from permgraph.inputs.audio import Preprocess
 
 NAME = "log-mel"
 RATE, WINDOW, HOP, SIZE, BANDS = 16_000, 400, 160, 512, 80  # Hz; samples: 25 ms every 10 ms
 FLOOR = 1e-6  # of energies: well above what rounding to 16 bits leaves in a band
+
+SETTINGS = f"{NAME} {RATE} {WINDOW} {HOP} {SIZE} {BANDS} {FLOOR}"
 
 Floats = NDArray[np.float64]
 
@@ -36,12 +39,17 @@ def mel_bank() -> Floats:
     return np.asarray(np.maximum(np.minimum((at - low) / (middle - low), (high - at) / (high - middle)), 0))
 
 
-def _of_file(path: Path) -> Array:
-    """(1, 2 · bands)."""
-    return statistics(logmel(samples)[None] for samples in pieces(path, Preprocess(RATE)))
+def _of_file(path: Path) -> Iterator[Floats]:
+    """(1, frames, bands), in pieces."""
+    for samples in pieces(path, Preprocess(RATE)):
+        yield logmel(samples)[None]
 
 
 def logmel_features(files: Sequence[Path], cache: Path, progress: Progress | None = None) -> Features:
     """Features of one layer, as those of an encoder. Raises FileError."""
-    settings = f"{NAME} {RATE} {WINDOW} {HOP} {SIZE} {BANDS} {FLOOR}"
-    return cached(NAME, settings, _of_file, files, cache, progress)
+    return cached(NAME, SETTINGS, lambda path: statistics(_of_file(path)), files, cache, progress)
+
+
+def logmel_frames(files: Sequence[Path], cache: Path, progress: Progress | None = None) -> Frames:
+    """Frames of one layer, as those of an encoder. Raises FileError."""
+    return cached_frames(NAME, SETTINGS, _of_file, files, cache, progress)

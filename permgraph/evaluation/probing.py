@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from filecmp import cmp
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,14 +15,25 @@ import numpy as np
 
 from permgraph.errors import FileError, UsageError, nearest
 from permgraph.evaluation.dataset import Dataset, Round, files_of, load_dataset
-from permgraph.evaluation.features import Features, FrozenEncoder, encoder_features, usable, usable_rate
-from permgraph.evaluation.heads import HEADS, Parts
-from permgraph.evaluation.logmel import NAME, logmel_features
+from permgraph.evaluation.extras import extra
+from permgraph.evaluation.features import (
+    Features,
+    FrozenEncoder,
+    Progress,
+    encoder_features,
+    usable,
+    usable_rate,
+)
+from permgraph.evaluation.frames import Frames, encoder_frames
+from permgraph.evaluation.heads import HEADS, OF_METRIC, Parts
+from permgraph.evaluation.logmel import NAME, logmel_features, logmel_frames
+from permgraph.evaluation.recognition import recognise
 from permgraph.evaluation.results import Evaluation, Prediction, Retained
 from permgraph.evaluation.retention import retained
 from permgraph.evaluation.subjects import Encoders, Subject, listed, subjects_of
 from permgraph.evaluation.summary import notes_of, results_of
-from permgraph.evaluation.task import Task, load_task, refuse_unsupported
+from permgraph.evaluation.task import Task, load_task
+from permgraph.evaluation.transcripts import notes_on_lengths, notes_on_texts
 from permgraph.inputs.clips import spread
 from permgraph.inputs.sources import shown
 from permgraph.weights.encoder import open_encoder
@@ -66,14 +78,21 @@ def evaluate(
 
 
 def _tasks(names: Sequence[str | Path], head: str | None) -> list[Task]:
-    if head is not None and head not in HEADS:
-        raise UsageError(f"--head {head}: no such head.{nearest(head, HEADS)} There are: {', '.join(HEADS)}.")
+    heads = [name for names in OF_METRIC.values() for name in names]
+    if head is not None and head not in heads:
+        raise UsageError(f"--head {head}: no such head.{nearest(head, heads)} There are: {', '.join(heads)}.")
     tasks = [load_task(name) for name in dict.fromkeys(names)]
     for name, count in Counter(task.name for task in tasks).items():
         if count > 1:
             raise UsageError(f"{name}: two tasks of this name.")
     for task in tasks:
-        refuse_unsupported(task)
+        if head is not None and head not in (fitting := OF_METRIC[task.metric]):
+            raise UsageError(
+                f"--head {head}: {task.name} is judged by {task.metric}, for which there are: {', '.join(fitting)}. Leave out the "
+                "task or --head."
+            )
+        if task.transcribes:
+            extra("jiwer")  # before hours of audio
     return [replace(task, head=head) if head else task for task in tasks]
 
 
@@ -99,38 +118,70 @@ class _Work:
         for dataset in datasets:
             key = (dataset.task.manifest, dataset.task.layout, dataset.task.folder)
             self.groups.setdefault(key, []).append(dataset)
+        classes = [[d for d in group if not d.task.transcribes] for group in self.groups.values()]
+        self.classes = [group for group in classes if group]
+        self.texts = [dataset for dataset in datasets if dataset.task.transcribes]
 
     def predictions(self, seeds: int) -> tuple[list[Prediction], dict[tuple[str, str], str], list[str]]:
         """Per clip; what was chosen, by task and encoder; notes."""
         found: list[Prediction] = []
         choices: dict[tuple[str, str], str] = {}
-        heads, notes = _baselines()
-        for group in self.groups.values():
-            features = self._baseline(group)
+        heads, notes = _baselines() if self.classes else ([], [])
+        notes += [
+            f"{dataset.task.name}: {note}." for dataset in self.texts for note in notes_on_texts(dataset)
+        ]
+        for group, features in self._features(NAME, logmel_features):
             for dataset in group:
                 _refuse_copies(dataset, features)
                 for head in heads:
                     name = f"{NAME} ({head})"
                     task = replace(dataset.task, head=head)
                     found += probe(replace(dataset, task=task), name, "0", features, 1, choices)
+        for dataset, frames in self._frames(NAME, logmel_frames, notes):
+            _refuse_copies(dataset, frames)
+            name = f"{NAME} ({dataset.task.head})"
+            found += self._recognised(dataset, name, "0", frames, seeds, choices)
         for subject in self.subjects:
-            for run, path in enumerate(subject.runs):
-                encoder = self._frozen(path)
-                notes += [f"{subject.name}: {encoder.note}."] if encoder.note else []
-                for group, features in self._features(subject.name, encoder):
+            for number, path in enumerate(subject.runs):
+                name, run, encoder = subject.name, str(number), self._frozen(path)
+                notes += [f"{name}: {encoder.note}."] if encoder.note else []
+                for group, features in self._features(name, partial(encoder_features, encoder)):
                     for dataset in group:
-                        found += probe(dataset, subject.name, str(run), features, seeds, choices)
+                        found += probe(dataset, name, run, features, seeds, choices)
+                for dataset, frames in self._frames(name, partial(encoder_frames, encoder), notes):
+                    found += self._recognised(dataset, name, run, frames, seeds, choices)
         return found, choices, list(dict.fromkeys(notes))
 
-    def _baseline(self, group: Sequence[Dataset]) -> Features:
-        with self.bar(NAME) as step:
-            return logmel_features(files_of(group), self.cache, step)
-
-    def _features(self, name: str, encoder: FrozenEncoder) -> Iterator[tuple[list[Dataset], Features]]:
-        for group in self.groups.values():
+    def _features(
+        self, name: str, of: Callable[[Sequence[Path], Path, Progress], Features]
+    ) -> Iterator[tuple[list[Dataset], Features]]:
+        """For the tasks of classes, one pass over the audio of each data set."""
+        for group in self.classes:
             with self.bar(name) as step:
-                features = encoder_features(encoder, files_of(group), self.cache, step)
+                features = of(files_of(group), self.cache, step)
             yield group, features
+
+    def _frames(
+        self, name: str, of: Callable[[Sequence[Path], Path, Progress], Frames], notes: list[str]
+    ) -> Iterator[tuple[Dataset, Frames]]:
+        """For the tasks of texts; and notes on clips that are too short."""
+        for dataset in self.texts:
+            with self.bar(name) as step:
+                frames = of(files_of([dataset]), self.cache, step)
+            notes += [f"{dataset.task.name}: {note}." for note in notes_on_lengths(dataset, name, frames)]
+            yield dataset, frames
+
+    def _recognised(
+        self,
+        dataset: Dataset,
+        name: str,
+        run: str,
+        frames: Frames,
+        seeds: int,
+        choices: dict[tuple[str, str], str],
+    ) -> list[Prediction]:
+        with self.bar(f"{name}, {dataset.task.name}") as step:
+            return list(recognise(dataset, name, run, frames, seeds, choices, step))
 
     def _frozen(self, path: Path) -> FrozenEncoder:
         return FrozenEncoder(self.encoders[path], self.device)
@@ -167,7 +218,7 @@ def _baselines() -> tuple[list[str], list[str]]:
     ]
 
 
-def _refuse_copies(dataset: Dataset, features: Features) -> None:
+def _refuse_copies(dataset: Dataset, features: Features | Frames) -> None:
     """Refuse a recording that is in two splits under two names."""
     digest = dict(zip(features.files, features.digests, strict=True))
     for part in dataset.rounds:

@@ -11,6 +11,7 @@ from typing import Any
 
 from permgraph.atomic_write import replacing
 from permgraph.errors import FileError, reason
+from permgraph.evaluation.task import LOWER
 from permgraph.ir.notebook import html_table
 from permgraph.reporting.columns import paragraphs, table, wrapped
 
@@ -19,7 +20,11 @@ RESULTS, PREDICTIONS, RETAINED = "results.csv", "predictions.csv", "retained.csv
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one test clip by one probe. `run` numbers the pre-training runs of an encoder, `seed` those of the probe."""
+    """Of one test clip by one probe. `run` numbers the pre-training runs of an encoder, `seed` those of the probe.
+
+    correct  whether `predicted` is `label`, the whole text where that is a transcript
+    errors   words of a transcript that are wrong; `words`: those that it has, 0 where the label is a class
+    """
 
     task: str
     domain: str
@@ -33,6 +38,8 @@ class Prediction:
     label: str
     predicted: str
     correct: int
+    errors: int = 0
+    words: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,9 @@ class Result:
     """Of one encoder on one task: the mean over runs and seeds, and a 95 % interval (NaN where a number is quoted).
 
     unit    what the bootstrap drew
-    chance  of the commonest label of train
-    gate    "above" or "below" the strongest log-mel baseline by the task's margin; "" for a baseline
+    chance  of the commonest label of train; a word error rate has 1, what an empty text gets
+    gate    "above" where it is better than the strongest log-mel baseline by more than the task's margin, if that means a
+            smaller number (wer); else "below"; "" for a baseline
     choice  what the first probe chose on valid: a layer, a penalty, weights
     """
 
@@ -104,7 +112,10 @@ class Evaluation:
         mine = [r for r in self.results if r.task == task]
         drawn = next((f", drawn: {r.unit}" for r in mine if r.unit), "")
         clips = max(r.clips for r in mine)
-        title = f"{task} ({mine[0].domain}): {mine[0].metric} on {clips} clips{drawn}; chance {mine[0].chance:.3f}"
+        of, floor = mine[0].metric, f"chance {mine[0].chance:.3f}"
+        if of in LOWER:
+            of, floor = f"{of} (less is better)", f"an empty text has {mine[0].chance:.3f}"
+        title = f"{task} ({mine[0].domain}): {of} on {clips} clips{drawn}; {floor}"
         return "\n".join([*wrapped(title), *table([_HEAD, *map(_cells, mine)])])
 
     def _screen(self) -> list[str]:
@@ -135,10 +146,12 @@ class Evaluation:
 
 
 _HEAD = ("encoder", "head", "value", "95 % interval", "log-mel")
+_GATE_OF_ERRORS = {"above": "better", "below": "not better", "": ""}  # a smaller number is above log-mel
 
 
 def _cells(r: Result) -> tuple[str, ...]:
-    return (r.encoder, r.head, f"{r.value:.3f}", between(r.low, r.high), r.gate)
+    gate = _GATE_OF_ERRORS[r.gate] if r.metric in LOWER else r.gate
+    return (r.encoder, r.head, f"{r.value:.3f}", between(r.low, r.high), gate)
 
 
 def refuse_tables(folder: Path, force: bool) -> None:

@@ -8,14 +8,14 @@ Eq. 6 is the score of ML-SUPERB (https://arxiv.org/abs/2305.10615): 1000 times t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from permgraph.errors import FileError, UsageError, nearest
-from permgraph.evaluation.bootstrap import Interval, interval, right_of
+from permgraph.evaluation.bootstrap import Interval, counts_of, interval
 from permgraph.evaluation.results import Prediction, between
 from permgraph.evaluation.significance import McNemar, combine_seeds, holm, mcnemar_over_folds
 from permgraph.evaluation.subjects import listed
@@ -32,17 +32,18 @@ ALL = "all"
 class Comparison:
     """first - second on one task: the difference with its interval, McNemar's test, and Holm's p over the table.
 
-    With several runs or seeds the counts are means over the pairs tested.
+    With several runs or seeds the counts are means over the pairs tested. The test is of clips that are right or wrong: of a
+    word error rate there is none, and its four fields are None.
     """
 
     task: str
     first: str
     second: str
     difference: Interval
-    only_first: float
-    only_second: float
-    p: float
-    holm: float
+    only_first: float | None
+    only_second: float | None
+    p: float | None
+    holm: float | None
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,9 +101,9 @@ _HEAD = ("first - second", "difference", "95 % interval", "only 1st", "2nd", "p"
 
 def _cells(c: Comparison) -> tuple[str, ...]:
     d = c.difference
-    counts = (f"{c.only_first:g}", f"{c.only_second:g}")
-    span = between(d.low, d.high)
-    return (f"{c.first} - {c.second}", f"{d.value:+.3f}", span, *counts, f"{c.p:.2g}", f"{c.holm:.2g}")
+    shown = ((c.only_first, "g"), (c.only_second, "g"), (c.p, ".2g"), (c.holm, ".2g"))
+    test = ("-" if value is None else format(value, form) for value, form in shown)
+    return (f"{c.first} - {c.second}", f"{d.value:+.3f}", between(d.low, d.high), *test)
 
 
 def score(
@@ -129,7 +130,12 @@ def score(
     word = "parent" if chosen else "encoder"
     scale, refused = _scales(known, chosen or others, floors, errors, word)
     scores, counted, lacking = _scores(known, others, scale)
-    comparisons = _compare(known, others, chosen, floors, resamples, seed) if known.clips else ()
+    comparisons = _compare(known, others, chosen, floors, errors, resamples, seed) if known.clips else ()
+    if untested := sorted({c.task for c in comparisons if c.p is None}):
+        notes.append(
+            f"McNemar's test is of clips that are right or wrong: of {', '.join(untested)}, a word error rate, the intervals tell. "
+            "A difference below 0 is for the first."
+        )
     if not known.clips:
         notes.append("A table of numbers has no significance: that needs predictions.csv, a row per clip.")
     return Scores(scores, counted, refused, tuple(comparisons), (*notes, *lacking))
@@ -174,8 +180,9 @@ def _scales(
         floor, best = max(low, key=lambda v: sign * v), max(high, key=lambda v: sign * v)
         if not is_above(sign * (best - floor)):
             beyond = " by more than rounding" if sign * (best - floor) > 0 else ""
+            side = "below" if task in errors else "above"
             refused[task] = (
-                f"the best {word} ({best:g}) is not above the log-mel baseline ({floor:g}){beyond}"
+                f"the best {word} ({best:g}) is not {side} the log-mel baseline ({floor:g}){beyond}"
             )
             continue
         scale[task] = floor, best
@@ -213,6 +220,7 @@ def _compare(
     others: Sequence[str],
     parents: Sequence[str],
     floors: Sequence[str],
+    errors: set[str],
     resamples: int,
     seed: int,
 ) -> list[Comparison]:
@@ -221,27 +229,30 @@ def _compare(
     for task in table.tasks:
         of = {e: [p for p in table.clips if p.task == task and p.encoder == e] for e in table.encoders}
         pairs = [(e, p) for e in others if e not in parents for p in parents]
-        strongest = max((f for f in floors if of[f]), key=lambda f: table.values[f, task], default=None)
+        best = min if task in errors else max
+        strongest = best((f for f in floors if of[f]), key=lambda f: table.values[f, task], default=None)
         pairs += [(e, strongest) for e in others if strongest is not None]
         for first, second in pairs:
             if of[first] and of[second]:
-                spread = interval(right_of(of[first]), right_of(of[second]), resamples=resamples, seed=seed)
-                test, p = _tested(of[first], of[second])
-                found.append(Comparison(task, first, second, spread, *test, p, p))
-    adjusted = holm([c.p for c in found])
-    return [
-        Comparison(c.task, c.first, c.second, c.difference, c.only_first, c.only_second, c.p, p)
-        for c, p in zip(found, adjusted, strict=True)
-    ]
+                spread = interval(counts_of(of[first]), counts_of(of[second]), resamples=resamples, seed=seed)
+                only_first, only_second, p = _tested(of[first], of[second])
+                found.append(Comparison(task, first, second, spread, only_first, only_second, p, None))
+    adjusted = iter(holm([c.p for c in found if c.p is not None]))
+    return [c if c.p is None else replace(c, holm=next(adjusted)) for c in found]
 
 
-def _tested(first: Sequence[Prediction], second: Sequence[Prediction]) -> tuple[tuple[float, float], float]:
-    """Mean discordant counts and one p: probes of one run and seed with each other, or every pair of probes."""
+def _tested(
+    first: Sequence[Prediction], second: Sequence[Prediction]
+) -> tuple[float, float, float] | tuple[None, None, None]:
+    """Mean discordant counts and one p: probes of one run and seed with each other, or every pair of probes. Of texts none:
+    one wrong word would count as much as ten."""
+    if first[0].words:
+        return None, None, None
     a, b = _probes(first), _probes(second)
     keys = [(k, k) for k in a] if a.keys() == b.keys() else list(product(a, b))
     tests: list[McNemar] = [_mcnemar(a[x], b[y]) for x, y in keys]
-    counts = float(np.mean([t.first for t in tests])), float(np.mean([t.second for t in tests]))
-    return counts, combine_seeds([t.p for t in tests])
+    only_first, only_second = np.mean([(t.first, t.second) for t in tests], axis=0)
+    return float(only_first), float(only_second), combine_seeds([t.p for t in tests])
 
 
 def _probes(rows: Sequence[Prediction]) -> dict[tuple[str, str], dict[str, dict[str, int]]]:

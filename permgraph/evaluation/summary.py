@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from permgraph.errors import FileError
-from permgraph.evaluation.bootstrap import interval, right_of
+from permgraph.evaluation.bootstrap import counts_of, interval
 from permgraph.evaluation.dataset import Dataset
 from permgraph.evaluation.logmel import NAME
 from permgraph.evaluation.results import Prediction, Result
-from permgraph.evaluation.task import Task
+from permgraph.evaluation.task import Task, sign
 
 # tasks.csv has three digits: 0.328 and 21 of 64 are the same, and 0.562 and 9 of 16, half a digit away in float64
 ROUNDING = 0.0005 + 1e-9
@@ -32,8 +32,8 @@ def results_of(
     rows = []
     for name in dict.fromkeys(p.encoder for p in predictions if p.task == task.name):
         mine = [p for p in predictions if p.task == task.name and p.encoder == name]
-        right = right_of(mine)
-        between = interval(right, word=task.cluster)
+        counts = counts_of(mine)
+        between = interval(counts, word=task.cluster)
         rows.append(
             Result(
                 task.name,
@@ -45,7 +45,7 @@ def results_of(
                 between.low,
                 between.high,
                 between.unit,
-                len(right.clusters),
+                len(counts.clusters),
                 chance,
                 choice=choices[task.name, name],
             )
@@ -67,17 +67,20 @@ def results_of(
                 chance,
             )
         )
-    strongest = max(row.value for row in rows if row.encoder.startswith(NAME))
+    better = sign(task.metric)
+    strongest = max(better * row.value for row in rows if row.encoder.startswith(NAME))
     return [
         row
         if row.encoder.startswith(NAME)
-        else replace(row, gate="above" if is_above(row.value - strongest, task.gate) else "below")
+        else replace(row, gate="above" if is_above(better * row.value - strongest, task.gate) else "below")
         for row in sorted(rows, key=lambda row: not row.encoder.startswith(NAME))
     ]
 
 
 def _chance(dataset: Dataset) -> float:
-    """Accuracy of the commonest label of train, over all rounds."""
+    """Accuracy of the commonest label of train, over all rounds; the word error rate of empty texts."""
+    if dataset.task.transcribes:
+        return 1.0
     labels = dataset.labels()
     right = total = 0
     for part in dataset.rounds:
@@ -90,7 +93,7 @@ def _chance(dataset: Dataset) -> float:
 def quoted_baseline(task: Task, data: Path) -> float | None:
     """The log-mel accuracy that tasks.csv in the data folder states for this task, when it does. Raises FileError."""
     path = data / "tasks.csv"
-    if not path.is_file() or not task.manifest:
+    if not path.is_file() or not task.manifest or task.transcribes:  # a word error rate is no accuracy
         return None
     with open(path, newline="", encoding="utf-8-sig") as stream:
         for row in csv.DictReader(stream):

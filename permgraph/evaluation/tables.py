@@ -1,6 +1,7 @@
 """Tables of results as `score` takes them: one number per encoder and task, or one row per clip.
 
-clips   task, encoder, item, correct (0 or 1); run, seed, fold, cluster, domain where there are any
+clips   task, encoder, item, correct (0 or 1); run, seed, fold, cluster, domain where there are any; errors and words
+        where a transcript is judged: the task's number is its word error rate
 long    task, encoder, value; domain, metric where there are any
 wide    the encoder's name first, then a column of numbers per task; an empty cell is a task that was not run
 """
@@ -60,16 +61,24 @@ def load_table(path: str | Path) -> Table:
 
 
 def table_of_clips(clips: Sequence[Prediction]) -> Table:
-    """Accuracy per encoder and task: over clips, then the seeds of a run, then runs."""
-    right: dict[tuple[str, str], dict[str, dict[str, list[int]]]] = {}
+    """Accuracy or word error rate per encoder and task: over clips, then the seeds of a run, then runs."""
+    probes: dict[tuple[str, str], dict[str, dict[str, list[Prediction]]]] = {}
     for p in clips:
-        runs = right.setdefault((p.encoder, p.task), {})
-        runs.setdefault(p.run, {}).setdefault(p.seed, []).append(p.correct)
+        runs = probes.setdefault((p.encoder, p.task), {})
+        runs.setdefault(p.run, {}).setdefault(p.seed, []).append(p)
     values = {
-        key: _mean([_mean([_mean(x) for x in seeds.values()]) for seeds in runs.values()])
-        for key, runs in right.items()
+        key: _mean([_mean([_rate(x) for x in seeds.values()]) for seeds in runs.values()])
+        for key, runs in probes.items()
     }
-    return Table(values, {p.task: p.domain for p in clips}, frozenset(), tuple(clips))
+    lower = frozenset(p.task for p in clips if p.words)
+    return Table(values, {p.task: p.domain for p in clips}, lower, tuple(clips))
+
+
+def _rate(clips: Sequence[Prediction]) -> float:
+    """The share of clips that are right; of transcripts, wrong words over words."""
+    if words := sum(p.words for p in clips):
+        return sum(p.errors for p in clips) / words
+    return sum(p.correct for p in clips) / len(clips)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -90,8 +99,16 @@ def _clips(rows: Rows) -> list[Prediction]:
             for name in ("domain", "run", "seed", "head", "fold", "cluster", "label", "predicted")
         }
         p = Prediction(
-            task=row["task"], encoder=row["encoder"], item=row["item"], correct=int(row["correct"]), **text
+            task=row["task"],
+            encoder=row["encoder"],
+            item=row["item"],
+            correct=int(row["correct"]),
+            errors=_count(row, "errors", where),
+            words=_count(row, "words", where),
+            **text,
         )
+        if p.errors and not p.words:
+            raise FileError(f"{where}: {p.errors} errors of no words.")
         key = (p.task, p.encoder, p.run, p.seed, p.item)
         if key in seen:
             raise FileError(
@@ -102,11 +119,25 @@ def _clips(rows: Rows) -> list[Prediction]:
     return _same_clips(found)
 
 
+def _count(row: Mapping[str, str], column: str, where: str) -> int:
+    text = row.get(column, "") or "0"
+    if not (text.isdecimal() and len(text) < 10):
+        raise FileError(f"{where}: {column} is {text!r}, not a number of words.")
+    return int(text)
+
+
 def _same_clips(clips: list[Prediction]) -> list[Prediction]:
-    """Refuse encoders that were judged on different clips of a task, and a clip in two clusters or domains."""
+    """Refuse encoders that were judged on different clips of a task, and a clip in two clusters or domains or with two
+    transcripts."""
     items: dict[str, dict[tuple[str, str, str], set[str]]] = {}
     fixed: dict[tuple[str, str], tuple[str, str]] = {}
+    words: dict[tuple[str, str], int] = {}
+    judged: dict[str, bool] = {}
     for p in clips:
+        if words.setdefault((p.task, p.item), p.words) != p.words:
+            raise FileError(f"{p.task}: the clip {p.item} has two numbers of words.")
+        if judged.setdefault(p.task, p.words > 0) != (p.words > 0):
+            raise FileError(f"{p.task}: some clips have a number of words, others none: {p.item}.")
         items.setdefault(p.task, {}).setdefault((p.encoder, p.run, p.seed), set()).add(p.item)
         if fixed.setdefault((p.task, p.item), (p.cluster, p.domain)) != (p.cluster, p.domain):
             raise FileError(f"{p.task}: the clip {p.item} has two clusters or domains.")

@@ -18,13 +18,13 @@ from typing import Any, get_type_hints
 from permgraph.data_files import read_toml, specs
 from permgraph.errors import FileError, UsageError, nearest
 
-METRICS = ("accuracy", "wer")
+LOWER = ("wer",)  # metrics of which less is better
 SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is classified, on which clips, and how it is judged.
+    """What is classified or transcribed, on which clips, and how it is judged.
 
     name       of the file, without its suffix
     domain     speech, music, environment: scores are averaged within one
@@ -37,8 +37,8 @@ class Task:
     skip       values of the split column whose rows take no part
     cluster    column of what was drawn together (speaker, recording): the bootstrap draws these
     disjoint   columns of which no value may be in two splits
-    head       of the probe, a name in `permgraph.evaluation.heads.HEADS`
-    metric     accuracy
+    head       of the probe, a name in `permgraph.evaluation.heads.OF_METRIC`
+    metric     accuracy, of classes; or wer, the word error rate of transcripts: less is better
     gate       by how much an encoder has to beat the strongest log-mel baseline for the task to say something of it
     only       labels that take part, all of them when empty; clips of others are left out and counted
     unseen     "refuse" or "skip" the clips of valid and test whose label train lacks
@@ -65,6 +65,11 @@ class Task:
     unseen: str = "refuse"
     note: str = ""
     source: str = ""
+
+    @property
+    def transcribes(self) -> bool:
+        """Whether the label is a text, not one of a set of classes."""
+        return self.metric == "wer"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -122,34 +127,35 @@ def _value(kind: Any, key: str, value: Any, path: Path) -> Any:
 
 
 def _check(task: Task, path: Path) -> None:
-    from permgraph.evaluation.heads import HEADS
+    from permgraph.evaluation.heads import OF_METRIC
     from permgraph.evaluation.layouts import LAYOUTS
 
     for one, other in (("manifest", "layout"), ("split", "fold")):
         if bool(getattr(task, one)) == bool(getattr(task, other)):
             raise FileError(f"{path}: give either {one} or {other}.")
     for field, value, choices in (
-        ("head", task.head, tuple(HEADS)),
-        ("metric", task.metric, METRICS),
+        ("metric", task.metric, tuple(OF_METRIC)),
+        ("head", task.head, OF_METRIC.get(task.metric, ())),
         ("unseen", task.unseen, ("refuse", "skip")),
         ("layout", task.layout, ("", *LAYOUTS)),
     ):
         if value not in choices:
+            known = f"Known{f' with metric = {task.metric!r}' if field == 'head' else ''}"
             raise FileError(
-                f"{path}: {field} = {value!r}.{nearest(value, choices)} Known: {', '.join(filter(None, choices))}."
+                f"{path}: {field} = {value!r}.{nearest(value, choices)} {known}: {', '.join(filter(None, choices))}."
             )
     if task.fold and (task.skip or task.unseen == "skip"):
         raise FileError(
             f'{path}: skip, and unseen = "skip", go with a split column; with fold there is none.'
         )
+    if task.transcribes and (task.only or task.unseen == "skip"):
+        raise FileError(
+            f'{path}: only, and unseen = "skip", are for classes; with metric = "wer" the label is a text.'
+        )
     if not 0 <= task.gate < 1:
         raise FileError(f"{path}: gate = {task.gate:g}: a difference of {task.metric}, from 0 to 1.")
 
 
-def refuse_unsupported(task: Task) -> None:
-    """Refuse what a task may describe, and no probe here can judge yet. Raises UsageError."""
-    if task.metric == "wer":
-        raise UsageError(
-            f"{task.name}: word error rate needs a frame-level CTC head, which permgraph does not have yet. "
-            "Leave this task out; those that classify whole clips can be judged."
-        )
+def sign(metric: str) -> int:
+    """1 where more is better, -1 where less is."""
+    return -1 if metric in LOWER else 1

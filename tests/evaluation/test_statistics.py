@@ -8,19 +8,26 @@ import numpy as np
 import pytest
 
 from permgraph.errors import UsageError
-from permgraph.evaluation.bootstrap import Right, interval
+from permgraph.evaluation.bootstrap import Counts, interval
 from permgraph.evaluation.extras import extra
 from permgraph.evaluation.significance import combine_seeds, holm, mcnemar, mcnemar_over_folds
 
 RNG = np.random.default_rng(0)
 
 
-def right(values: np.ndarray, clusters: list[str] | None = None, runs: list[str] | None = None) -> Right:
+def right(
+    values: np.ndarray,
+    clusters: list[str] | None = None,
+    runs: list[str] | None = None,
+    sizes: np.ndarray | None = None,
+) -> Counts:
     values = np.atleast_2d(values).astype(float)
-    return Right(
+    count = values.shape[1]
+    return Counts(
         values,
         tuple(runs or ["0"] * len(values)),
-        tuple(clusters or [f"clip {i}" for i in range(values.shape[1])]),
+        tuple(clusters or [f"clip {i}" for i in range(count)]),
+        tuple(int(size) for size in (np.ones(count) if sizes is None else sizes)),
     )
 
 
@@ -114,6 +121,38 @@ def test_clusters_are_drawn_whole() -> None:
     found = interval(right(values, names), resamples=50_000, word="speaker")
     assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.01)
     assert found.unit == "8 speakers"
+
+
+def test_a_word_error_rate_is_a_ratio_of_sums_over_what_is_drawn() -> None:
+    """Brute force: speakers drawn with replacement, all their errors over all their words; a difference on the same draw."""
+    rng = np.random.default_rng(5)
+    names = [f"s{k}" for k in range(10) for _ in range(rng.integers(1, 5))]
+    words = rng.integers(1, 60, size=len(names))
+    easy, hard = (rng.binomial(words, np.clip(rate + 3 / words, 0, 1)) for rate in (0.1, 0.3))
+    speaker = np.array([int(name[1:]) for name in names])
+    of = {id(x): np.bincount(speaker, weights=x) for x in (words, easy, hard)}
+    draws = np.random.default_rng(1).integers(10, size=(100_000, 10))
+    one, other = (of[id(x)][draws].sum(1) / of[id(words)][draws].sum(1) for x in (easy, hard))
+    sides = [right(x, names, sizes=words) for x in (easy, hard)]
+    for found, expected, value in (
+        (interval(sides[0], resamples=50_000), one, easy.sum() / words.sum()),
+        (interval(*sides, resamples=50_000), one - other, (easy.sum() - hard.sum()) / words.sum()),
+    ):
+        assert found.value == pytest.approx(value)
+        assert (found.low, found.high) == pytest.approx(
+            tuple(np.quantile(expected, [0.025, 0.975])), abs=0.003
+        )
+    of_clips = right(easy / words, names)  # a mean of rates of clips is another number
+    assert abs(interval(of_clips).value - easy.sum() / words.sum()) > 0.03
+    with pytest.raises(UsageError, match="same clips"):
+        interval(sides[0], right(hard, names, sizes=words + 1))
+
+
+def test_seeds_of_a_word_error_rate_are_averaged_as_those_of_an_accuracy() -> None:
+    words = np.array([4, 1, 5])
+    rows = np.array([[4, 0, 1], [0, 0, 0], [2, 1, 2]])
+    found = interval(right(rows, runs=["a", "a", "b"], sizes=words))
+    assert found.value == pytest.approx(((0.5 + 0.0) / 2 + 0.5) / 2)
 
 
 def test_clips_of_a_speaker_that_go_together_widen_the_interval() -> None:

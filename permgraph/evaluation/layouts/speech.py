@@ -94,12 +94,17 @@ def iemocap(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def librispeech(folder: Path) -> Iterator[dict[str, str]]:
-    """SUBSET/SPEAKER/CHAPTER/*.flac with *.trans.txt; train-clean-100, dev-clean and test-clean, as SUPERB does."""
+    """SUBSET/SPEAKER/CHAPTER/*.flac with *.trans.txt; train-clean-100, dev-clean and test-clean, as SUPERB does.
+
+    Audio without a transcript is refused: left out, it would make another test set.
+    """
     for subset, split in (("train-clean-100", "train"), ("dev-clean", "valid"), ("test-clean", "test")):
-        for file in sorted(only_folder(folder, subset).glob("*/*/*.trans.txt")):
+        untold = set(audio_below(only_folder(folder, subset), folder))
+        for file in sorted((folder / subset).glob("*/*/*.trans.txt")):
             where = file.parent.relative_to(folder).as_posix()
             for line in lines(file):
                 name, _, transcript = line.partition(" ")
+                untold.discard(f"{where}/{name}.flac")
                 yield {
                     "path": f"{where}/{name}.flac",
                     "transcript": transcript,
@@ -107,3 +112,7 @@ def librispeech(folder: Path) -> Iterator[dict[str, str]]:
                     "chapter": file.parent.name,
                     "split": split,
                 }
+        if untold:
+            raise FileError(
+                f"{folder / min(untold)}: no *.trans.txt beside it has its transcript ({len(untold)} such clips)."
+            )
