@@ -57,11 +57,22 @@ def _simple(node: fx.Node) -> bool:
         return REWRITES[target].holds(node)
     if functional(target):
         return alone(node)
+    if target is aten.scaled_dot_product_attention.default and not _same_strides(node):
+        return False
     schema = target._schema
     if target.namespace != "aten" or schema.is_mutable or is_decomposed(target) or target in _LEFT_TO_TORCH:
         return False
     aliases = any(a.alias_info for a in schema.arguments)
     return not (composed(target) and (aliases or torch.Tag.maybe_aliasing_or_mutating in target.tags))
+
+
+def _same_strides(node: fx.Node) -> bool:
+    """Attention is another kernel where gradients are wanted, as in the first trace: with a mask its result lies in memory
+    in another order, and reshapes behind it are views in one trace and copies in the other."""
+    operands = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+    with torch.no_grad():
+        again = aten.scaled_dot_product_attention.default(*operands[0], **operands[1])
+    return bool(again.stride() == node.meta["val"].stride())
 
 
 _BATCH_NORM = aten._native_batch_norm_legit_no_training.default

@@ -99,6 +99,13 @@ def beside(h: Tensor) -> Tensor:
     return out + view.view(2, 6)
 
 
+def attention(h: Tensor, masked: bool) -> Tensor:
+    x = h.view(1, 2, 2, 3)
+    mask = h[:1, :4].view(1, 1, 2, 2) if masked else None  # it has a gradient
+    out = nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+    return out.transpose(1, 2).reshape(2, 6)
+
+
 class BatchNorm(nn.Module):
     def __init__(self, training: bool = False, track: bool = True, affine: bool = True) -> None:
         super().__init__()
@@ -127,6 +134,8 @@ STEPS: dict[str, tuple[Any, bool]] = {
     "viewed after it was written": (lambda h: (h.tanh().add_(1).view(-1, 3) + 1).view(2, 6), False),
     "residual in place": (residual, True),
     "read before and after": (late, True),
+    "attention": (lambda h: attention(h, False), True),
+    "attention under a mask": (lambda h: attention(h, True), False),
     "batch norm": (BatchNorm(), True),
     "batch norm without weight": (BatchNorm(affine=False), True),
     "batch norm in training": (BatchNorm(training=True), False),
