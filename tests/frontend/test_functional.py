@@ -100,7 +100,7 @@ def beside(h: Tensor) -> Tensor:
 
 
 def attention(h: Tensor, masked: bool) -> Tensor:
-    x = h.view(1, 2, 2, 3)
+    x = h.view(1, 2, 2, 3).transpose(1, 2)
     mask = h[:1, :4].view(1, 1, 2, 2) if masked else None  # it has a gradient
     out = nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
     return out.transpose(1, 2).reshape(2, 6)
