@@ -106,7 +106,7 @@ def test_a_trace_that_contradicts_itself_is_refused(wrong: Trace, message: str) 
         assert message in str(error.value)
 
 
-@pytest.mark.sampled(32)
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("name", MODELS)
 def test_what_permgraph_makes_itself_passes_every_check(name: str) -> None:
     check_trace(trace(name))

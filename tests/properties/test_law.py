@@ -48,7 +48,7 @@ def invisible(model: str, tensor: str) -> bool:
     return any(fnmatch(model, m) and fnmatch(tensor, t) for m, t, _ in INVISIBLE)
 
 
-@pytest.mark.sampled(64)
+@pytest.mark.sampled(40)
 @pytest.mark.parametrize("free_output", [False, True], ids=["", "free"])
 @pytest.mark.parametrize("name", MODELS)
 def test_the_whole_group_keeps_the_function(name: str, free_output: bool) -> None:
