@@ -19,7 +19,7 @@ from torch.fx.graph import _Namespace
 
 from permgraph.frontend.decomposition import composed, is_decomposed
 from permgraph.frontend.in_place import alone, functional, put_out_of_place
-from permgraph.frontend.rewrites import REWRITES
+from permgraph.frontend.rewrites import REWRITES, run
 
 aten = torch.ops.aten
 
@@ -69,10 +69,11 @@ def _simple(node: fx.Node) -> bool:
 def _same_strides(node: fx.Node) -> bool:
     """Attention is another kernel where gradients are wanted, as in the first trace: with a mask its result lies in memory
     in another order, and reshapes behind it are views in one trace and copies in the other."""
-    operands = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+    mask = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
+    if mask is None:
+        return True
     with torch.no_grad():
-        again = aten.scaled_dot_product_attention.default(*operands[0], **operands[1])
-    return bool(again.stride() == node.meta["val"].stride())
+        return bool(run(node).stride() == node.meta["val"].stride())
 
 
 _BATCH_NORM = aten._native_batch_norm_legit_no_training.default

@@ -65,9 +65,12 @@ def may_alias(node: fx.Node) -> bool:
 
 def _same_form(node: fx.Node) -> bool:
     """Whether the new tensor would be of the type, shape and strides of the one that is written."""
+    old = value(node.args[0])
+    others = [value(n) for n in node.all_input_nodes if n is not node.args[0]]
+    if all(x.dtype == old.dtype and x.shape == old.shape and x.stride() == old.stride() for x in others):
+        return True
     operands = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
     new = functional(node.target)(*operands[0], **operands[1])
-    old = value(node.args[0])
     return bool(new.dtype == old.dtype and new.shape == old.shape and new.stride() == old.stride())
 
 

@@ -36,10 +36,14 @@ def value(node: Any) -> Tensor:
 
 
 def put(node: fx.Node, target: Any, args: Sequence[Any], kwargs: dict[str, Any] | None = None) -> None:
-    """The node calls another op from here on; its result is of the shape and strides that this op gives."""
+    """The node calls another op from here on, of the same result."""
     node.target, node.args, node.kwargs = target, tuple(args), kwargs or {}
+
+
+def run(node: fx.Node) -> Any:
+    """What the op of a node gives for its operands: their shapes and strides, without values."""
     operands = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
-    node.meta["val"] = target(*operands[0], **operands[1])
+    return node.target(*operands[0], **operands[1])  # type: ignore[operator]
 
 
 def away(node: fx.Node) -> None:
@@ -62,8 +66,8 @@ def before(node: fx.Node, target: Any, args: Sequence[Any], kwargs: dict[str, An
     """A new node in front of `node`, of the same place in the module."""
     with node.graph.inserting_before(node):
         new = node.graph.call_function(target, tuple(args))
-    new.meta = dict(node.meta)
-    put(new, target, args, kwargs)
+    new.kwargs = kwargs or {}
+    new.meta = {**node.meta, "val": run(new)}
     return new
 
 
@@ -86,6 +90,7 @@ def _reshaped(node: fx.Node, source: Any, sizes: Any) -> None:
         return
     found = value(node)
     put(node, aten.clone.default, (source,), {"memory_format": torch.contiguous_format})
+    node.meta["val"] = run(node)
     view = after(node, aten._unsafe_view.default, (), found)
     node.replace_all_uses_with(view)
     view.args = (node, list(found.shape))
@@ -227,7 +232,7 @@ def _batch_norm(node: fx.Node) -> None:
     x, weight, bias, mean, var, _, momentum, eps, *_ = node.args
     uses = list(node.users)
     put(node, aten._native_batch_norm_legit_no_training.default, (x, weight, bias, mean, var, momentum, eps))
-    results = node.meta["val"]
+    results = node.meta["val"] = run(node)
     for i in reversed(range(len(results))):
         result = after(node, operator.getitem, (node, i), results[i])
         if i == 0:
