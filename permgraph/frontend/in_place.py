@@ -26,7 +26,11 @@ def functional(op: Any) -> Any:
     found = (
         getattr(getattr(aten, name.removesuffix("_"), None), overload, None) if name.endswith("_") else None
     )
-    return found if found is not None and torch.Tag.pointwise in found.tags and not composed(found) else None
+    if found is None or composed(found):
+        return None
+    return (
+        found if torch.Tag.pointwise in found.tags or found is aten.hardswish.default else None
+    )  # torch has no tag there
 
 
 def alone(node: fx.Node) -> bool:

@@ -255,6 +255,7 @@ REWRITES: dict[Any, Rewrite] = {
     aten.dropout.default: Rewrite(
         lambda node: put(node, aten.clone.default, node.args[:1]), lambda node: node.args[2:] == (False,)
     ),
+    aten.dropout_.default: Rewrite(away, lambda node: node.args[2:] == (False,)),
     aten.expand_as.default: Rewrite(_expand_as),
     aten.flatten.using_ints: Rewrite(_flatten),
     aten.repeat_interleave.self_int: Rewrite(_repeat_interleave, _along_a_dim, again=True),

@@ -132,6 +132,13 @@ STEPS: dict[str, tuple[Any, bool]] = {
     "in place after batch norm": (nn.Sequential(BatchNorm(), nn.ReLU(inplace=True)), True),
     "in place beside a view of it": (beside, False),
     "viewed after it was written": (lambda h: (h.tanh().add_(1).view(-1, 3) + 1).view(2, 6), False),
+    "hard swish in place": (lambda h: nn.functional.hardswish(h, inplace=True), True),
+    "dropout in place": (lambda h: nn.functional.dropout(h.tanh(), 0.5, False, inplace=True), True),
+    "noise in place": (lambda h: nn.functional.dropout(h.tanh(), 0.5, True, inplace=True), False),
+    "in place behind dropout in place": (
+        lambda h: nn.functional.dropout(h.tanh().add_(1), 0.5, False, inplace=True).mul_(2),
+        False,
+    ),
     "residual in place": (residual, True),
     "read before and after": (late, True),
     "attention": (lambda h: attention(h, False), True),
