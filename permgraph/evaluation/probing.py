@@ -27,6 +27,7 @@ from permgraph.evaluation.features import (
 from permgraph.evaluation.frames import Frames, encoder_frames
 from permgraph.evaluation.heads import HEADS, OF_METRIC, Parts
 from permgraph.evaluation.logmel import NAME, logmel_features, logmel_frames
+from permgraph.evaluation.predictions import prediction
 from permgraph.evaluation.recognition import recognise
 from permgraph.evaluation.results import Evaluation, Prediction, Retained
 from permgraph.evaluation.retention import retained
@@ -239,7 +240,7 @@ def probe(
 ) -> Iterator[Prediction]:
     """Predictions of one encoder on one task, for every seed that matters and every fold."""
     task, head = dataset.task, HEADS[dataset.task.head]
-    labels, clusters = dataset.labels(), dataset.clusters()
+    labels = dataset.labels()
     for part in dataset.rounds:
         classes = sorted({labels[i] for i in part.train})
         parts = _parts(dataset, part, features, {label: k for k, label in enumerate(classes)}).standardised()
@@ -247,20 +248,7 @@ def probe(
             predicted = head.fit(parts, seed)
             choices.setdefault((task.name, name), predicted.choice)
             for i, k in zip(part.test, predicted.test, strict=True):
-                yield Prediction(
-                    task.name,
-                    task.domain,
-                    name,
-                    run,
-                    str(seed),
-                    task.head,
-                    part.fold,
-                    shown(dataset.rows[i].values[task.path]),
-                    clusters[i] if task.cluster else "",
-                    labels[i],
-                    classes[k],
-                    int(labels[i] == classes[k]),
-                )
+                yield prediction(dataset, part, i, name, run, seed, labels[i], classes[k])
 
 
 def _parts(dataset: Dataset, part: Round, features: Features, number: Mapping[str, int]) -> Parts:

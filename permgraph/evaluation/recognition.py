@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from permgraph.evaluation import ctc
 from permgraph.evaluation.dataset import Dataset
 from permgraph.evaluation.features import Array, Progress
 from permgraph.evaluation.frames import Frames
+from permgraph.evaluation.predictions import prediction
 from permgraph.evaluation.results import Prediction
 from permgraph.evaluation.transcripts import characters, trained_on, word_errors
-from permgraph.inputs.sources import shown
 
 
 def recognise(
@@ -23,7 +24,7 @@ def recognise(
     progress: Progress | None = None,
 ) -> Iterator[Prediction]:
     """Predictions of one encoder on one task, for every seed and every fold."""
-    task, texts, clusters = dataset.task, dataset.labels(), dataset.clusters()
+    task, texts = dataset.task, dataset.labels()
     probes = [(part, seed) for part in dataset.rounds for seed in range(seeds)]
 
     def of(rows: Sequence[int]) -> list[Array]:
@@ -43,20 +44,5 @@ def recognise(
         found = ctc.transcribe(alphabet, train, clips(part.valid), of(part.test), seed, step)
         choices.setdefault((task.name, name), found.choice)
         for i, hypothesis in zip(part.test, found.test, strict=True):
-            errors = word_errors(texts[i], hypothesis)
-            yield Prediction(
-                task.name,
-                task.domain,
-                name,
-                run,
-                str(seed),
-                task.head,
-                part.fold,
-                shown(dataset.rows[i].values[task.path]),
-                clusters[i] if task.cluster else "",
-                texts[i],
-                hypothesis,
-                int(errors == 0),
-                errors,
-                len(texts[i].split()),
-            )
+            one = prediction(dataset, part, i, name, run, seed, texts[i], hypothesis)
+            yield replace(one, errors=word_errors(texts[i], hypothesis), words=len(texts[i].split()))
