@@ -62,12 +62,19 @@ def after(node: fx.Node, target: Any, args: Sequence[Any], found: Any) -> fx.Nod
     return new
 
 
-def before(node: fx.Node, target: Any, args: Sequence[Any], kwargs: dict[str, Any] | None = None) -> fx.Node:
-    """A new node in front of `node`, of the same place in the module."""
+def before(
+    node: fx.Node,
+    target: Any,
+    args: Sequence[Any],
+    kwargs: dict[str, Any] | None = None,
+    found: Tensor | None = None,
+) -> fx.Node:
+    """A new node in front of `node`, of the same place in the module. `found` is its result, where no operand tells
+    its shape."""
     with node.graph.inserting_before(node):
         new = node.graph.call_function(target, tuple(args))
     new.kwargs = kwargs or {}
-    new.meta = {**node.meta, "val": run(new)}
+    new.meta = {**node.meta, "val": run(new) if found is None else found}
     return new
 
 
@@ -166,14 +173,11 @@ def _where(node: fx.Node) -> None:
     condition, *parts = node.args
     form = {"dtype": found.dtype, "layout": torch.strided, "device": found.device}
     tensors = [
-        part if isinstance(part, fx.Node) else before(node, aten.scalar_tensor.default, (part,), form)
+        part
+        if isinstance(part, fx.Node)
+        else before(node, aten.scalar_tensor.default, (part,), form, found.new_empty(()))
         for part in parts
     ]
-    for new in tensors:
-        if (
-            new.target is aten.scalar_tensor.default and new not in parts
-        ):  # made outside of the trace's fake tensors
-            new.meta["val"] = found.new_empty(())
     put(node, aten.where.self, (condition, *tensors))
 
 
