@@ -11,7 +11,8 @@ Every network is built with random weights, captured, inferred and verified (a r
 group in which every group moves, float64, two seeds) in a process of its own with limits on time and memory. Networks
 that draw random values run as a user runs them. Those of transformers are saved by `save_pretrained` in shards too, the
 folder is permuted, and `from_pretrained` must give the tensors of `permgraph.apply` on the network's own state, bit for
-bit. Results are one JSON line per network in docs/zoo.jsonl, with a digest of the code that inferred the groups: a row of
+bit. Of networks with few parameters, exchanges of units outside the group are tried, too (`oracles.bound`, by brute force:
+what is found there was missed). Results are one JSON line per network in docs/zoo.jsonl, with a digest of the code that inferred the groups: a row of
 other code is stale, counted as such, and `--again stale` runs it again.
 """
 
@@ -55,9 +56,10 @@ from zoo_table import (
 )
 
 # Seconds of CPU time, so that a busy machine changes no result; a process that sleeps is ended by the clock.
-LIMITS = {"build": 120, "capture": 150, "infer": 150, "verify": 240, "folder": 200}
+LIMITS = {"build": 120, "capture": 150, "infer": 150, "verify": 240, "folder": 200, "bound": 90}
 ASLEEP = 6  # times the limit, by the clock
 TOLERANCE = 1e-9
+SMALL = 150_000  # parameters of a network whose exchanges outside the group are tried
 
 
 class Late(Exception):
@@ -74,8 +76,8 @@ def run(entry: Entry, pipe: Connection, memory: int) -> None:
             pipe.send(stage)
     except Exception as error:  # the reason is the result
         stage = record.pop("stage", "build")
-        if stage == "folder":
-            record["folder"]["reason"] = _reason(error)
+        if stage in ("folder", "bound"):
+            record[stage]["reason"] = _reason(error)
         else:
             record["status"] = {"build": "not built", "capture": "not captured"}.get(
                 stage, f"failed in {stage}"
@@ -136,7 +138,23 @@ def _stages(entry: Entry, record: Record) -> Iterator[str]:
         record["folder"] = {"status": "failed", "reason": "took too long"}
         yield clock.start("folder")
         record["folder"] = check_folder(entry.build()[0].eval().float(), spec)
+    if record["params"] <= SMALL and not trace.random and check.kept:
+        record["bound"] = {"reason": "took too long"}
+        yield clock.start("bound")
+        record["bound"] = _bound(net, args, kwargs, spec)
     clock.stop()
+
+
+def _bound(net: Any, args: Any, kwargs: Any, spec: Any) -> Record:
+    """What the brute-force bound finds: exchanges of two units that keep the function and are not in the group."""
+    from oracles.bound import above
+
+    from permgraph.frontend.experts import experts_by_index
+
+    with experts_by_index(net):  # the other way of running them knows no float64
+        beyond = above(net, args, spec, pairs=1, kwargs=kwargs)
+    axes = [sorted(f"{tensor}[{axis}]" for tensor, axis, _ in move) for move in beyond]
+    return {"beyond": len(beyond), "axes": axes[:3]} if beyond else {"beyond": 0}
 
 
 class _Clock:
@@ -264,6 +282,7 @@ def line(record: Record) -> str:
         else ""
     )
     rest = f" unknown={record['unknown']}" if record.get("unknown") else ""
+    rest += f" bound={record['bound']}" if record.get("bound", {"beyond": 0}) != {"beyond": 0} else ""
     return f"{record['model']:40s} {record['status']:14s}{numbers}{rest} {seconds:.0f}s {record.get('reason', '')}{wrong}"
 
 

@@ -41,8 +41,15 @@ def captured(record: Record) -> bool:
 
 
 def complete(record: Record) -> bool:
-    """Captured, inferred and verified with no op lacking a rule and nothing held for want of a reading."""
-    return record["status"] == "ok" and not record.get("unknown") and not record.get("frozen")
+    """Captured, inferred and verified with no op lacking a rule and nothing held for want of a reading, and no exchange
+    outside the group, where that was tried."""
+    whole = not record.get("unknown") and not record.get("frozen")
+    return record["status"] == "ok" and whole and not record.get("bound", {}).get("beyond")
+
+
+def bounded(record: Record) -> bool:
+    """Whether exchanges outside the group were tried to the end."""
+    return "beyond" in record.get("bound", {})
 
 
 @cache
@@ -102,6 +109,8 @@ def _counts(rows: list[Record]) -> dict[str, int]:
         "captured": sum(map(captured, rows)),
         "unsound": sum(r["status"] == "unsound" for r in rows),
         "complete": sum(map(complete, rows)),
+        "bounded": sum(map(bounded, rows)),
+        "beyond": sum(bounded(r) and r["bound"]["beyond"] > 0 for r in rows),
         "failed": sum(r["status"].startswith("failed") for r in rows),
         "not_captured": sum(r["status"] == "not captured" for r in rows),
         "random": sum(bool(r.get("random")) for r in rows),
@@ -117,7 +126,10 @@ def write_table(records: Records, path: Path = TABLE) -> None:
     parts = [
         "# The zoo\n\nWritten by `python tools/zoo.py --table` from `docs/zoo.jsonl`; do not edit.\n",
         f"Last run {counts['date']} with {', '.join(counts['versions'])}.\n",
-        "A network is *complete* when no op lacks a rule and every free point was read as part of a group. "
+        "A network is *complete* when no op lacks a rule and every free point was read as part of a group, "
+        "and no exchange outside the group was found. *Bounded*: of so many (small) networks such exchanges were tried by "
+        "brute force: two units of every size that divides an axis, on every set of axes that one gradient leaves; *beyond*: "
+        "some were found. "
         "*Error* is the largest relative change of any output, in float64, under a random element of the whole "
         "group (two seeds); where rounding alone changes an ill-conditioned network by more than 1e-9, a hundred times "
         "that is allowed, and given. Every group moves in each of them. *Random*: networks that draw random values; constants "

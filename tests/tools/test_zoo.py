@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 import zoo
+from oracles import bound
 from torch import Tensor, nn
 from zoo_models import Entry
-from zoo_table import is_stale, load, rules_digest, summary, write_folders, write_table
+from zoo_table import bounded, complete, is_stale, load, rules_digest, summary, write_folders, write_table
 
 
 class Sampler(nn.Module):
@@ -115,7 +116,7 @@ def test_a_network_of_transformers_is_saved_permuted_and_loaded_too(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     record, stages = worked(monkeypatch)
-    assert stages == ["build", "capture", "infer", "verify", "folder"] and record["status"] == "ok"
+    assert stages == ["build", "capture", "infer", "verify", "folder", "bound"] and record["status"] == "ok"
     assert record["folder"]["status"] == "ok" and record["folder"]["stored"] == len(
         transformers_entry().build()[0].state_dict()
     )
@@ -136,3 +137,23 @@ def test_a_folder_that_comes_back_wrong_is_told_and_does_not_hide_the_network(
     record, _ = worked(monkeypatch)
     assert record["status"] == "ok" and record["folder"]["status"] == "failed"
     assert "tensors come back wrong" in record["folder"]["reason"]
+
+
+def test_an_exchange_that_inference_missed_is_in_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the bound does not know of one of two groups, it finds by brute force."""
+    net = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2))
+    whole = judged(net)
+    assert whole["bound"] == {"beyond": 0} and complete(whole) and bounded(whole)
+    known = bound.generators_of
+    monkeypatch.setattr(
+        bound,
+        "generators_of",
+        lambda spec: [g for g in known(spec) if all(step.tensor != "0.weight" for step in g)],
+    )
+    less = judged(net)
+    assert less["bound"]["beyond"] and not complete(less) and less["status"] == "ok"
+    assert {axis.split("[")[0] for axes in less["bound"]["axes"] for axis in axes} <= {
+        "0.weight",
+        "0.bias",
+        "2.weight",
+    }

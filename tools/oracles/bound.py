@@ -7,7 +7,8 @@ axes, whose subsets are tried on numbers, smallest first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
 from typing import Any
@@ -33,13 +34,19 @@ Axis = tuple[str, int]
 Move = frozenset[tuple[str, int, tuple[int, ...]]]  # axes, and the order they get
 
 
-def above(module: nn.Module, inputs: tuple[Any, ...], spec: pg.PermSpec, pairs: int = 3) -> list[Move]:
+def above(
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    spec: pg.PermSpec,
+    pairs: int = 3,
+    kwargs: Mapping[str, Any] | None = None,
+) -> list[Move]:
     """Exchanges that keep the function and are not in the group: of two units, on one or several tensors at once.
 
     A unit is a coordinate, or a block of neighbours, or every n-th coordinate. `pairs` units are exchanged of
     each number of units.
     """
-    numbers, generators = OnNumbers(module, inputs), generators_of(spec)
+    numbers, generators = OnNumbers(module, inputs, kwargs), generators_of(spec)
     sizes = {n for t in numbers.state.values() if t.is_floating_point() for n in t.shape if n > 1}
     counts = {u for n in sizes for u in range(2, n + 1) if n % u == 0}
     missing: list[Move] = []
@@ -54,26 +61,34 @@ def above(module: nn.Module, inputs: tuple[Any, ...], spec: pg.PermSpec, pairs: 
                     if n % count == 0 and n > 1
                 }
                 for move in _kept(numbers, orders):
-                    if (
-                        move not in missing
-                        and not contained(move, generators)
-                        and _keeps(module, inputs, move)
-                    ):
+                    if move not in missing and not contained(move, generators) and _keeps(numbers, move):
                         missing.append(move)
     return missing
 
 
-def _keeps(module: nn.Module, inputs: tuple[Any, ...], move: Move) -> bool:
+def _keeps(numbers: OnNumbers, move: Move) -> bool:
     """Whether the exchange keeps the function on other numbers too: on a few inputs an expert may never be chosen."""
     generator = torch.Generator().manual_seed(0)
-    for _ in range(DRAWS):
-        drawn = tree_map_only(Tensor, lambda x: _like(x, generator), inputs)
-        other = OnNumbers(module, drawn)
-        other.state = {k: _like(v, generator) if v.is_floating_point() else v for k, v in other.state.items()}
-        other.before = other.outputs(other.state)
-        if not other.change(_moved(other.state, move)) <= CLOSE:
-            return False
-    return True
+    draws = 0
+    for spread in (1.0, 0.3, 0.1):  # a deep network on wide numbers may be no number any more
+        for _ in range(DRAWS):
+            other = copy.copy(numbers)
+            other.inputs, other.kwargs = tree_map_only(
+                Tensor, lambda x: _like(x, generator), (numbers.inputs, numbers.kwargs)
+            )
+            other.state = {
+                k: numbers.state[k] + spread * (_like(v, generator) - v) if v.is_floating_point() else v
+                for k, v in numbers.state.items()
+            }
+            other.before = other.outputs(other.state)
+            if not bool(other.before.isfinite().all()):
+                continue
+            draws += 1
+            if not other.change(_moved(other.state, move)) <= CLOSE:
+                return False
+        if draws >= DRAWS:
+            return True
+    raise ArithmeticError("no finite outputs on random numbers")
 
 
 def _like(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -166,9 +181,58 @@ def contained(move: Move, generators: list[list[Gather]]) -> bool:
             parts.append(starts[axis] + np.arange(len(order))[:, None] * order.shape[1] + index)
         return Permutation(np.concatenate([part.ravel() for part in parts]).tolist())
 
-    acting = frozenset(permutation({(g.tensor, g.axis): g.index for g in done}) for done in generators)
-    wanted = permutation(axes)
-    return wanted in acting or (bool(acting) and bool(_group(acting).contains(wanted)))
+    found = ({(g.tensor, g.axis): g.index for g in done} for done in generators)
+    acting = {permutation(orders) for orders in found if not axes.keys().isdisjoint(orders)}
+    left = _without_exchanges(permutation(axes), acting)
+    rest = frozenset(_joined(left, acting))
+    return left.is_Identity or (bool(rest) and bool(_group(rest).contains(left)))
+
+
+def _without_exchanges(wanted: Permutation, acting: Collection[Permutation]) -> Permutation:
+    """What is left of a permutation without those exchanges of two units that the group has.
+
+    The exchange of two units that are no neighbours is that of two neighbours, conjugated by the exchanges that lead
+    from one unit to the other.
+    """
+    moved_by: dict[int, list[Permutation]] = {}
+    for exchange in acting:
+        for point in exchange.support():
+            moved_by.setdefault(point, []).append(exchange)
+    left = wanted
+    for start in wanted.support():
+        way = _way(start, left(start), moved_by) if left(start) != start else []
+        if not way:
+            continue
+        found = way[-1]
+        for step in reversed(way[:-1]):
+            found = step * found * step
+        if all(left(point) == found(point) for point in found.support()):
+            left = left * found
+    return left
+
+
+def _way(start: int, end: int, moved_by: Mapping[int, Sequence[Permutation]]) -> list[Permutation]:
+    """The fewest exchanges that take one point to another, first to last; none where there is no way."""
+    ways: dict[int, list[Permutation]] = {start: []}
+    reached = [start]
+    for point in reached:
+        for exchange in moved_by.get(point, ()):
+            if (after := exchange(point)) not in ways:
+                ways[after] = [*ways[point], exchange]
+                reached.append(after)
+        if end in ways:
+            break
+    return ways.get(end, [])
+
+
+def _joined(wanted: Permutation, acting: Iterable[Permutation]) -> list[Permutation]:
+    """Those that move a point that the permutation moves, and those that move a point that these move, and so on."""
+    points, rest, found = set(wanted.support()), list(acting), list[Permutation]()
+    while near := [g for g in rest if points.intersection(g.support())]:
+        found += near
+        points.update(point for g in near for point in g.support())
+        rest = [g for g in rest if g not in near]
+    return found
 
 
 @lru_cache(maxsize=16)

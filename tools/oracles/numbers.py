@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,9 +17,13 @@ State = dict[str, Tensor]
 class OnNumbers:
     """`module` in float64 on fixed inputs. `state` holds every tensor of its state dict."""
 
-    def __init__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def __init__(
+        self, module: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+    ) -> None:
         self.module = copy.deepcopy(module).double().eval()
-        self.inputs = tree_map_only(Tensor, lambda x: x.double() if x.is_floating_point() else x, inputs)
+        self.inputs, self.kwargs = tree_map_only(
+            Tensor, lambda x: x.double() if x.is_floating_point() else x, (inputs, dict(kwargs or {}))
+        )
         self.state: State = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
         self.before = self.outputs(self.state)
 
@@ -28,8 +33,7 @@ class OnNumbers:
             return self._run(state)
 
     def _run(self, state: State) -> Tensor:
-        made = functional_call(self.module, state, self.inputs)
-        return torch.cat([x.reshape(-1) for x in tree_leaves(made) if isinstance(x, Tensor)])
+        return _flat(functional_call(self.module, state, self.inputs, self.kwargs))
 
     def change(self, state: State) -> float:
         """Largest change of an output, relative to the largest output."""
@@ -40,8 +44,7 @@ class OnNumbers:
         other = copy.deepcopy(self.module)
         other.load_state_dict(state, strict=True)
         with torch.no_grad():
-            made = other(*self.inputs)
-        after = torch.cat([x.reshape(-1) for x in tree_leaves(made) if isinstance(x, Tensor)])
+            after = _flat(other(*self.inputs, **self.kwargs))
         return float((after - self.before).abs().max() / self.before.abs().max())
 
     def gradients(self, state: State, seed: int = 0) -> State:
@@ -56,3 +59,9 @@ class OnNumbers:
             (self._run(leaves) * mix).sum(), [leaves[k] for k in names], allow_unused=True
         )
         return {k: g for k, g in zip(names, found, strict=True) if g is not None}
+
+
+def _flat(made: Any) -> Tensor:
+    """All tensors of an output in one vector. What is infinite (masked scores) has to be so at the same places."""
+    parts = [x.reshape(-1).double() for x in tree_leaves(made) if isinstance(x, Tensor)]
+    return torch.nan_to_num(torch.cat(parts), nan=torch.nan, posinf=1.0, neginf=-1.0)
