@@ -157,3 +157,15 @@ def test_an_exchange_that_inference_missed_is_in_the_row(monkeypatch: pytest.Mon
         "0.bias",
         "2.weight",
     }
+
+
+def test_tensors_that_are_one_are_moved_as_one_when_exchanges_are_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net = nn.Sequential(nn.Linear(3, 5, bias=False), nn.Tanh(), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 3))
+    net[4].weight = nn.Parameter(net[0].weight.detach().T)
+    twice = nn.Sequential(net, nn.Tanh(), nn.Linear(3, 5, bias=False), nn.Tanh(), nn.Linear(5, 2))
+    twice[2].weight = net[0].weight
+    assert judged(twice)["bound"] == {"beyond": 0}
+    monkeypatch.setattr(bound, "generators_of", lambda spec: [])
+    assert judged(twice)["bound"]["beyond"]

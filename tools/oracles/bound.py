@@ -56,7 +56,7 @@ def above(
                 orders = {
                     (k, axis): _exchange(n, count, i, j, strided)
                     for k, t in numbers.state.items()
-                    if t.is_floating_point()
+                    if t.is_floating_point() and k not in numbers.ties
                     for axis, n in enumerate(t.shape)
                     if n % count == 0 and n > 1
                 }

@@ -24,7 +24,10 @@ class OnNumbers:
         self.inputs, self.kwargs = tree_map_only(
             Tensor, lambda x: x.double() if x.is_floating_point() else x, (inputs, dict(kwargs or {}))
         )
-        self.state: State = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
+        tensors = self.module.state_dict(keep_vars=True)
+        first = {id(v): k for k, v in reversed(tensors.items())}
+        self.ties = {k: first[id(v)] for k, v in tensors.items() if first[id(v)] != k}  # name → what it is
+        self.state: State = {k: v.detach().clone() for k, v in tensors.items()}
         self.before = self.outputs(self.state)
 
     def outputs(self, state: State) -> Tensor:
@@ -33,7 +36,8 @@ class OnNumbers:
             return self._run(state)
 
     def _run(self, state: State) -> Tensor:
-        return _flat(functional_call(self.module, state, self.inputs, self.kwargs))
+        free = {k: v for k, v in state.items() if k not in self.ties}
+        return _flat(functional_call(self.module, free, self.inputs, self.kwargs))
 
     def change(self, state: State) -> float:
         """Largest change of an output, relative to the largest output."""
@@ -49,7 +53,11 @@ class OnNumbers:
 
     def gradients(self, state: State, seed: int = 0) -> State:
         """The gradient of a random combination of the outputs. Running statistics have none: torch cannot."""
-        wanted = {k for k, v in state.items() if v.is_floating_point() and "running_" not in k}
+        wanted = {
+            k
+            for k, v in state.items()
+            if v.is_floating_point() and "running_" not in k and k not in self.ties
+        }
         leaves = {k: v.detach().clone().requires_grad_(k in wanted) for k, v in state.items()}
         mix = torch.randn(
             self.before.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
