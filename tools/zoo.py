@@ -59,7 +59,7 @@ from zoo_table import (
 LIMITS = {"build": 120, "capture": 150, "infer": 150, "verify": 240, "folder": 200, "bound": 90}
 ASLEEP = 6  # times the limit, by the clock
 TOLERANCE = 1e-9
-SMALL = 150_000  # parameters of a network whose exchanges outside the group are tried
+SMALL = 300_000  # parameters of a network whose exchanges outside the group are tried
 
 
 class Late(Exception):
