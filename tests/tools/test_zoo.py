@@ -169,3 +169,12 @@ def test_tensors_that_are_one_are_moved_as_one_when_exchanges_are_tried(
     assert judged(twice)["bound"] == {"beyond": 0}
     monkeypatch.setattr(bound, "generators_of", lambda spec: [])
     assert judged(twice)["bound"]["beyond"]
+
+
+def test_where_an_output_is_infinite_no_exchange_is_said_to_have_been_tried() -> None:
+    class Masked(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([super().forward(x), torch.full((1, 1), -torch.inf)], 1)
+
+    with pytest.raises(ArithmeticError, match="infinite"):
+        judged(Masked(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)))

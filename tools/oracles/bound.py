@@ -44,9 +44,11 @@ def above(
     """Exchanges that keep the function and are not in the group: of two units, on one or several tensors at once.
 
     A unit is a coordinate, or a block of neighbours, or every n-th coordinate. `pairs` units are exchanged of
-    each number of units.
+    each number of units. Raises ArithmeticError where an output is not finite, on these numbers or on all others.
     """
     numbers, generators = OnNumbers(module, inputs, kwargs), generators_of(spec)
+    if not bool(numbers.before.isfinite().all()):
+        raise ArithmeticError("an output is infinite, so no change of it can be measured")
     sizes = {n for t in numbers.state.values() if t.is_floating_point() for n in t.shape if n > 1}
     counts = {u for n in sizes for u in range(2, n + 1) if n % u == 0}
     missing: list[Move] = []

@@ -70,6 +70,5 @@ class OnNumbers:
 
 
 def _flat(made: Any) -> Tensor:
-    """All tensors of an output in one vector. What is infinite (masked scores) has to be so at the same places."""
-    parts = [x.reshape(-1).double() for x in tree_leaves(made) if isinstance(x, Tensor)]
-    return torch.nan_to_num(torch.cat(parts), nan=torch.nan, posinf=1.0, neginf=-1.0)
+    """All tensors of an output in one vector."""
+    return torch.cat([x.reshape(-1) for x in tree_leaves(made) if isinstance(x, Tensor)])
