@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-import zoo
+import zoo_row
 from oracles import bound
 from torch import Tensor, nn
 from zoo_models import Entry
@@ -43,10 +43,12 @@ def judged(module: nn.Module) -> dict[str, Any]:
     entry = Entry("handmade", "it", lambda: (module, (torch.ones(1, 3),), {}))
     record: dict[str, Any] = {"collection": "handmade", "model": "it", "seconds": {}}
     try:
-        for _ in zoo._stages(entry, record):
+        for _ in zoo_row.stages(entry, record):
             pass
     finally:
-        signal.alarm(0)  # a network that is refused leaves its stage's limit armed, in this process too
+        signal.setitimer(
+            signal.ITIMER_PROF, 0
+        )  # a network that is refused leaves its stage's limit armed, in this process too
     return record
 
 
@@ -104,10 +106,10 @@ class Pipe:
 
 
 def worked(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], list[str]]:
-    for module, name in ((resource, "setrlimit"), (signal, "signal"), (signal, "alarm")):
+    for module, name in ((resource, "setrlimit"), (signal, "signal"), (signal, "setitimer")):
         monkeypatch.setattr(module, name, lambda *_: None)  # limits of a process of its own
     pipe = Pipe()
-    zoo.run(transformers_entry(), pipe, 1)  # type: ignore[arg-type]
+    zoo_row.run(transformers_entry(), pipe, 1)  # type: ignore[arg-type]
     *stages, record = pipe.sent
     return record, stages
 
