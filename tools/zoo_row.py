@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import resource
 import signal
@@ -105,11 +106,17 @@ def stages(entry: Entry, record: Record) -> Iterator[str]:
 
 
 def _bound(net: Any, args: Any, kwargs: Any, spec: Any) -> Record:
-    """What the brute-force bound finds: exchanges of two units that keep the function and are not in the group."""
+    """What the brute-force bound finds: exchanges of two units that keep the function and are not in the group.
+
+    On other weights than the network begins with: biases of 0 and scales of 1 are moved without a change, so that
+    no exchange which needs them would be found.
+    """
+    from networks.randomise import randomise
     from oracles.bound import above
 
     from permgraph.frontend.experts import experts_by_index
 
+    net = randomise(copy.deepcopy(net))
     with experts_by_index(net):  # the other way of running them knows no float64
         beyond = above(net, args, spec, pairs=1, kwargs=kwargs)
     axes = [sorted(f"{tensor}[{axis}]" for tensor, axis, _ in move) for move in beyond]

@@ -128,9 +128,9 @@ def write_table(records: Records, path: Path = TABLE) -> None:
         f"Last run {counts['date']} with {', '.join(counts['versions'])}.\n",
         "A network is *complete* when no op lacks a rule and every free point was read as part of a group, "
         "and no exchange outside the group was found. *Bounded*: of so many (small) networks such exchanges were tried by "
-        "brute force, of the first two units of every size that divides an axis, on every set of axes that one gradient leaves "
-        "(where it leaves more than seven, on all of them at once); *beyond*: "
-        "some were found. "
+        "brute force on random weights: of the first two units of every size that divides an axis, on those sets of axes that "
+        "gradients tell to hold together, and on every set where few axes are left (`tools/oracles/bound.py`); *beyond*: some "
+        "were found. "
         "*Error* is the largest relative change of any output, in float64, under a random element of the whole "
         "group (two seeds); where rounding alone changes an ill-conditioned network by more than 1e-9, a hundred times "
         "that is allowed, and given. Every group moves in each of them. *Random*: networks that draw random values; constants "

@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 import torch
 import zoo_row
+from networks.randomise import randomise
 from oracles import bound
 from torch import Tensor, nn
 from zoo_models import Entry
 from zoo_table import bounded, complete, is_stale, load, rules_digest, summary, write_folders, write_table
+
+import permgraph as pg
 
 
 class Sampler(nn.Module):
@@ -180,3 +183,28 @@ def test_where_an_output_is_infinite_no_exchange_is_said_to_have_been_tried() ->
 
     with pytest.raises(ArithmeticError, match="infinite"):
         judged(Masked(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)))
+
+
+@pytest.mark.parametrize("name", ["Bert", "Llama"])
+def test_every_group_of_a_transformer_is_found_on_numbers_alone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the bound could not fail: sizes that coincide, casts to float32 and biases of 0 hid these groups from it."""
+    from networks.small import text
+
+    net, inputs = text(name)()
+    spec = pg.infer(pg.trace(net, inputs))
+    monkeypatch.setattr(bound, "generators_of", lambda spec: [])
+    found = bound.above(randomise(net), inputs, spec, pairs=1)
+    axes = {(tensor, axis) for move in found for tensor, axis, _ in move}
+    assert spec.groups
+    for group in spec.groups:
+        assert axes & {(place.tensor, place.axis) for place in group.places}, group.name
+
+
+def test_a_network_is_judged_on_other_weights_than_it_begins_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exchange without its bias of 0 keeps the function only until the bias is trained."""
+    net = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+    nn.init.zeros_(net[0].bias)
+    monkeypatch.setattr(bound, "generators_of", lambda spec: [])
+    assert judged(net)["bound"]["axes"][0] == ["0.bias[0]", "0.weight[0]", "2.weight[1]"]

@@ -2,7 +2,8 @@
 
 All sets of axes are too many to try. But where an exchange on a set of axes is a symmetry and the two units are
 made equal, the gradient of the function is equal on both, on every axis of the set. So one gradient leaves few
-axes, whose subsets are tried on numbers, smallest first.
+axes; and an axis whose units then stay different takes the equality from those of its own set, which tells the sets
+apart. What they tell is tried on numbers; where few axes are left, so are all their subsets, smallest first.
 """
 
 from __future__ import annotations
@@ -54,14 +55,8 @@ def above(
     missing: list[Move] = []
     for count in sorted(counts):
         for i, j in _pairs(count, pairs):
-            for strided in (False, True):
-                orders = {
-                    (k, axis): _exchange(n, count, i, j, strided)
-                    for k, t in numbers.state.items()
-                    if t.is_floating_point() and k not in numbers.ties
-                    for axis, n in enumerate(t.shape)
-                    if n % count == 0 and n > 1
-                }
+            blocks, strided = (_orders(numbers, count, i, j, strided) for strided in (False, True))
+            for orders in (blocks, strided) if blocks != strided else (blocks,):
                 for move in _kept(numbers, orders):
                     if move not in missing and not contained(move, generators) and _keeps(numbers, move):
                         missing.append(move)
@@ -122,22 +117,78 @@ def _moved(state: State, move: Move) -> State:
     return state
 
 
+def _orders(numbers: OnNumbers, count: int, i: int, j: int, strided: bool) -> dict[Axis, tuple[int, ...]]:
+    """The exchange of units i and j of `count`, on every axis that has as many."""
+    return {
+        (k, axis): _exchange(n, count, i, j, strided)
+        for k, t in numbers.state.items()
+        if t.is_floating_point() and k not in numbers.ties
+        for axis, n in enumerate(t.shape)
+        if n % count == 0 and n > 1
+    }
+
+
 def _kept(numbers: OnNumbers, orders: dict[Axis, tuple[int, ...]]) -> Iterator[Move]:
-    """Smallest sets of axes on which the exchange keeps the function; an axis that does so alone is not seen."""
-    alike = {k: v for k, v in numbers.state.items()}
+    """Sets of axes on which the exchange keeps the function, none in another.
+
+    An axis that does so alone is not seen.
+    """
+
+    def kept(axes: Iterable[Axis]) -> bool:
+        move = frozenset((*axis, orders[axis]) for axis in axes)
+        return numbers.change(_moved(numbers.state, move)) <= CLOSE
+
+    seen, left = orders, _equal(numbers, orders)
+    while len(left) < len(seen):  # equal only because others that are not were made alike too
+        seen = {axis: orders[axis] for axis in left}
+        left = _equal(numbers, seen)
+    seen = {axis: order for axis, order in seen.items() if not kept([axis])}
+    found: list[frozenset[Axis]] = []
+    for axes in _tried(numbers, seen, found):
+        if not any(f <= axes for f in found) and kept(axes):
+            found.append(axes)
+            yield frozenset((*axis, orders[axis]) for axis in axes)
+
+
+def _tried(
+    numbers: OnNumbers, orders: dict[Axis, tuple[int, ...]], found: Sequence[frozenset[Axis]]
+) -> Iterator[frozenset[Axis]]:
+    """Sets of axes to try: those that hold together, and all subsets of few. `found` grows meanwhile."""
+    for together in _holding_together(numbers, orders):
+        yield together
+        if together not in found and len(together) <= AXES:
+            yield from _subsets(together)
+    rest = list(orders) if len(orders) <= AXES else [a for a in orders if not any(a in f for f in found)]
+    yield from _subsets(rest) if len(rest) <= AXES else [frozenset(rest)]
+
+
+def _holding_together(numbers: OnNumbers, orders: dict[Axis, tuple[int, ...]]) -> list[frozenset[Axis]]:
+    """Axes that lose their equal gradient with one another, two at least; no axis is in two sets."""
+    sets: list[frozenset[Axis]] = []
+    for axis in orders:
+        if not any(axis in s for s in sets):
+            others = {a: order for a, order in orders.items() if a != axis}
+            joined = frozenset(orders.keys() - _equal(numbers, others))
+            # A running statistic has no gradient to lose: it joins the set that it breaks.
+            touched = [s for s in sets if s & joined]
+            sets = [s for s in sets if not s & joined] + [joined.union(*touched)]
+    return [s for s in sets if len(s) > 1]
+
+
+def _subsets(axes: Collection[Axis]) -> Iterator[frozenset[Axis]]:
+    """Of two axes or more, smallest first."""
+    for size in range(2, len(axes) + 1):
+        yield from map(frozenset, combinations(sorted(axes), size))
+
+
+def _equal(numbers: OnNumbers, orders: dict[Axis, tuple[int, ...]]) -> list[Axis]:
+    """The axes on which the gradient is equal for both units, when the two are made equal on all of `orders`."""
+    alike = dict(numbers.state)
     for (tensor, axis), order in orders.items():
         mirrored = alike[tensor].index_select(axis, torch.tensor(order))
         alike[tensor] = (alike[tensor] + mirrored) / 2
     gradients = numbers.gradients(alike)
-    axes = [a for a, order in orders.items() if _same(gradients.get(a[0]), a[1], order)]
-    seen = [(t, a, orders[t, a]) for t, a in axes]
-    seen = [m for m in seen if numbers.change(_moved(numbers.state, frozenset([m]))) > CLOSE]
-    found: list[Move] = []
-    for size in range(2, len(seen) + 1) if len(seen) <= AXES else (len(seen),):
-        for move in map(frozenset, combinations(seen, size)):
-            if not any(f <= move for f in found) and numbers.change(_moved(numbers.state, move)) <= CLOSE:
-                found.append(move)
-                yield move
+    return [a for a, order in orders.items() if _same(gradients.get(a[0]), a[1], order)]
 
 
 def _same(gradient: Tensor | None, axis: int, order: tuple[int, ...]) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 State = dict[str, Tensor]
@@ -37,7 +39,8 @@ class OnNumbers:
 
     def _run(self, state: State) -> Tensor:
         free = {k: v for k, v in state.items() if k not in self.ties}
-        return _flat(functional_call(self.module, free, self.inputs, self.kwargs))
+        with _wide():
+            return _flat(functional_call(self.module, free, self.inputs, self.kwargs))
 
     def change(self, state: State) -> float:
         """Largest change of an output, relative to the largest output."""
@@ -47,7 +50,7 @@ class OnNumbers:
         """The same by loading the state into a copy, strictly, as a user would."""
         other = copy.deepcopy(self.module)
         other.load_state_dict(state, strict=True)
-        with torch.no_grad():
+        with torch.no_grad(), _wide():
             after = _flat(other(*self.inputs, **self.kwargs))
         return float((after - self.before).abs().max() / self.before.abs().max())
 
@@ -67,6 +70,39 @@ class OnNumbers:
             (self._run(leaves) * mix).sum(), [leaves[k] for k in names], allow_unused=True
         )
         return {k: g for k, g in zip(names, found, strict=True) if g is not None}
+
+
+NARROW = {torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64}
+NARROW[torch.complex64] = torch.complex128
+CASTS = {Tensor.float: Tensor.double, Tensor.half: Tensor.double, Tensor.bfloat16: Tensor.double}
+
+
+class _Casts(TorchFunctionMode):
+    """A cast to a narrower float is one to float64: rounding would hide that an exchange changes nothing."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        args = tuple(NARROW.get(x, x) if isinstance(x, torch.dtype) else x for x in args)
+        if kwargs and kwargs.get("dtype") in NARROW:
+            kwargs = {**kwargs, "dtype": NARROW[kwargs["dtype"]]}
+        return CASTS.get(func, func)(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _wide() -> Iterator[None]:
+    """Every float that a forward makes has 64 bits."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Casts():
+            yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 def _flat(made: Any) -> Tensor:
