@@ -8,31 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from permgraph.cli.app import app
+from permgraph.cli.data_options import DataOptions, takes_data
 from permgraph.cli.early import refuse_checkpoint, refuse_foreign
 from permgraph.cli.options import (
-    AllowEmpty,
-    AudioArg,
-    Batch,
     Checkpoint,
     Class,
-    Clips,
-    Data,
-    Device,
     Force,
-    Images,
     Json,
-    MaxBad,
-    MaxMemory,
     ModelA,
     ModelB,
     PerModelRate,
-    Seconds,
     State,
-    Stride,
-    Text,
-    Where,
 )
-from permgraph.cli.shared import calibration_of, next_step, pair_of, print_json, say
+from permgraph.cli.shared import next_step, pair_of, print_json, say
 from permgraph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,14 +32,13 @@ app.add_typer(moments, name="moments")
 
 
 @app.command()
+@takes_data
 def calibrate(
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file.")],
     a: ModelA = None,
     b: ModelB = None,
-    audio: AudioArg = [],  # noqa: B006
-    data: Data = "",
-    text: Text = [],  # noqa: B006
-    images: Images = [],  # noqa: B006
+    *,
+    data: DataOptions,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the moments.")] = Path(
         "moments.safetensors"
     ),
@@ -61,11 +48,6 @@ def calibrate(
             help="I/N: use the I-th of N parts of the data, counted from 0; add them with `moments merge`."
         ),
     ] = "",
-    seconds: Seconds = None,
-    clips: Clips = 200,
-    batch: Batch = 4,
-    max_bad: MaxBad = 0.01,
-    where: Where = [],  # noqa: B006
     checkpoint: Checkpoint = None,
     per_model_rate: PerModelRate = False,
     wait: Annotated[
@@ -75,11 +57,7 @@ def calibrate(
         ),
     ] = 1800.0,
     state: State = "",
-    allow_empty: AllowEmpty = False,
     model_class: Class = "",
-    stride: Stride = 1,
-    device: Device = "cpu",
-    max_memory: MaxMemory = "",
     force: Force = False,
     json_: Json = False,
 ) -> None:
@@ -101,31 +79,16 @@ def calibrate(
         raise UsageError(
             f"--shard {shard}: under torchrun the processes share the data by themselves. Leave it out."
         )
-    if ranks is not None and max_memory:
+    if ranks is not None and data.max_memory:
         raise UsageError(
             "--max-memory: under torchrun all groups take one pass. Leave it out, or calibrate shard after shard with --shard."
         )
     part = ranks.shard if ranks else Shard.parse(shard) if shard else None
     plan = Plan.load(plan_file)
-    calibration = calibration_of(
-        audio,
-        seconds,
-        clips,
-        batch,
-        max_bad,
-        where,
-        data,
-        text,
-        images,
-        allow_empty,
-        stride,
-        device,
-        part,
-        max_memory,
-    )
+    calibration = data.calibration(part)
     if a is None or b is None:
         raise UsageError("calibrate: give both models with --a and --b.")
-    for path in (out, *(files_of_passes(out) if max_memory else ())):
+    for path in (out, *(files_of_passes(out) if data.max_memory else ())):
         refuse_foreign(path, force, plan_file, a, b, *calibration.named)
     refuse_unmatchable(plan, calibration, "correlation")
     if checkpoint is not None and ranks is not None:

@@ -9,36 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from permgraph.cli.app import app
+from permgraph.cli.data_options import DataOptions, takes_data
 from permgraph.cli.early import refuse_checkpoint, refuse_foreign
 from permgraph.cli.options import (
     Absolute,
-    AllowEmpty,
-    AudioArg,
-    Batch,
     Checkpoint,
     Class,
-    Clips,
-    Data,
-    Device,
     Force,
-    Images,
     Json,
     Matcher,
-    MaxBad,
-    MaxMemory,
     MinFrames,
     ModelA,
     ModelB,
     PerModelRate,
-    Seconds,
     Seed,
     State,
-    Stride,
-    Text,
-    Where,
 )
 from permgraph.cli.shared import (
-    calibration_of,
     matcher_of,
     next_step,
     pair_of,
@@ -56,6 +43,7 @@ if TYPE_CHECKING:
 
 
 @app.command()
+@takes_data
 def match(
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file.")],
     a: ModelA = None,
@@ -67,30 +55,19 @@ def match(
             help="Instead of data: what `calibrate` or `moments merge` wrote; once for each of several passes.",
         ),
     ] = [],  # noqa: B006
-    audio: AudioArg = [],  # noqa: B006
-    data: Data = "",
-    text: Text = [],  # noqa: B006
-    images: Images = [],  # noqa: B006
+    *,
+    data: DataOptions,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the permutations.")] = Path(
         "perms.safetensors"
     ),
     matcher: Matcher = "correlation",
     absolute: Absolute = False,
     min_frames: MinFrames = 0,
-    seconds: Seconds = None,
-    clips: Clips = 200,
-    batch: Batch = 4,
-    max_bad: MaxBad = 0.01,
-    where: Where = [],  # noqa: B006
     seed: Seed = 0,
     checkpoint: Checkpoint = None,
     per_model_rate: PerModelRate = False,
     state: State = "",
-    allow_empty: AllowEmpty = False,
     model_class: Class = "",
-    stride: Stride = 1,
-    device: Device = "cpu",
-    max_memory: MaxMemory = "",
     force: Force = False,
     json_: Json = False,
 ) -> None:
@@ -100,21 +77,7 @@ def match(
 
     matcher = matcher_of(matcher, absolute)
     plan = Plan.load(plan_file)
-    calibration = calibration_of(
-        audio,
-        seconds,
-        clips,
-        batch,
-        max_bad,
-        where,
-        data,
-        text,
-        images,
-        allow_empty,
-        stride,
-        device,
-        max_memory=max_memory,
-    )
+    calibration = data.calibration()
     if moments_files:
         _match_before(
             plan, plan_file, moments_files, out, calibration, matcher, seed, json_, force, min_frames

@@ -10,27 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from permgraph.cli.app import app
+from permgraph.cli.data_options import DataOptions, takes_data
 from permgraph.cli.early import method_of, planned_before, refuse_checkpoint, refuse_weights
 from permgraph.cli.options import (
     Absolute,
     Align,
-    AllowEmpty,
-    AudioArg,
     Base,
-    Batch,
     Checkpoint,
     Class,
-    Clips,
-    Data,
-    Device,
     Exclude,
     Force,
-    Images,
     IntegersOfA,
     Json,
     Matcher,
-    MaxBad,
-    MaxMemory,
     Method,
     MinFrames,
     Mode,
@@ -40,16 +32,11 @@ from permgraph.cli.options import (
     Parameter,
     Parametrized,
     PerModelRate,
-    Seconds,
     Seed,
     State,
-    Stride,
-    Text,
-    Where,
 )
 from permgraph.cli.several import Several, merge_several, refuse_for_many
 from permgraph.cli.shared import (
-    calibration_of,
     matcher_of,
     next_step,
     pair_of,
@@ -64,6 +51,7 @@ if TYPE_CHECKING:
 
 
 @app.command()
+@takes_data
 def merge(
     a: Annotated[Path, typer.Argument(metavar="A", help="The reference model.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="The model to align and merge in.")],
@@ -81,10 +69,7 @@ def merge(
     ] = "",
     exclude: Exclude = "",
     mode: Mode = "exact",
-    audio: AudioArg = [],  # noqa: B006
-    data: Data = "",
-    text: Text = [],  # noqa: B006
-    images: Images = [],  # noqa: B006
+    data: DataOptions,
     weights: Annotated[
         str,
         typer.Option(
@@ -103,11 +88,6 @@ def merge(
     matcher: Matcher = "correlation",
     absolute: Absolute = False,
     min_frames: MinFrames = 0,
-    seconds: Seconds = None,
-    clips: Clips = 200,
-    batch: Batch = 4,
-    max_bad: MaxBad = 0.01,
-    where: Where = [],  # noqa: B006
     seed: Seed = 0,
     checkpoint: Checkpoint = None,
     no_check: NoCheck = False,
@@ -120,11 +100,7 @@ def merge(
     other_weights: OtherWeights = False,
     integers_of_a: IntegersOfA = False,
     parametrized: Parametrized = "direction",
-    allow_empty: AllowEmpty = False,
     model_class: Class = "",
-    stride: Stride = 1,
-    device: Device = "cpu",
-    max_memory: MaxMemory = "",
     align: Align = "first",
     json_: Json = False,
 ) -> None:
@@ -143,21 +119,7 @@ def merge(
     pairs = parse_weights(weights or "0.9,0.1") if not more else []
     parse_group_weights(group_weights)
     chosen = method_of(method, base, parameter, group_weights, seed)
-    calibration = calibration_of(
-        audio,
-        seconds,
-        clips,
-        batch,
-        max_bad,
-        where,
-        data,
-        text,
-        images,
-        allow_empty,
-        stride,
-        device,
-        max_memory=max_memory,
-    )
+    calibration = data.calibration()
     if repair and not calibration.given:
         raise UsageError(
             "--repair corrects statistics measured on data: give some with --audio, --text, --images or --data."
@@ -171,7 +133,7 @@ def merge(
                 "--checkpoint": checkpoint,
                 "--repair": repair,
                 "--other-weights": other_weights,
-                "--max-memory": max_memory,
+                "--max-memory": data.max_memory,
                 f"--mode {mode}": mode != "exact",
             }
         )

@@ -14,12 +14,10 @@ from permgraph.cli.options import DEFAULT_TRACE
 from permgraph.errors import FileError, PlanError, TraceError, UsageError, reason
 
 if TYPE_CHECKING:
-    from permgraph.calibration import Calibration
     from permgraph.ir.plan import Plan
     from permgraph.ir.spec import PermSpec
     from permgraph.ir.trace import Trace
     from permgraph.matching.memory import Memory
-    from permgraph.matching.shards import Shard
     from permgraph.weights.encoder import Encoder
 
 
@@ -153,43 +151,11 @@ def _refuse_other_class(encoder: Encoder, spec: PermSpec) -> None:
         )
 
 
-def calibration_of(
-    audio: list[str],
-    seconds: float | None,
-    clips: int | None,
-    batch: int,
-    max_bad: float,
-    where: list[str],
-    data: str = "",
-    text: Sequence[str] = (),
-    images: Sequence[str] = (),
-    allow_empty: bool = False,
-    stride: int = 1,
-    device: str = "cpu",
-    shard: Shard | None = None,
-    max_memory: str = "",
-) -> Calibration:
-    from permgraph.calibration import Calibration
-    from permgraph.matching.memory import parse_size
-
-    rows = dict(_column(text) for text in where)
-    named = {"text": tuple(text), "images": tuple(images), "allow_empty": allow_empty}
-    how = {"stride": stride, "device": device, "shard": shard, "max_memory": parse_size(max_memory)}
-    return Calibration(tuple(audio), seconds, clips, batch, max_bad, rows, data, **named, **how)  # type: ignore[arg-type]
-
-
 def matcher_of(matcher: str, absolute: bool) -> str:
     """The matcher that --matcher and --abs name."""
     if absolute and matcher not in ("correlation", "abs"):
         raise UsageError(f"--abs is a matcher of its own: leave out --matcher {matcher}.")
     return "abs" if absolute else matcher
-
-
-def _column(text: str) -> tuple[str, str]:
-    column, sign, value = text.partition("=")
-    if not sign:
-        raise UsageError(f"--where {text}: write COLUMN=VALUE, for example split=train.")
-    return column, value
 
 
 def kind_of(path: Path) -> str:
