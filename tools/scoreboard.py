@@ -58,6 +58,7 @@ FAMILIES = [
     "swin_t",
 ]
 LIMIT = 1e-6  # of the change of a sound group; float64 leaves 1e-14 or so, EfficientNetV2 1e-9
+PUT_BACK = 16  # tensors that are put back one by one, to see that the check can fail
 PATIENCE = 150  # seconds for Torch-Pruning
 HEAD = """| network | permgraph: groups | log10 order | change | seconds | Torch-Pruning: groups | sound | log10 order of the sound | seconds | Apex: log10 order | PLeaS: groups |
 |---|---|---|---|---|---|---|---|---|---|---|"""
@@ -114,7 +115,7 @@ def row(name: str, apex: dict[str, list[int]], pleas: dict[str, int]) -> tuple[s
     module, inputs, _ = torchvision_model(name)
     randomise(module)
     spec, seconds = timed(lambda: pg.infer(pg.trace(module, inputs)))
-    change, put_back = law(module, inputs, spec)
+    change, put_back = law(module, inputs, spec, most=PUT_BACK)
     peer = ask_torch_pruning(module, inputs)
     quoted = apex.get(name)
     line = f"| {name} | {len(spec.groups)} | {spec.log10_order:,.0f} | {change:.0e} | {seconds:.1f} | {peer.cells}"

@@ -129,10 +129,7 @@ def _orders(numbers: OnNumbers, count: int, i: int, j: int, strided: bool) -> di
 
 
 def _kept(numbers: OnNumbers, orders: dict[Axis, tuple[int, ...]]) -> Iterator[Move]:
-    """Sets of axes on which the exchange keeps the function, none in another.
-
-    An axis that does so alone is not seen.
-    """
+    """Sets of two axes or more on which the exchange keeps the function, none in another."""
 
     def kept(axes: Iterable[Axis]) -> bool:
         move = frozenset((*axis, orders[axis]) for axis in axes)
@@ -142,24 +139,18 @@ def _kept(numbers: OnNumbers, orders: dict[Axis, tuple[int, ...]]) -> Iterator[M
     while len(left) < len(seen):  # equal only because others that are not were made alike too
         seen = {axis: orders[axis] for axis in left}
         left = _equal(numbers, seen)
-    seen = {axis: order for axis, order in seen.items() if not kept([axis])}
     found: list[frozenset[Axis]] = []
-    for axes in _tried(numbers, seen, found):
+    rest = set(seen)
+    for together in _holding_together(numbers, seen):
+        if kept(together):
+            found.append(together)
+            rest -= together
+    rest -= {axis for axis in rest if kept([axis])}  # alone: nothing that the function depends on
+    for axes in _subsets(rest) if len(rest) <= AXES else [frozenset(rest)]:
         if not any(f <= axes for f in found) and kept(axes):
             found.append(axes)
-            yield frozenset((*axis, orders[axis]) for axis in axes)
-
-
-def _tried(
-    numbers: OnNumbers, orders: dict[Axis, tuple[int, ...]], found: Sequence[frozenset[Axis]]
-) -> Iterator[frozenset[Axis]]:
-    """Sets of axes to try: those that hold together, and all subsets of few. `found` grows meanwhile."""
-    for together in _holding_together(numbers, orders):
-        yield together
-        if together not in found and len(together) <= AXES:
-            yield from _subsets(together)
-    rest = list(orders) if len(orders) <= AXES else [a for a in orders if not any(a in f for f in found)]
-    yield from _subsets(rest) if len(rest) <= AXES else [frozenset(rest)]
+    for axes in found:
+        yield frozenset((*axis, orders[axis]) for axis in axes)
 
 
 def _holding_together(numbers: OnNumbers, orders: dict[Axis, tuple[int, ...]]) -> list[frozenset[Axis]]:
@@ -225,6 +216,10 @@ def contained(move: Move, generators: list[list[Gather]]) -> bool:
     """
     rows = {(g.tensor, g.axis): g.index.shape[0] for done in generators for g in done if g.index.ndim > 1}
     axes = {(t, a): np.tile(order, (rows.get((t, a), 1), 1)) for t, a, order in sorted(move)}
+    found = [{(g.tensor, g.axis): g.index for g in done} for done in generators]
+    acting_on = [orders for orders in found if not axes.keys().isdisjoint(orders)]
+    if any(_equal_on(axes, orders) for orders in acting_on):
+        return True
     starts = dict(zip(axes, np.cumsum([0, *(order.size for order in axes.values())]).tolist(), strict=False))
 
     def permutation(found: dict[Axis, IntArray]) -> Permutation:
@@ -234,11 +229,15 @@ def contained(move: Move, generators: list[list[Gather]]) -> bool:
             parts.append(starts[axis] + np.arange(len(order))[:, None] * order.shape[1] + index)
         return Permutation(np.concatenate([part.ravel() for part in parts]).tolist())
 
-    found = ({(g.tensor, g.axis): g.index for g in done} for done in generators)
-    acting = {permutation(orders) for orders in found if not axes.keys().isdisjoint(orders)}
+    acting = {permutation(orders) for orders in acting_on}
     left = _without_exchanges(permutation(axes), acting)
     rest = frozenset(_joined(left, acting))
     return left.is_Identity or (bool(rest) and bool(_group(rest).contains(left)))
+
+
+def _equal_on(axes: dict[Axis, IntArray], orders: dict[Axis, IntArray]) -> bool:
+    """Whether one generator does this on all of these axes."""
+    return axes.keys() <= orders.keys() and all(bool((axes[a] == orders[a]).all()) for a in axes)
 
 
 def _without_exchanges(wanted: Permutation, acting: Collection[Permutation]) -> Permutation:
