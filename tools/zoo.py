@@ -30,6 +30,7 @@ from pathlib import Path
 from zoo_models import COLLECTIONS, Entry, entries
 from zoo_models.vision import declare_operators
 from zoo_pool import guarded
+from zoo_row import SMALL
 from zoo_table import (
     RESULTS,
     Record,
@@ -82,7 +83,12 @@ def main(argv: list[str] | None = None) -> int:
         "--again",
         metavar="STATUS",
         action="append",
-        help="run again what ended so (ok, unsound, incomplete, stale, failed*, not*, folder failed)",
+        help="run again what ended so (ok, unsound, incomplete, stale, unbounded, failed*, not*, folder failed)",
+    )
+    parser.add_argument(
+        "--no-bound",
+        action="store_true",
+        help="leave out exchanges outside the group, the slowest stage; `--again unbounded` tries them later",
     )
     parser.add_argument("--summary", action="store_true", help="counts from the stored results")
     parser.add_argument("--json", action="store_true")
@@ -109,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
             continue
         made_with = versions(collection) | {"rules": rules_digest(), "date": time.strftime("%Y-%m-%d")}
         _warm(collection)
-        for i, record in enumerate(guarded(todo, options.workers, options.memory), 1):
+        for i, record in enumerate(guarded(todo, options.workers, options.memory, not options.no_bound), 1):
             records = load(options.results)  # another run may have added to it
             records[(record["collection"], record["model"])] = record | {"made": made_with}
             save(records, options.results)
@@ -126,6 +132,7 @@ def _wanted(entry: Entry, options: argparse.Namespace, records: dict[tuple[str, 
             return False
         ended = [known["status"], *(["incomplete"] if captured(known) and not complete(known) else [])]
         ended += ["stale"] if is_stale(known) else []
+        ended += ["unbounded"] if "bound" not in known and known.get("params", SMALL + 1) <= SMALL else []
         ended += [f"folder {known['folder']['status']}"] if "folder" in known else []
         return any(fnmatch.fnmatch(status, glob) for status in ended for glob in options.again)
     return not (options.resume and known)

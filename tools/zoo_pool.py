@@ -27,7 +27,7 @@ class _Job:
     since: float
 
 
-def guarded(todo: list[Entry], workers: int, memory: int) -> Iterator[Record]:
+def guarded(todo: list[Entry], workers: int, memory: int, bound: bool) -> Iterator[Record]:
     """Run every entry in a process of its own; what is killed becomes a record too."""
     context = multiprocessing.get_context("fork")
     waiting = list(todo)
@@ -36,7 +36,7 @@ def guarded(todo: list[Entry], workers: int, memory: int) -> Iterator[Record]:
         while waiting and len(running) < workers:
             entry = waiting.pop(0)
             mine, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=run, args=(entry, theirs, memory), daemon=True)
+            process = context.Process(target=run, args=(entry, theirs, memory, bound), daemon=True)
             process.start()
             theirs.close()
             running[mine] = _Job(entry, process, "build", time.monotonic())

@@ -26,13 +26,13 @@ class Late(Exception):
     """A stage took longer than its limit."""
 
 
-def run(entry: Entry, pipe: Connection, memory: int) -> None:
+def run(entry: Entry, pipe: Connection, memory: int, bound: bool = True) -> None:
     """The work of one process: a record is sent through the pipe, and the stage before it starts."""
     resource.setrlimit(resource.RLIMIT_AS, (memory << 30, memory << 30))
     signal.signal(signal.SIGPROF, _late)
     record: Record = {"collection": entry.collection, "model": entry.name, "seconds": {}}
     try:
-        for stage in stages(entry, record):
+        for stage in stages(entry, record, bound):
             pipe.send(stage)
     except Exception as error:  # the reason is the result
         stage = record.pop("stage", "build")
@@ -57,7 +57,7 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:400]
 
 
-def stages(entry: Entry, record: Record) -> Iterator[str]:
+def stages(entry: Entry, record: Record, bound: bool = True) -> Iterator[str]:
     """Build, capture, infer, verify, save and load; yields each stage's name before it starts and fills the record."""
     import torch
 
@@ -98,7 +98,7 @@ def stages(entry: Entry, record: Record) -> Iterator[str]:
         record["folder"] = {"status": "failed", "reason": "took too long"}
         yield clock.start("folder")
         record["folder"] = check_folder(entry.build()[0].eval().float(), spec)
-    if record["params"] <= SMALL and not trace.random and check.kept:
+    if bound and record["params"] <= SMALL and not trace.random and check.kept:
         record["bound"] = {"reason": "took too long"}
         yield clock.start("bound")
         record["bound"] = _bound(net, args, kwargs, spec)
