@@ -19,6 +19,7 @@ from permgraph.errors import PlanError
 from permgraph.ir.spec import Group, IntArray, PermSpec, Place
 from permgraph.planning.gather import Gather, apply_gathers
 from permgraph.weights.names import match_names
+from permgraph.weights.versions import with_versions_of
 
 T = TypeVar("T")
 Mask = NDArray[np.bool_]
@@ -135,7 +136,8 @@ def remove(
         spec, {key: tuple(getattr(t, "shape", ())) for key, t in state.items()}, "state dict", None, ()
     )
     cuts = _cuts(gone, by_row)
-    return {key: apply_gathers(tensor, cuts.get(names.get(key, ""), ())) for key, tensor in state.items()}
+    left = {key: apply_gathers(tensor, cuts.get(names.get(key, ""), ())) for key, tensor in state.items()}
+    return with_versions_of(state, left)
 
 
 def _numbers(spec: PermSpec, group: Group, typed: Any) -> IntArray:

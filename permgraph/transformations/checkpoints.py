@@ -31,6 +31,7 @@ from permgraph.weights.output import refuse_out, write_like
 from permgraph.weights.planned import numbers_in, numbers_stored
 from permgraph.weights.record import Record
 from permgraph.weights.source import open_planned
+from permgraph.weights.versions import with_versions_of
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def multiply_state(spec: PermSpec, done: Sequence[Multiplied], state: Mapping[st
             result[key] = values[names[key]].numpy().astype(tensor.dtype)
         else:
             result[key] = values[names[key]].to(tensor.dtype).to(tensor.device)
-    return result
+    return with_versions_of(state, result)
 
 
 def fold_state(spec: PermSpec, factors: Sequence[Factor], state: Mapping[str, Any]) -> tuple[Multiplied, ...]:

@@ -33,6 +33,7 @@ from permgraph.weights.refusals import (
 from permgraph.weights.rows import blocks_of
 from permgraph.weights.source import Source, open_planned
 from permgraph.weights.tensors import held_by, numbers_of
+from permgraph.weights.versions import with_versions_of
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +69,7 @@ def apply(
                 _refuse_nonfinite_tensor(key, tensor)
             done[identity] = move.of(state_dict.__getitem__)
         result[key] = done[identity]
-    return result
+    return with_versions_of(state_dict, result)
 
 
 def unapply(

@@ -19,6 +19,7 @@ from permgraph.ir.spec import IntArray, PermSpec, Place
 from permgraph.weights.computed import layers_in
 from permgraph.weights.layers import Layers
 from permgraph.weights.names import stored_names
+from permgraph.weights.versions import with_versions_of
 
 ONES = "running_var"  # of an empty slot: a variance that is divided by
 
@@ -54,7 +55,8 @@ def fitted(
     keys = {layers.of_a(name): key for key, name in names_b.items()}
     found: set[str] = set()
     groups = _paired_groups(spec_a, spec_b, layers)
-    state, held = {}, {}
+    state: dict[str, Any] = {}
+    held: dict[str, Any] = {}
     for key, tensor in state_a.items():
         name = names_a.get(key, canonical(key))
         other = keys.get(name)
@@ -90,7 +92,7 @@ def fitted(
             f"{lost}: B has it and A has nothing like it. A has to be the wider and the deeper one."
         )
     _refuse_part_of_a_norm(held)
-    return Fitted(state, held, groups, layers)
+    return Fitted(with_versions_of(state_a, state), held, groups, layers)
 
 
 def merge_fitted(
@@ -117,7 +119,8 @@ def merge_fitted(
     # what B lacks is A's before it is averaged, too: no norm is taken of empty slots
     filled = {k: torch.where(own[k], aligned[k], t) if whole[k] else t for k, t in state_a.items()}
     mean = merge_states([state_a, filled], weights)
-    return {k: torch.where(own[k], mean[k], t) if whole[k] else t.clone() for k, t in state_a.items()}
+    merged = {k: torch.where(own[k], mean[k], t) if whole[k] else t.clone() for k, t in state_a.items()}
+    return with_versions_of(state_a, merged)
 
 
 def _paired_groups(a: PermSpec, b: PermSpec, layers: Layers) -> dict[str, str]:

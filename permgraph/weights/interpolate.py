@@ -19,6 +19,7 @@ from permgraph.weights.dtypes import Array, dtype_of, is_inexact
 from permgraph.weights.methods import Chosen, mixture_of
 from permgraph.weights.pairing import check_shapes, same_names, tied_as_in_a
 from permgraph.weights.tensors import held_by, tensor_of
+from permgraph.weights.versions import with_versions_of
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +86,7 @@ def merge_states(
         ),
     )
     done: dict[Any, torch.Tensor] = {}  # what is one tensor in A is one in the result
-    result = {}
+    result: dict[str, torch.Tensor] = {}
     for key, a in state_a.items():
         if tied.get(key, key) not in done:
             (held,) = average.blocks(key)
@@ -95,7 +96,7 @@ def merge_states(
             fresh = held.copy() if not held.flags.owndata else held
             done[tied.get(key, key)] = tensor_of(fresh, kind).to(a.device)
         result[key] = done[tied.get(key, key)]
-    return result
+    return with_versions_of(state_a, result)
 
 
 def _based(state_a: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]) -> Callable[[str], Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -29,7 +30,8 @@ class OnNumbers:
         tensors = self.module.state_dict(keep_vars=True)
         first = {id(v): k for k, v in reversed(tensors.items())}
         self.ties = {k: first[id(v)] for k, v in tensors.items() if first[id(v)] != k}  # name → what it is
-        self.state: State = {k: v.detach().clone() for k, v in tensors.items()}
+        self.state: State = OrderedDict({k: v.detach().clone() for k, v in tensors.items()})
+        self.state._metadata = tensors._metadata  # type: ignore[attr-defined]  # what `load_state_dict` reads beside
         self.before = self.outputs(self.state)
 
     def outputs(self, state: State) -> Tensor:
