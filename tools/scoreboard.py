@@ -6,7 +6,8 @@ Needs torchvision and torch-pruning (`pip install --no-deps torchvision torch-pr
 Both tools see the same network in the same process, weights randomised. Every group of Torch-Pruning is moved by itself
 at random, and so is the whole group of permgraph, in float64, by code that neither of them shares; a group that changes
 the outputs by more than 1e-6 of the largest is unsound and counts for nothing. Orders of NVIDIA Apex and group counts
-of the PLeaS compiler are quoted (specs/peers/apex.toml, specs/known/counts.toml).
+of the PLeaS compiler are quoted (specs/peers/apex.toml, specs/known/counts.toml). Seconds are of the clock: other work on the
+machine falls on both. Behind: a smaller order than another's, rounded as printed.
 """
 
 from __future__ import annotations
