@@ -58,7 +58,7 @@ _INTEGERS: tuple[tuple[str, int], ...] = (
     (r"(num|n)_filters", 8),
     (r"max_img_size", 64),
     (r"merge_index|insert_layer_id", 0),
-    (r"sliding_window", 8),
+    (r"sliding_window|attention_window", 8),
     (r"label_length", 3),
     (r"latent_query_num", 10),
     (r"(num_queries|num_query_tokens|num_latents|n_queries)", 10),
