@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -31,6 +31,7 @@ _WIDE = {
     torch.bfloat16: torch.float64,
     torch.complex64: torch.complex128,
 }
+T = TypeVar("T")
 _OF_MODULES = frozenset(vars(nn.Module()))  # what every module holds: its parameters, children, hooks
 _DEPTH = 3  # of lists in lists of tensors that a module holds
 
@@ -137,7 +138,7 @@ def _shell(module: nn.Module) -> nn.Module:
         isinstance(m, torch.jit.ScriptModule) for m in module.modules()
     ):  # a copy would have tensors of its own
         return module
-    held = [t for m in module.modules() for value in vars(m).values() for t in _tensors(value)]
+    held = [t for m in _modules(module) for value in vars(m).values() for t in _held(value, torch.Tensor)]
     tensors = (*module.parameters(), *module.buffers(), *held)
     try:
         return copy.deepcopy(module, {id(t): t for t in tensors})
@@ -145,12 +146,27 @@ def _shell(module: nn.Module) -> nn.Module:
         return module
 
 
-def _tensors(value: Any, depth: int = _DEPTH) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
+def _held(value: Any, kind: type[T], depth: int = _DEPTH) -> Iterator[T]:
+    """What of a kind a module holds in an attribute, alone or in lists."""
+    if isinstance(value, kind):
         yield value
     elif depth and isinstance(value, (list, tuple, dict)):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(item, depth - 1)
+            yield from _held(item, kind, depth - 1)
+
+
+def _modules(module: nn.Module) -> Iterator[nn.Module]:
+    """Every module that may run: those that are registered, and those that one of them holds in a plain list."""
+    found: set[int] = set()
+    waiting = [module]
+    while waiting:
+        for child in waiting.pop().modules():
+            if id(child) in found:
+                continue
+            found.add(id(child))
+            yield child
+            for key, value in vars(child).items():
+                waiting += _held(value, nn.Module) if key not in _OF_MODULES else ()
 
 
 @contextmanager
@@ -158,14 +174,14 @@ def _installed(module: nn.Module, state: State) -> Iterator[None]:
     """Every module looks its weights up in the state, and holds its plain tensors in float64."""
     before: list[tuple[dict[str, Any], str, Any]] = []
     try:
-        for child in module.modules():
+        for child in list(_modules(module)):
             own = child.__dict__
             for key in ("_parameters", "_buffers"):
                 if own.get(key):
                     before.append((own, key, own[key]))
                     own[key] = _Lookup(own[key], state)
             for key, value in list(own.items()):
-                if key not in _OF_MODULES and any(True for _ in _tensors(value)):
+                if key not in _OF_MODULES and any(True for _ in _held(value, torch.Tensor)):
                     before.append((own, key, value))
                     own[key] = _plain(value, state)
         yield
@@ -182,8 +198,10 @@ class _Lookup(dict[str, Any]):
         self._state = state
 
     def _instead(self, value: Any) -> Any:
-        other = None if value is None else self._state.instead(value)
-        return value if other is None else other
+        if value is None:
+            return None
+        other = self._state.instead(value)
+        return wide(value) if other is None else other  # of a module that is not registered
 
     def __getitem__(self, key: str) -> Any:
         return self._instead(super().__getitem__(key))

@@ -120,6 +120,19 @@ class Held(nn.Module):
         return F.conv1d(self.last(h).unsqueeze(1), self.kernel, padding=1).squeeze(1)
 
 
+class Unregistered(nn.Module):
+    """Modules in a plain list, which is none of `modules()`: OneFormer holds convolutions so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.heads = [{"out": nn.Sequential(nn.Conv1d(1, 1, 3, padding=1), nn.BatchNorm1d(1))}]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.last(torch.relu(self.first(x)))
+        return self.heads[0]["out"].eval()(h.unsqueeze(1)).squeeze(1)  # type: ignore[no-any-return]
+
+
 class Memory(nn.Module):
     """Writes to a buffer while it runs."""
 
@@ -321,6 +334,7 @@ ODD: dict[str, Callable[[], Network]] = {
     "gru": lambda: (Recurrent(nn.GRU), (noise(2, 5, 4),)),
     "token ids": lambda: (Tokens(), (torch.zeros(2, 5, dtype=torch.int64),)),
     "not to be copied": lambda: (Lock(), X),
+    "modules in a plain list": lambda: (Unregistered(), X),
     "parametrised": lambda: (Modern(), X),
 }
 
