@@ -120,7 +120,9 @@ def _bound(net: Any, args: Any, kwargs: Any, spec: Any) -> Record:
     with experts_by_index(net):  # the other way of running them knows no float64
         beyond = above(net, args, spec, pairs=1, kwargs=kwargs)
     axes = [sorted(f"{tensor}[{axis}]" for tensor, axis, _ in move) for move in beyond]
-    return {"beyond": len(beyond), "axes": axes[:3]} if beyond else {"beyond": 0}
+    moved = {(tensor, axis) for move in beyond for tensor, axis, _ in move}
+    said = sorted({pin.reason for pin in spec.pinned if (pin.tensor, pin.axis) in moved})
+    return {"beyond": len(beyond), "axes": axes[:3], "said": said} if beyond else {"beyond": 0}
 
 
 class _Clock:

@@ -137,6 +137,7 @@ def write_table(records: Records, path: Path = TABLE) -> None:
         "stand for those. *Stale*, and † in a row: made by other code of frontend, axes or symmetry than today's. "
         "*Not built*: the tool found no small configuration or input.\n",
         _counts_table(counts),
+        _beyond([r for r in rows if r.get("bound", {}).get("beyond")]),
     ]
     for name, mine in _by_collection(rows):
         parts += [f"## {name}\n", _rows([r for r in mine if captured(r)]), _reasons(mine)]
@@ -150,6 +151,19 @@ def _counts_table(counts: dict[str, Any]) -> str:
     )
     body = [(name, c) for name, c in counts["collections"].items()] + [("all", counts)]
     return "\n".join([head, *(f"| {n} | " + " | ".join(str(c[k]) for k in keys) + " |" for n, c in body), ""])
+
+
+def _beyond(rows: list[Record]) -> str:
+    """Networks of which exchanges outside the group were found, and what the spec says of these axes."""
+    if not rows:
+        return ""
+    head = "| beyond | exchanges | on, for example | what the spec says of these axes |\n|---|---:|---|---|"
+    lines = [
+        f"| {r['model']} | {r['bound']['beyond']} | {', '.join(r['bound']['axes'][0])} "
+        f"| {'; '.join(r['bound'].get('said', [])) or 'nothing'} |"
+        for r in rows
+    ]
+    return "\n".join([head, *lines, ""])
 
 
 def _rows(rows: list[Record]) -> str:
