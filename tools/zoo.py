@@ -30,7 +30,7 @@ from pathlib import Path
 from zoo_models import COLLECTIONS, Entry, entries
 from zoo_models.vision import declare_operators
 from zoo_pool import guarded
-from zoo_row import SMALL
+from zoo_row import may_be_bounded
 from zoo_table import (
     RESULTS,
     Record,
@@ -132,7 +132,7 @@ def _wanted(entry: Entry, options: argparse.Namespace, records: dict[tuple[str, 
             return False
         ended = [known["status"], *(["incomplete"] if captured(known) and not complete(known) else [])]
         ended += ["stale"] if is_stale(known) else []
-        ended += ["unbounded"] if "bound" not in known and known.get("params", SMALL + 1) <= SMALL else []
+        ended += ["unbounded"] if "bound" not in known and may_be_bounded(known) else []
         ended += [f"folder {known['folder']['status']}"] if "folder" in known else []
         return any(fnmatch.fnmatch(status, glob) for status in ended for glob in options.again)
     return not (options.resume and known)

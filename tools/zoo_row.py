@@ -22,6 +22,11 @@ TOLERANCE = 1e-9
 SMALL = 300_000  # parameters of a network whose exchanges outside the group are tried
 
 
+def may_be_bounded(record: Record) -> bool:
+    """Whether exchanges outside the group are tried: of small networks that keep their function and draw nothing."""
+    return record["status"] == "ok" and record["params"] <= SMALL and not record.get("random")
+
+
 class Late(Exception):
     """A stage took longer than its limit."""
 
@@ -98,7 +103,7 @@ def stages(entry: Entry, record: Record, bound: bool = True) -> Iterator[str]:
         record["folder"] = {"status": "failed", "reason": "took too long"}
         yield clock.start("folder")
         record["folder"] = check_folder(entry.build()[0].eval().float(), spec)
-    if bound and record["params"] <= SMALL and not trace.random and check.kept:
+    if bound and may_be_bounded(record):
         record["bound"] = {"reason": "took too long"}
         yield clock.start("bound")
         record["bound"] = _bound(net, args, kwargs, spec)
