@@ -16,7 +16,7 @@ from permgraph.ir.spec import IntArray
 from permgraph.matching.certified import certified
 from permgraph.matching.ties import dense, in_place, in_place_at_once, settled
 
-LARGE = 320  # units from which the certified solution is the faster one
+LARGE = 512  # units from which the certified solution is the faster one
 HUGE = 1280  # the same for whole numbers, which one dense solution settles
 
 

@@ -93,4 +93,6 @@ class Entries:
 
 
 def _unmatched(perm: IntArray) -> IntArray:
-    return np.setdiff1d(np.arange(len(perm)), perm)
+    free = np.ones(len(perm), dtype=bool)
+    free[perm[perm >= 0]] = False
+    return np.flatnonzero(free)

@@ -26,11 +26,13 @@ def in_place(table: FloatArray, home: IntArray) -> IntArray:
     once = in_place_at_once(table, home)
     if once is not None:
         return once
+    if (table.argmax(axis=1) == home).all():  # every row has its best
+        return home
+    favoured = dense(_favoured(table, home, 2.0**-36 * float(np.abs(table).max(initial=0)) or 1.0))
+    if not (favoured == home)[home >= 0].any():
+        return favoured  # nothing of its sum is a bonus, and no other sum is larger with one
     best = dense(table)
-    if (best == home)[home >= 0].all():
-        return best
-    bonus = 2.0**-36 * float(np.abs(table).max(initial=0)) or 1.0
-    return _taken_over(table, home, best, dense(_favoured(table, home, bonus)))
+    return best if (best == home)[home >= 0].all() else _taken_over(table, home, best, favoured)
 
 
 def in_place_at_once(table: FloatArray, home: IntArray) -> IntArray | None:

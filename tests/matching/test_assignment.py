@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import permutations
 
 import numpy as np
@@ -24,6 +25,20 @@ def test_62_optimal_and_then_as_much_in_place_as_possible(seed):
     everything = [(value(score, p), sum(i == j for i, j in enumerate(p))) for p in permutations(range(n))]
     perm = assign(score)
     assert (value(score, perm), int((perm == np.arange(n)).sum())) == max(everything)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_same_for_scores_whose_sums_are_rounded(seed):
+    """Ties of numbers that are not whole; the sums of brute force are exact."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 7))
+    score = rng.choice(rng.standard_normal(3), size=(n, n))
+    exact = [[Fraction(float(x)) for x in row] for row in score]
+
+    def worth(perm) -> tuple[Fraction, int]:
+        return sum(exact[i][j] for i, j in enumerate(perm)), sum(i == j for i, j in enumerate(perm))
+
+    assert worth(assign(score).tolist()) == max(worth(p) for p in permutations(range(n)))
 
 
 def test_without_the_preference_ties_do_move_units():
