@@ -29,6 +29,7 @@ HELP = {
     "audio": "folders, globs or manifests; MANIFEST@column=value keeps some rows",
     "targets": "mfcc, logmel, texture, harmonics, cqt, or FOLDER:LAYER of an earlier encoder: their clusters are predicted",
     "vectors": "the same names: predicted as they are",
+    "copies": "of each clip, besides it: at other speeds, with other spectra, over other clips",
     "init": "seed of the first weights, where they are to be those of another run",
     "bfloat16": "compute products in 16 bits: less time where the processor has them",
     "ffn": "units inside a feed-forward block, instead of three times --hidden",

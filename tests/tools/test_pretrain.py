@@ -14,6 +14,7 @@ import pytest
 import soundfile
 import torch
 from pretrain import main
+from pretraining import variants
 from pretraining.corpus import clips, draw
 from pretraining.network import small_config
 from pretraining.targets import clusters, mfcc, receptive_field, stride
@@ -86,6 +87,51 @@ def test_killed_and_resumed_is_the_same_run(finished, tmp_path):
     assert 45 <= seen[0] <= 51, "it went on from the checkpoint"
     assert same(model, finished[0])
     assert course == finished[1]
+
+
+def tone(hertz: float, seconds: float = 1.0) -> np.ndarray:
+    return np.sin(2 * np.pi * hertz * np.arange(round(seconds * RATE)) / RATE).astype(np.float32)
+
+
+def peak(clip: np.ndarray) -> float:
+    """Hz."""
+    return float(np.abs(np.fft.rfft(clip)).argmax() / len(clip) * RATE)
+
+
+def test_a_faster_copy_is_shorter_and_higher():
+    made = [variants.sped(tone(440.0), np.random.default_rng(seed)) for seed in range(20)]
+    lengths = np.array([len(clip) / RATE for clip in made])
+    assert lengths.min() < 0.8 and lengths.max() > 1.2
+    assert lengths.min() > 1 / 1.42 and lengths.max() < 1.42
+    assert [peak(clip) for clip in made] == pytest.approx(440 / lengths, rel=5e-3)
+
+
+def test_a_copy_with_another_spectrum_keeps_its_pitch_and_length():
+    both = tone(300.0) + tone(3000.0)
+    gains = []
+    for seed in range(20):
+        clip = variants.tilted(both, np.random.default_rng(seed))
+        assert len(clip) == len(both)
+        low, high = (np.abs(np.fft.rfft(clip))[hertz] for hertz in (300, 3000))
+        assert np.abs(np.fft.rfft(clip)).sum() == pytest.approx(low + high, rel=1e-2)  # nothing else is there
+        gains.append(20 * np.log10(high / low))
+    assert np.std(gains) > 3
+
+
+def test_the_clip_below_is_softer_by_what_was_said():
+    rng = np.random.default_rng(0)
+    for other in (tone(1000.0, 0.3), tone(1000.0, 3.0)):
+        mixed = variants.over(tone(250.0), other, 10.0, rng)
+        below, above = np.split(np.abs(np.fft.rfft(mixed)) ** 2, [600])
+        assert 10 * np.log10(below.sum() / above.sum()) == pytest.approx(10, abs=0.3)
+
+
+def test_copies_come_on_top_of_the_clips():
+    plain, more = (clips(("speech=0.7",), (), 3, copies) for copies in (0, 2))
+    assert len(more) == 3 * len(plain)
+    own = {clip.tobytes() for clip in plain}
+    assert own < {clip.tobytes() for clip in more}
+    assert [c.tobytes() for c in more] == [c.tobytes() for c in clips(("speech=0.7",), (), 3, 2)]
 
 
 def test_another_seed_is_another_encoder(finished, tmp_path):

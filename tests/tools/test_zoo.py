@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import zoo_row
+import zoo_table
 from networks.randomise import randomise
 from oracles import bound
 from torch import Tensor, nn
@@ -87,6 +88,20 @@ def test_a_row_of_other_code_is_stale(tmp_path: Path) -> None:
     write_table(records, tmp_path / "zoo.md")
     text = (tmp_path / "zoo.md").read_text()
     assert "| old † |" in text and "| new |" in text
+
+
+def test_a_rule_that_was_added_makes_rows_stale_where_the_network_has_the_op(monkeypatch) -> None:
+    """`isin` stands in a statement of its own: without it the code is other code, as it was before its rule."""
+    before = rules_digest(("isin",))
+    assert (
+        before != rules_digest() and rules_digest(("alias",)) == rules_digest()
+    )  # alias shares its statement
+    rows = [{"made": {"rules": before}, "unknown": ops} for ops in ({}, {"aten.isin.Tensor_Tensor": 2})]
+    assert [is_stale(row) for row in rows] == [True, True]
+    monkeypatch.setattr(zoo_table, "ADDED", ("isin",))
+    assert [is_stale(row) for row in rows] == [False, True]
+    monkeypatch.setattr(zoo_table, "ADDED", ("isin", "glu"))  # a row of a time when glu had a rule
+    assert [is_stale(row) for row in rows] == [True, True]
 
 
 def transformers_entry() -> Entry:

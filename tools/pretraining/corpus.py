@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from permgraph.errors import UsageError
 from permgraph.inputs.audio import AudioPairs
 from permgraph.inputs.synthetic import LOUDNESS, RATE, Samples, synthesise
+from pretraining.variants import variants
 
 PIECE = 20.0  # seconds of synthetic audio made at a time
 SHORTEST = 0.15  # seconds: of shorter clips there is nothing to predict
@@ -17,17 +18,19 @@ SHORTEST = 0.15  # seconds: of shorter clips there is nothing to predict
 Index = NDArray[np.int64]
 
 
-def clips(synthetic: Sequence[str], audio: Sequence[str], seed: int) -> list[Samples]:
+def clips(synthetic: Sequence[str], audio: Sequence[str], seed: int, copies: int = 0) -> list[Samples]:
     """All clips, (samples,) each, in random order and equally loud; those shorter than SHORTEST are left out.
 
     synthetic   "speech=20" (minutes), "music=10", …
     audio       folders, globs, files, manifests; "manifest.csv@split=train" keeps some rows, "@a=b@c=d" fewer
+    copies      of each clip, besides it, see `variants`
     Raises UsageError, FileError.
     """
     found = [clip for text in synthetic for clip in _synthetic(text, seed)]
     found += [clip for text in audio for clip in _files(text)]
     if not found:
         raise UsageError("nothing to train on. Give --synthetic speech=20 or --audio FOLDER.")
+    found += variants(found, copies, np.random.default_rng([seed, 4]))
     found = [clip for clip in found if len(clip) >= SHORTEST * RATE]
     if not found:
         raise UsageError(f"no clip to train on is as long as {SHORTEST} s.")

@@ -33,6 +33,7 @@ class Settings:
     targets            clusters to predict, of what SIGNALS of targets.py names or of "FOLDER:LAYER", an earlier encoder
                        and one of its layers; MFCCs when none is named
     vectors            of SIGNALS: to predict as they are, by least squares
+    copies             of each clip, besides it: at other speeds, with other spectra, over others; see variants.py
     seed, init         of all that is drawn; of the first weights, when they are to be those of another run (-1: seed)
     seconds, batch     length and number of the crops of a step; of shorter clips, more crops that are shorter
     front              rate of the convolutions, times `rate`
@@ -48,6 +49,7 @@ class Settings:
     audio: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     vectors: tuple[str, ...] = ()
+    copies: int = 0
     seed: int = 0
     init: int = -1
     steps: int = 1200
@@ -85,7 +87,7 @@ class Corpus:
 
     @staticmethod
     def of(s: Settings, device: torch.device) -> Corpus:
-        found = clips(s.synthetic, s.audio, s.seed)
+        found = clips(s.synthetic, s.audio, s.seed, s.copies)
         lengths = np.array([frames_of(len(clip), s.config) for clip in found])
         wanted = wanted_of(s.targets, s.vectors, s.clusters, s.seed, found, s.config, device)
         return Corpus(found, lengths, np.cumsum(lengths) - lengths, wanted, s.config)

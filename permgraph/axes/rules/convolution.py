@@ -51,6 +51,15 @@ def _spatial(d: int, still: bool, whole: bool, transposed: bool) -> tuple[str, s
     return f"!x{d}", f"!k{d}", f"!t{d}"
 
 
+@op("conv_tbc")
+def convolution_of_frames(
+    self: LabelledTensor, weight: LabelledTensor, bias: LabelledTensor, pad: int = 0
+) -> str:
+    taps, frames = weight.shape[0], self.shape[0]
+    s, k, t = _spatial(0, taps == 1 and not pad, taps == frames > 1 and not pad, False)
+    return f"{s} b i, {k} i o, o -> {t} b o"
+
+
 @op("channel_shuffle native_channel_shuffle")
 def channel_shuffle(self: LabelledTensor, groups: int) -> LabelledTensor:
     b, c, *rest = self.shape

@@ -16,6 +16,7 @@ from permgraph.axes.tables import computed, known
 _COPIES = tuple(f"aten.{name}." for name in ("alias", "clone", "contiguous", "detach", "lift_fresh_copy"))
 _COMMUTATIVE = ("add", "mul", "maximum", "minimum", "fmax", "fmin")
 
+register("log_sigmoid_forward", "... -> ...")
 register("isin", "...?, t*? -> ...", "elements", "test_elements")
 
 
