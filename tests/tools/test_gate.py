@@ -39,7 +39,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("gate")
     m.tones(root, {"train": 12, "valid": 6, "test": 10})
     task = m.task(root)
-    (root / "gate.toml").write_text(f'head = "ridge"\n[tasks]\nspeech = ["{task}"]\nmusic = ["{task}"]\n')
+    (root / "gate.toml").write_text(
+        f'head = "ridge"\nbaselines = ["ridge", "tasks.csv"]\n[tasks]\nspeech = ["{task}"]\nmusic = ["{task}"]\n'
+    )
     threads = torch.get_num_threads()
     for seed, name in enumerate(("speech-0", "music-0")):
         torch.manual_seed(seed)
@@ -56,6 +58,7 @@ def verdict(above: float, gain: float) -> Verdict:
         Interval(0.5 + above, 0, 1, "10 clips"),
         "log-mel (ridge)",
         0.5,
+        0.6,
         next(spread),
         0.4,
         0.4 + gain,
@@ -93,7 +96,7 @@ def test_an_encoder_is_judged_on_its_own_domain_layer_by_layer(folder):
 
 def test_mistakes_are_explained(folder, tmp_path):
     (tmp_path / "gate.toml").write_text('head = "ridge"')
-    with pytest.raises(FileError, match="tasks is missing"):
+    with pytest.raises(FileError, match="baselines is missing"):
         Gate.load(tmp_path / "gate.toml")
     with pytest.raises(UsageError, match="does not begin with one of speech, music"):
         Gate.load(folder / "gate.toml").domain(Path("noise-0"))
