@@ -90,18 +90,17 @@ def test_a_row_of_other_code_is_stale(tmp_path: Path) -> None:
     assert "| old † |" in text and "| new |" in text
 
 
-def test_a_rule_that_was_added_makes_rows_stale_where_the_network_has_the_op(monkeypatch) -> None:
-    """`isin` stands in a statement of its own: without it the code is other code, as it was before its rule."""
-    before = rules_digest(("isin",))
-    assert (
-        before != rules_digest() and rules_digest(("alias",)) == rules_digest()
-    )  # alias shares its statement
-    rows = [{"made": {"rules": before}, "unknown": ops} for ops in ({}, {"aten.isin.Tensor_Tensor": 2})]
+def test_a_row_holds_where_only_rules_that_its_network_lacks_are_other(monkeypatch) -> None:
+    rows = [{"made": {"rules": "0" * 16}, "unknown": ops} for ops in ({}, {"aten.unfold.default": 2})]
     assert [is_stale(row) for row in rows] == [True, True]
-    monkeypatch.setattr(zoo_table, "ADDED", ("isin",))
+    monkeypatch.setitem(zoo_table.HELD, ("0" * 16, "1" * 16), frozenset())  # said of other code than today's
+    assert [is_stale(row) for row in rows] == [True, True]
+    monkeypatch.setitem(zoo_table.HELD, ("0" * 16, rules_digest()), frozenset({"unfold"}))
     assert [is_stale(row) for row in rows] == [False, True]
-    monkeypatch.setattr(zoo_table, "ADDED", ("isin", "glu"))  # a row of a time when glu had a rule
-    assert [is_stale(row) for row in rows] == [True, True]
+
+
+def test_what_is_said_to_hold_is_said_of_the_code_of_today() -> None:
+    assert {today for _, today in zoo_table.HELD} <= {rules_digest()}
 
 
 def transformers_entry() -> Entry:
