@@ -68,7 +68,7 @@ def refuse_unobserved(plan: Plan) -> None:
         raise MatchError(
             f"the units of {', '.join(names)} cannot be matched from activations: no activation of the network holds "
             f"them ({tensors}: they are summed over between weights, or inside an op that does not return them). Leave "
-            f"them in order: -x {','.join(names)}."
+            f"them in order (-x {','.join(names)}), or match the networks by their weights (--matcher weights)."
         )
 
 
