@@ -27,7 +27,7 @@ def variants(clips: Sequence[Samples], copies: int, rng: np.random.Generator) ->
         for _ in range(copies):
             one = tilted(sped(clip, rng), rng)
             if rng.random() < MIXED:
-                other = tilted(sped(clips[rng.integers(len(clips))], rng), rng)
+                other = tilted(sped(clips[int(rng.integers(len(clips)))], rng), rng)
                 one = over(one, other, rng.uniform(*UNDER), rng)
             found.append(one)
     return found
