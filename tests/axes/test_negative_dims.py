@@ -58,9 +58,15 @@ FIRST = {
 CASES = [(e, other) for e in FIRST.values() for other in negative(e)]
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("example", "other"), CASES, ids=[str(other) for _, other in CASES])
 def test_the_group_is_the_same(example: Example, other: Example) -> None:
     assert found(other) == found(example)
+
+
+def test_windows_of_the_last_dim() -> None:
+    one, other = (ex("unfold", *_args("unfold", dim=dim)) for dim in (1, -1))
+    assert found(one) == found(other) and not found(other)[-1]
 
 
 def test_many_rules_have_a_dim_and_a_difference_is_seen() -> None:
