@@ -30,7 +30,7 @@ from pathlib import Path
 from zoo_models import COLLECTIONS, Entry, entries
 from zoo_models.vision import declare_operators
 from zoo_pool import guarded
-from zoo_row import may_be_bounded
+from zoo_row import LIMITS, may_be_bounded
 from zoo_table import (
     RESULTS,
     Record,
@@ -78,6 +78,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", metavar="GLOB", action="append", help="names to run")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--memory", type=int, default=12, metavar="GIB", help="address space of one worker")
+    parser.add_argument(
+        "--patience", type=float, default=1.0, metavar="TIMES", help="the CPU seconds that a stage may take"
+    )
     parser.add_argument("--resume", action="store_true", help="skip what has a result")
     parser.add_argument(
         "--again",
@@ -105,6 +108,8 @@ def main(argv: list[str] | None = None) -> int:
         counts = summary(records)
         print(json.dumps(counts) if options.json else "\n".join(f"{k:20s} {v}" for k, v in counts.items()))
         return 0
+    for stage in LIMITS:
+        LIMITS[stage] *= options.patience  # workers are forked, and so have it too
     warnings.simplefilter("ignore")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for collection in options.collection or COLLECTIONS:

@@ -17,7 +17,7 @@ from zoo_models.folder import check_folder
 from zoo_table import Record
 
 # Seconds of CPU time, so that a busy machine changes no result.
-LIMITS = {"build": 240, "capture": 150, "infer": 150, "verify": 240, "folder": 200, "bound": 40}
+LIMITS = {"build": 240.0, "capture": 150.0, "infer": 150.0, "verify": 240.0, "folder": 200.0, "bound": 40.0}
 TOLERANCE = 1e-9
 SMALL = 300_000  # parameters of a network whose exchanges outside the group are tried
 
