@@ -52,9 +52,8 @@ def found(example: Example) -> tuple[Any, ...]:
     return spec.groups, spec.places, spec.unknown_ops
 
 
-FIRST = {
-    e.row: e for e in reversed(EXAMPLES) if not e.row.startswith("_fft")
-}  # these take no negative dim and crash
+# _fft_* take no negative dim: the process would crash
+FIRST = {e.row: e for e in reversed(EXAMPLES) if not e.row.startswith("_fft")}
 CASES = [(e, other) for e in FIRST.values() for other in negative(e)]
 
 

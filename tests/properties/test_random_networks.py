@@ -15,7 +15,7 @@ from oracles.law import law
 import permgraph as pg
 from tests.properties.known_failures import KNOWN
 
-COUNT, CHUNK = 8, 8
+COUNT, CHUNK = 16, 8
 FOUND = {  # by the long run: seed → what was wrong
     484: "branches as one wide branch, of which one is read elsewhere too",
     553: "pairs of units in equal experts: reported as nothing",

@@ -10,19 +10,15 @@ from permgraph.axes.addressing import take_jointly
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.movement import permute
 from permgraph.axes.refusal import UnsupportedForm
-from permgraph.axes.rules.builders import axes, dims_of, one_dim, ordered_along, placed, pointwise, term
+from permgraph.axes.rules.builders import axes, dims_of, ordered_along, placed, pointwise, term
 from permgraph.axes.rules.rule import Call
 from permgraph.axes.rules.table import op, register
 
 register("stft", "... !t -> ... !f !s", "self")
+register("unfold unfold_copy", "l* !n r* -> l* !w r* !z", l="dimension")
 register("bucketize", "... -> ...", "self")
 register("segment_reduce", "l* !n r* -> l* !segments r*", "data", l="axis")
 register("grid_sampler_2d grid_sampler_3d", "b c !s*, b t* !p -> b c t*")
-
-
-@op("unfold unfold_copy")
-def windows(self: LabelledTensor, dimension: int) -> tuple[str, dict[str, int]]:
-    return "l* !n r* -> l* !w r* !z", {"l*": one_dim(dimension, self.rank)}
 
 
 @op("_fft_r2c _fft_c2c _fft_c2r")

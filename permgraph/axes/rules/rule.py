@@ -101,7 +101,8 @@ class EquationRule:
 
     def say(self, call: Call) -> tuple[Said, Terms]:
         """The equation with its sizes, and a tensor per term: those that have none are left unused."""
-        sizes = {key: _size(call.node.options[name], len(call.shape)) for key, name in self.sizes.items()}
+        rank = call.tensors[0].rank  # a dim is counted within what is read: `unfold` returns one more
+        sizes = {key: _size(call.node.options[name], rank) for key, name in self.sizes.items()}
         named = (call.operands.get(name) for name in self.operands)
         values = flat(named if self.operands else call.operands.values())
         count = len(self.equation.operands)

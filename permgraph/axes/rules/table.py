@@ -43,7 +43,7 @@ def equation(text: str, *operands: str, **sizes: str) -> Rule:
         text: in the notation of `permgraph.axes.equation`; raises EquationError where it is mistyped.
         operands: names of the arguments that its terms stand for; left out, the tensors of the schema in order.
         sizes: what the shapes leave open, as the name of an argument: g="num_groups". For a starred axis it is
-            how many there are: a number (a negative one counts from the end of the result), or a list's length.
+            how many there are: a number (a negative one counts from the end of the first tensor), or a list's length.
     """
     parsed = parse(text)
     return EquationRule(parsed, operands, {parsed.key(name): argument for name, argument in sizes.items()})
