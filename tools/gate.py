@@ -20,10 +20,11 @@ from real_pairs import table
 
 import permgraph as pg
 from permgraph.data_files import read_toml, specs
-from permgraph.errors import FileError, UsageError
+from permgraph.errors import FileError, UsageError, nearest
 from permgraph.evaluation.bootstrap import Interval, counts_of, interval
 from permgraph.evaluation.dataset import Dataset, files_of, load_dataset
 from permgraph.evaluation.features import Features, FrozenEncoder, encoder_features
+from permgraph.evaluation.heads import HEADS
 from permgraph.evaluation.logmel import NAME
 from permgraph.evaluation.probing import probe
 from permgraph.evaluation.results import Evaluation, Prediction
@@ -32,6 +33,7 @@ from permgraph.evaluation.task import load_task
 from permgraph.weights.encoder import open_encoder
 
 GATE = specs() / "encoders" / "gate.toml"
+QUOTED = "tasks.csv"  # log-mel's number there
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class Gate:
         for key in parts:
             if key not in values:
                 raise FileError(f"{path}: {key} is missing.")
+        for word in values["baselines"]:
+            if word not in (known := [*HEADS, QUOTED]):
+                raise FileError(
+                    f"{path}: baselines: {word}.{nearest(word, known)} There are: {', '.join(known)}."
+                )
         return Gate(*(values[key] for key in parts))
 
     def domain(self, encoder: Path) -> str:
