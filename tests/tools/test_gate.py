@@ -99,7 +99,7 @@ def test_mistakes_are_explained(folder, tmp_path):
     with pytest.raises(FileError, match="baselines is missing"):
         Gate.load(tmp_path / "gate.toml")
     (tmp_path / "gate.toml").write_text('head = "ridge"\nbaselines = ["rigde"]\n[tasks]\n')
-    with pytest.raises(FileError, match="baselines: rigde. Did you mean ridge"):
+    with pytest.raises(FileError, match=r"baselines: rigde\. Did you mean ridge"):
         Gate.load(tmp_path / "gate.toml")
     with pytest.raises(UsageError, match="does not begin with one of speech, music"):
         Gate.load(folder / "gate.toml").domain(Path("noise-0"))
