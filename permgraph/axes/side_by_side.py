@@ -107,8 +107,9 @@ class Sides:
         return self.root.get(one.merge, one.merge), one.terms[0]
 
     def without(self, numbers: Iterable[int]) -> Sides:
-        left = set(numbers)
-        return _sides(self.trace, [s for i, s in enumerate(self.sets) if i not in left])
+        """Without these, and those that correspond to them: equal branches further out would not be equal else."""
+        left = {self.likeness(number) for number in numbers}
+        return _sides(self.trace, [s for i, s in enumerate(self.sets) if self.likeness(i) not in left])
 
 
 def side_by_side(trace: Trace) -> Sides:

@@ -25,6 +25,9 @@ FOUND = {  # by the long run: seed → what was wrong
     1820: "x + x in another order, whose results are equal in pairs",
     1087: "pairs of units with an order in each slice: reported as nothing, since branches were found",
     1633: "the largest of values that a norm over one element makes equal",
+    5010: "branches in branches, of which one kept its exchanges where the other lost them",
+    5165: "branches cut out of a tensor that hold what mixes across the parts",
+    7095: "the same, and the reading that held vertices forgotten",
 }
 
 

@@ -196,6 +196,13 @@ def nested(s: Any, x: Tensor) -> Tensor:
     return s.o(sum(e(x).tanh() for e in s.e))
 
 
+def halves_summed(s: Any, x: Tensor) -> Tensor:
+    """Units of the first layer mix across the halves; the experts after them change places."""
+    x = s.i(x)
+    x = torch.stack([x[..., :3], x[..., 3:]]).sum(0)
+    return s.o(sum(e(x) for e in s.e))
+
+
 def summed(s: Any, x: Tensor) -> Tensor:
     x = s.i(x)
     return s.o(sum(e(x) for e in s.e))
@@ -372,6 +379,10 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Orders]] = {
     "streams summed": (
         lambda: Net(nested, i=L(5, 6), e=times(3, lambda: L(6, 6)), o=L(6, 2)),
         [(3, 1), (6, 1), (6, 1)],
+    ),
+    "halves summed before experts": (
+        lambda: Net(halves_summed, i=L(5, 6), e=times(2, Gated, 3), o=L(3, 2)),
+        [(2, 1), (2, 3), (3, 1), (7, 2)],
     ),
     "one wide FFN": (lambda: Net(summed, i=L(5, 6), e=times(3, ffn), o=L(6, 2)), [(6, 1), (6, 1), (21, 1)]),
     "one wide FFN beside one that is read twice": (

@@ -11,7 +11,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, combinations, pairwise
 
 import numpy as np
 from pynauty import Graph, autgrp
@@ -23,6 +23,7 @@ from permgraph.axes.propagation import propagate
 from permgraph.axes.side_by_side import side_by_side
 from permgraph.ir.trace import Trace
 
+FEW_SETS = 4  # sets of equal branches, of which every choice is tried
 LARGEST = 6000  # vertices; nauty's matrix has the square of it in bits, and its time grows faster
 
 
@@ -55,23 +56,28 @@ def log10_order(trace: Trace, free_output: bool = False) -> float:
 
 
 def _of_branches(trace: Trace, free_output: bool) -> Iterator[float]:
-    """With a point for every one of several equal branches, on which all that it makes hangs."""
+    """With a point for every one of several equal branches, on which all that it makes hangs. Branches that may change
+    places can hold what else could move, so they are also tried without some of their sets: every choice of a few sets,
+    and all but one of many."""
     sides = side_by_side(accumulated(trace))
     if not sides.sets:
         return
     context = propagate(sides.trace, free_output, {}, sides)
     sliced = [propagate(sides.trace, free_output, context.slices, sides)] if context.slices else []
-    for one in (context, *sliced):
-        left = sides
-        while left.sets:
-            try:
-                exchange = with_exchanges(one.points, left)
-            except Unequal as found:
-                left = left.without(found.sets)
-                continue
-            which = [labels for labels in exchange.which.values()]
-            yield _log10_moves(graph_of(exchange.points, np.concatenate(which) if which else None))
-            break
+    numbers = range(len(sides.sets))
+    most = len(numbers) - 1 if len(numbers) <= FEW_SETS else 1
+    for left_out in chain.from_iterable(combinations(numbers, n) for n in range(most + 1)):
+        for one in (context, *sliced):
+            left = sides.without(left_out) if left_out else sides
+            while left.sets:
+                try:
+                    exchange = with_exchanges(one.points, left)
+                except Unequal as found:
+                    left = left.without(found.sets)
+                    continue
+                which = list(exchange.which.values())
+                yield _log10_moves(graph_of(exchange.points, np.concatenate(which) if which else None))
+                break
 
 
 def _log10_moves(graph: ColouredGraph) -> float:
