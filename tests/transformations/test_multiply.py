@@ -158,14 +158,26 @@ def test_onset_detectors_may_be_negated() -> None:
 # -- the command line ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def place(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
-    """A folder with the models A and B, a plan, and permutations by weights."""
-    folder = tmp_path / "place"
+@pytest.fixture(scope="module")
+def prepared(pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    """A folder with the models A and B, plans, and permutations by weights."""
+    folder = tmp_path_factory.mktemp("prepared") / "place"
     shutil.copytree(pair, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        good("plan", "A", "--groups", "heads,qk,ffn2", "-o", "p.json", "--force")
+        good("plan", "A", "--groups", "heads", "--mode", "one-sided", "-o", "o.json", "--force")
+        weights = ("--matcher", "weights", "-o", "w.safetensors", "--force")
+        good("match", "p.json", "--a", "A", "--b", "B", *weights)
+    return folder
+
+
+@pytest.fixture
+def place(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it."""
+    folder = tmp_path / "place"
+    shutil.copytree(prepared, folder)
     monkeypatch.chdir(folder)
-    good("plan", "A", "--groups", "heads,qk,ffn2", "-o", "p.json", "--force")
-    good("match", "p.json", "--a", "A", "--b", "B", "--matcher", "weights", "-o", "w.safetensors", "--force")
     return folder
 
 
@@ -224,7 +236,6 @@ def test_factors_are_shown(place: Path) -> None:
     ],
 )
 def test_mistakes_are_told(place: Path, words: list[str], error: type[Exception], text: str) -> None:
-    good("plan", "A", "--groups", "heads", "--mode", "one-sided", "-o", "o.json", "--force")
     before = tree(place)
     assert text in bad(*words, code=2 if error is UsageError else 3)
     assert tree(place) == before
