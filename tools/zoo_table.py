@@ -25,7 +25,10 @@ HELD = {
     ("d531110e7e811a87", "c894fa2f4a3bec4a"): frozenset({"log_sigmoid_forward", "conv_tbc", "unfold"}),
     ("11d69e462be37d49", "c894fa2f4a3bec4a"): frozenset({"unfold"}),
     ("c378fb1744444aaa", "c894fa2f4a3bec4a"): frozenset(),  # dims counted from the end, said in another place
-    ("6f235b0fcb27d7e5", "c894fa2f4a3bec4a"): frozenset(),  # branches whose cuts mix: the rows that have such ran again
+    (
+        "6f235b0fcb27d7e5",
+        "c894fa2f4a3bec4a",
+    ): frozenset(),  # branches whose cuts mix: the rows that have such ran again
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -11,26 +12,60 @@ import torch
 from torch import nn
 
 import permgraph as pg
-from bench.measure import Row, in_turn, own_peak, row
+from bench.measure import TOOLS, Cost, Row, in_turn, python, row, run
 from permgraph.ir.moments import FloatArray, Layout
 from permgraph.matching.accumulation import MomentsBuilder
 from permgraph.matching.probes import choose_probes, layout_of
 
 ROUNDS = 3
 CHANNELS, FRAMES, BATCH = (512, 768, 3072), 8000, 2000
+MEMORY = 2.8 * 1024  # MiB
 
 
 def measured(clips: int, seconds: float, rounds: int = ROUNDS) -> Iterator[Row]:
-    """Rows of HuBERT-base with random weights on noise, and of moments alone; one thread."""
-    torch.set_num_threads(1)
+    """Rows of HuBERT-base with random weights on noise, and of moments alone."""
     plan, a, b = models()
-    batches = [torch.randn(4, round(16_000 * seconds)) for _ in range(math.ceil(clips / 4))]
-    jobs = {"calibrate": lambda: pg.calibrate(plan, a, b, batches), "floor": _floor(plan, a, b, batches)}
-    costs, _ = in_turn(jobs, rounds)
+    batches = noise(clips, seconds)
     name = f"calibrate cnn,heads,ffn2 of HuBERT-base, {4 * len(batches)} clips of {seconds:g} s"
+    jobs = {"calibrate": lambda: pg.calibrate(plan, a, b, batches), "floor": _floor(plan, a, b, batches)}
+    torch.set_num_threads(1)
+    costs, _ = in_turn(jobs, rounds)
     found = row(name, costs, "calibrate", "floor", target=1.15)
-    yield Row(**{**vars(found), "beside": "forwards of A then B, then products", "peak": own_peak()})
+    yield Row(**{**vars(found), "beside": "forwards of A then B, then products", "peak": 0.0})
+    torch.set_num_threads(2)
+    costs, _ = in_turn(jobs, rounds)
+    yield _of_the_clock(f"{name}, two threads", costs)
+    torch.set_num_threads(1)
+    yield _of_memory(name, clips, seconds)
     yield from moments(rounds)
+
+
+def noise(clips: int, seconds: float) -> list[torch.Tensor]:
+    """Batches of four clips at 16 kHz."""
+    return [torch.randn(4, round(16_000 * seconds)) for _ in range(math.ceil(clips / 4))]
+
+
+def _of_the_clock(name: str, costs: dict[str, list[Cost]]) -> Row:
+    """A and B side by side, one thread each, beside one after the other with both threads."""
+    ratios = [a.wall / b.wall for a, b in zip(costs["calibrate"], costs["floor"], strict=True)]
+    cpu = median(c.cpu for c in costs["calibrate"])
+    beside = "the same with two threads, by the clock"
+    low, high = min(ratios), max(ratios)
+    return Row(name, beside, median(ratios), low, high, median(ratios), cpu, 0.0, target=1.0)
+
+
+def _of_memory(name: str, clips: int, seconds: float) -> Row:
+    """The peak of a process that does nothing else: both models, and all batches."""
+    code = f"""
+import torch
+import permgraph as pg
+from bench.calibration import models, noise
+torch.set_num_threads(1)
+pg.calibrate(*models(), noise({clips}, {seconds}))
+"""
+    cost = run(python(code), [TOOLS])
+    share = cost.peak / MEMORY
+    return Row(name, "2.8 GiB of memory", share, share, share, share, cost.cpu, cost.peak, target=1.0)
 
 
 def models() -> tuple[pg.Plan, nn.Module, nn.Module]:

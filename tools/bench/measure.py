@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from oracles.memory import peak
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "tools"
@@ -86,6 +88,15 @@ def commands_in_turn(
     return costs
 
 
+# A process begins with the peak of the one that starts it (Linux keeps it over exec), so that a small one must start it.
+_LAUNCHER = """
+import json, os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, used = os.wait4(process.pid, 0)
+print(json.dumps([os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
+"""
+
+
 def run(command: Sequence[str], paths: Sequence[Path] = (), threads: int = 1) -> Cost:
     """One command to its end, with bytecode as an installed package has it. Raises RuntimeError when it fails."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -93,15 +104,13 @@ def run(command: Sequence[str], paths: Sequence[Path] = (), threads: int = 1) ->
     environment = {**kept, "PYTHONPATH": found, "OMP_NUM_THREADS": str(threads)}
     environment.setdefault("PYTHONPYCACHEPREFIX", f"/tmp/permgraph-bench-{os.getuid()}")
     wall = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
-    assert process.stderr is not None
-    said = process.stderr.read().decode(errors="replace")
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stderr.close()
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{said[-2000:]}")
-    return Cost(used.ru_utime + used.ru_stime, time.perf_counter() - wall, used.ru_maxrss / 1024)
+    launched = [sys.executable, "-S", "-c", _LAUNCHER, *command]
+    done = subprocess.run(launched, capture_output=True, text=True, errors="replace", env=environment)
+    wall = time.perf_counter() - wall
+    code, cpu, peak = json.loads(done.stdout) if done.stdout else (done.returncode, 0.0, 0.0)
+    if code:
+        raise RuntimeError(f"{' '.join(command)} ended with {code}:\n{done.stderr[-2000:]}")
+    return Cost(cpu, wall, peak)
 
 
 def row(
@@ -143,4 +152,4 @@ def python(code: str) -> list[str]:
 
 def own_peak() -> float:
     """The peak of this process so far, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak() / 2**20

@@ -22,8 +22,8 @@ TITLES = {
     "start-up": "Start-up",
 }
 SAID = {
-    "calibration": "One thread. The floor is both forwards of every batch and, for every probe, one product of float32 matrices of "
-    "the size of its activations; `calibrate` also exports, reads states, centres, and sums in float64. Its peak is of the process that measures both.",
+    "calibration": "One thread, but where two are named. The floor is both forwards of every batch and, for every probe, one product of float32 matrices of "
+    "the size of its activations; `calibrate` also exports, reads states, centres, and sums in float64. Its peak is that of a process which does nothing else.",
     "assignment": "`pg.assign` beside the solvers of scipy and of the packages lapx and lap, on the same scores. Every objective is "
     "compared with the peer's. Small tables are solved many times a round.",
     "matching": "One thread, both starts, until a pass gains less than 0.03 %. The time is that of the products of weights, made anew in "
