@@ -103,6 +103,7 @@ def calibrate(
         found, notes = ranks.all_of(lambda: _of_one(next(passes)), wait)
         if alone:
             found.save(out, force)
+            notes = tuple(f"Process {ranks.rank + 1} of {ranks.world}: {note}" for note in notes)
             _say_written(found, [out], notes, plan_file, json_)
         return
     written: list[Path] = []

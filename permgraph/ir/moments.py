@@ -208,7 +208,7 @@ class Moments:
     @classmethod
     def load(cls, path: str | Path) -> Moments:
         """Read what `save` wrote. Raises FileError."""
-        header, arrays = load_arrays(path, "moments", FORMAT, Header, "match --audio --checkpoint")
+        header, arrays = load_arrays(path, "moments", FORMAT, Header, "calibrate")
         wanted = {f"{key}|{name}" for key in header.probes for name in ARRAYS}
         if wanted != set(arrays):
             wrong = sorted(wanted ^ set(arrays))[0]

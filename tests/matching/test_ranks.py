@@ -201,5 +201,6 @@ def test_torchrun_shares_the_data(place: Path) -> None:
     ]
     done = subprocess.run([*torchrun, *words], env=environment(), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
+    assert "Process 1 of 2: " in done.stderr  # what is said of the data is of one part
     assert run(*command(place, "-o", place / "single")).code == 0
     close(Moments.load(place / "two"), Moments.load(place / "single"))
