@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK = 512  # samples that are centred and multiplied together, in float32: rounding grows with their number
-FOLD = 4096  # samples whose chunks are added in float32 before the sum goes to float64, which costs 1/FOLD
+# Samples whose products are added in float32 before the sum goes to float64. That costs about a twentieth of the products; more
+# would leave half as much memory as the sums take to what waits, for every probe.
+FOLD = 896
 NARROW = 64  # units of a probe whose products are float64 throughout: small ones cost nothing, and are summed one by one
 ROWS = 256  # rows of a product widened to float64 at a time: more would leave the cache, six times slower
 SMALL, LARGE = 1e-24, 1e30  # squares of float32 numbers beyond these leave its range
@@ -147,7 +149,7 @@ class _Running:
         if self.waiting is not None:
             for start in range(0, self.product.shape[1], ROWS):
                 self.product[:, start : start + ROWS] += self.waiting[:, start : start + ROWS]
-            self.waiting.zero_()
+            self.waiting = None  # the next probe's may have its place
         if self.steps:
             left, right = zip(*self.steps, strict=True)
             self.product.baddbmm_(torch.cat(left, dim=2), torch.cat(right, dim=1))

@@ -112,8 +112,7 @@ def _calibrate(
         for seen, batch in enumerate(batches, 1):
             if seen <= done:
                 continue
-            for key, a, b in both.observe(batch):
-                builder.update(key, a, b)
+            both.observe(batch, builder.update)
             done = seen
             if progress:
                 progress(done)

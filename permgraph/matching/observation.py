@@ -22,6 +22,7 @@ from permgraph.frontend.recurrent import states_of
 from permgraph.frontend.state import named_tensors
 
 Seen = dict[str, list[Tensor]]
+Take = Callable[[Seen, str], None]  # what was seen so far, and the node that ran
 
 
 class Runner:
@@ -41,11 +42,16 @@ class Runner:
         return other
 
     def __call__(
-        self, args: tuple[Any, ...], wanted: Iterable[str], kwargs: dict[str, Any] | None = None
+        self,
+        args: tuple[Any, ...],
+        wanted: Iterable[str],
+        kwargs: dict[str, Any] | None = None,
+        take: Take | None = None,
     ) -> Seen:
         """The results of the wanted nodes, one for each time that the node ran; the run stops when all are there.
 
-        A node in a loop runs in every turn, one in a branch that is not taken never.
+        A node in a loop runs in every turn, one in a branch that is not taken never. `take` may take out of them as soon
+        as a node has run that does not run again.
         """
         if self.program is None:
             found = rerun(self.model, call_of(args, kwargs), frozenset(wanted))
@@ -59,10 +65,12 @@ class Runner:
             else self.state[target]
             for kind, target in ((s.kind, str(s.target)) for s in self.program.graph_signature.input_specs)
         ]
-        observer = _Observer(self.program.graph_module, _Watch(self.names, set(wanted)))
+        watch = _Watch(self.names, set(wanted), take)
         with torch.no_grad(), suppress(_Done):
-            observer.run(*inputs, enable_io_processing=False)
-        return observer.watch.seen
+            _Observer(self.program.graph_module, watch).run(*inputs, enable_io_processing=False)
+        if watch.failed is not None:
+            raise watch.failed
+        return watch.seen
 
 
 _TOKEN = torch.empty(0)  # orders ops that have effects, as the checks of linalg
@@ -75,9 +83,10 @@ class _Done(Exception):
 class _Watch:
     """What is wanted, by the names of the trace, and what was seen of it."""
 
-    def __init__(self, names: Mapping[Path, str], wanted: set[str]) -> None:
-        self.names, self.wanted = names, wanted
+    def __init__(self, names: Mapping[Path, str], wanted: set[str], take: Take | None = None) -> None:
+        self.names, self.wanted, self._take = names, wanted, take
         self.seen: Seen = {}
+        self.failed: Exception | None = None
 
     def see(self, path: Path, value: Any) -> None:
         self.keep(self.names.get(path, ""), value)
@@ -86,6 +95,17 @@ class _Watch:
         if name in self.wanted:
             # an op with several results (batch norm) is observed at its first
             self.seen.setdefault(name, []).append(value[0] if isinstance(value, (tuple, list)) else value)
+
+    def give(self, path: Path) -> None:
+        """What ran for the only time may be taken. An error is kept: fx would add words of its own to it."""
+        name = self.names.get(path, "")
+        if self._take is None or name not in self.seen:
+            return
+        try:
+            self._take(self.seen, name)
+        except Exception as error:
+            self.failed = error
+            raise _Done from error
 
     @property
     def complete(self) -> bool:
@@ -106,6 +126,8 @@ class _Observer(fx.Interpreter):
         result = super().run_node(n)
         self.watch.see(self.at, result)
         self.watch.see((*self.at, "attention"), result)  # of flex attention
+        if not self.path:
+            self.watch.give(self.at)
         if not self.repeats and self.watch.complete:
             raise _Done
         return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from permgraph.frontend.batches import Call, Inputs, call_for, sides
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import PermSpec, Place, Probe
 from permgraph.matching.built_alike import alike
-from permgraph.matching.observation import Runner
+from permgraph.matching.observation import Runner, Seen
 from permgraph.matching.probes import choose_probes, in_front_end
 from permgraph.planning.modes import with_mode
 from permgraph.symmetry.infer import infer
@@ -48,23 +48,33 @@ class Observers:
         self._alike = alike(model_a, model_b)
         self._prepared: tuple[dict[Any, Prepared | None], ...] = ({}, {})
 
-    def observe(self, batch: Any) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """(key, activations of A, of B), each (samples, units · slots), row by row the same sample.
+    def observe(self, batch: Any, count: Callable[[str, Tensor, Tensor], Any]) -> None:
+        """Calls `count` with key, activations of A, of B, each (samples, units · slots), row by row the same sample.
 
         Some networks flatten clips and heads into one axis; then units are no longer told from clips, and the
         batch is run clip by clip.
         """
-        yield from self._observe(*map(self._call, range(2), sides(batch, self.inputs)))
+        self._observe(count, *map(self._call, range(2), sides(batch, self.inputs)))
 
-    def _observe(self, *calls: Call) -> Iterator[tuple[str, Tensor, Tensor]]:
+    def _observe(self, count: Callable[[str, Tensor, Tensor], Any], *calls: Call) -> None:
         prepared = [self._prepare(side, call) for side, call in enumerate(calls)]
-        if any(one is None for one in prepared):
+        ready = [one for one in prepared if one is not None]
+        if len(ready) < len(prepared):
             for pair in zip(*map(clips_of, calls), strict=True):
-                yield from self._observe(*pair)
+                self._observe(count, *pair)
             return
-        found = self._side_by_side([one for one in prepared if one is not None], calls)
-        for key in self.wanted:
-            yield from self.paired(key, found[0].pop(key), found[1].pop(key))
+        both = self._side_by_side(ready, calls)
+        of_a = both[0] if both else results_of(ready[0], calls[0])
+
+        def each(key: str, of_b: Sequence[Tensor]) -> None:
+            for pair in self.paired(key, of_a.pop(key), of_b):
+                count(*pair)
+
+        if both:
+            for key in self.wanted:
+                each(key, both[1].pop(key))
+        else:
+            hand_over(ready[1], calls[1], each)
 
     def paired(
         self, key: str, of_a: Sequence[Tensor], of_b: Sequence[Tensor]
@@ -81,14 +91,15 @@ class Observers:
     def _side_by_side(
         self, prepared: Sequence[Prepared], calls: Sequence[Call]
     ) -> list[dict[str, list[Tensor]]]:
-        """What each model computes; on CPUs both at a time, each with half of the threads that torch may use."""
+        """What each model computes, both at a time, each with half of the threads that torch may use; nothing where one
+        thread is all, or not on CPUs."""
         threads = torch.get_num_threads()
         on_cpu = all(t.device.type == "cpu" for t in tree_leaves(calls) if isinstance(t, Tensor))
         exported = all(runner.program is not None for runner, _ in prepared)
         if (
             threads < 2 or not on_cpu or not exported or torch.is_autocast_enabled("cpu")
         ):  # of this thread alone
-            return [results_of(one, call) for one, call in zip(prepared, calls, strict=True)]
+            return []
         with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(threads // 2,)) as pool:
             try:
                 return list(pool.map(results_of, prepared, calls))
@@ -146,9 +157,39 @@ def results_of(prepared: Prepared, call: Call) -> dict[str, list[Tensor]]:
     """Key → activations with units last, (*sample dims, units · slots), for each time that they were computed."""
     runner, probes = prepared
     args, kwargs = call
-    results = runner(args, {n for p in probes.values() for n in p.nodes}, kwargs)
+    return _of_probes(probes, runner(args, _nodes(probes), kwargs))
+
+
+def hand_over(prepared: Prepared, call: Call, each: Callable[[str, list[Tensor]], None]) -> None:
+    """The same, but `each` is called with every key as soon as its activations are there, and they are not kept.
+
+    Only what a loop may compute again waits for the end.
+    """
+    runner, waiting = prepared[0], dict(prepared[1])
+    args, kwargs = call
+    final: set[str] = set()
+
+    def take(seen: Seen, name: str) -> None:
+        final.add(name)
+        ready = {k: p for k, p in waiting.items() if name in p.nodes and final.issuperset(p.nodes)}
+        for key, turns in _of_probes(ready, seen).items():
+            del waiting[key]
+            each(key, turns)
+        for done in {n for p in ready.values() for n in p.nodes} - _nodes(waiting):
+            seen[done].clear()
+
+    seen = runner(args, _nodes(waiting), kwargs, take)
+    for key, turns in _of_probes(waiting, seen).items():
+        each(key, turns)
+
+
+def _nodes(probes: Mapping[str, Probe]) -> set[str]:
+    return {node for probe in probes.values() for node in probe.nodes}
+
+
+def _of_probes(probes: Mapping[str, Probe], seen: Seen) -> dict[str, list[Tensor]]:
     return {
-        key: [_columns(turn, p) for turn in zip(*(results.get(n, ()) for n in p.nodes), strict=False)]
+        key: [_columns(turn, p) for turn in zip(*(seen.get(n, ()) for n in p.nodes), strict=False)]
         for key, p in probes.items()
     }
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import permgraph as pg
+from permgraph.errors import MatchError
 from permgraph.ir.moments import Moments
 from permgraph.matching import observers
 from permgraph.matching.built_alike import alike
@@ -42,12 +43,21 @@ def moments(a: nn.Module, b: nn.Module, batches: int = 3, **options: int) -> Mom
     return pg.calibrate(plan, a, b, data, **options)  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
+def with_threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(count)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    yield from with_threads(2)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    yield from with_threads(1)
 
 
 def test_one_export_serves_both_and_gives_the_same_sums(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +120,37 @@ def test_configurations_are_compared_by_value() -> None:
         HubertModel(HubertConfig(**small, hidden_act=act)).eval() for act in ("gelu", "gelu", "relu")
     )
     assert alike(a, b) and not alike(a, other)
+
+
+def observed(count: Callable[[str, Tensor, Tensor], object]) -> None:
+    a, b = network(0), network(1)
+    plan = pg.plan(pg.infer(pg.trace(a, (torch.randn(1, 1, 65),))))
+    observers.Observers(plan, a, b).observe(torch.randn(2, 1, 65), count)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_b_is_counted_while_it_runs_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[object] = []
+    whole = Runner.__call__
+
+    def noted(self: Runner, *rest: object) -> object:
+        seen = whole(self, *rest)  # type: ignore[arg-type]
+        happened.append([len(turns) for turns in seen.values()])
+        return seen
+
+    monkeypatch.setattr(Runner, "__call__", noted)
+    observed(lambda key, a, b: happened.append(key.split(".")[0]))
+    assert happened == [[1, 1], "cnn", "ffn", [0, 0]]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_an_error_of_a_count_has_no_words_of_the_interpreter() -> None:
+    def refused(*_: object) -> None:
+        raise MatchError("not these")
+
+    with pytest.raises(MatchError) as error:
+        observed(refused)
+    assert str(error.value) == "not these"
 
 
 @pytest.mark.usefixtures("threads")
