@@ -60,11 +60,11 @@ def stopped(after: int, how: Callable[[], Any], *words: object) -> Any:
     """A calibration that ends while it is in its batch number `after`, and saves after every batch."""
     real, seen = observers.Observers.observe, [0]
 
-    def observe(self: Any, batch: Any) -> Any:
+    def observe(self: Any, *arguments: Any) -> Any:
         seen[0] += 1
         if seen[0] > after:
             how()
-        return real(self, batch)
+        return real(self, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(observers.Observers, "observe", observe)
