@@ -49,7 +49,7 @@ def plan_for(encoder: Encoder, groups: str = "", exclude: str = "", mode: str = 
     """Trace an encoder from its configuration and plan the selected groups; without any, those that fit the model."""
     from permgraph.symmetry.infer import infer
 
-    spec = infer(encoder.source.trace(encoder.name))
+    spec = infer(replace(encoder.trace, model=encoder.name))  # which plans show
     if not groups:
         groups, hidden = default_groups(spec)
         exclude = ",".join(x for x in (exclude, hidden) if x)

@@ -58,8 +58,16 @@ def _module(a: nn.Module, b: nn.Module) -> bool:
         return False
     if not all(_tensors(getattr(a, kind), getattr(b, kind)) for kind in _OWN[:2]):
         return False
-    one, other = ({k: v for k, v in vars(m).items() if k not in (*_OWN, *_FILES)} for m in (a, b))
-    return _same(one, other)
+    return _same(_rest(a), _rest(b))
+
+
+def _rest(module: nn.Module) -> dict[str, Any]:
+    """What is set on a module besides its tensors and parts. Hooks are numbered as they come in this module: their own
+    numbers count all hooks that were ever set."""
+    rest = {k: v for k, v in vars(module).items() if k not in (*_OWN, *_FILES)}
+    hooks = {k: v for k, v in rest.items() if "_hooks" in k and isinstance(v, Mapping)}
+    order = {number: i for i, number in enumerate(sorted({n for found in hooks.values() for n in found}))}
+    return rest | {k: [(order[n], hook) for n, hook in found.items()] for k, found in hooks.items()}
 
 
 def _class(module: nn.Module) -> tuple[object, ...]:

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 import permgraph as pg
+from permgraph.demo import demo_models
 from permgraph.errors import MatchError
 from permgraph.ir.moments import Moments
 from permgraph.matching import observers
 from permgraph.matching.built_alike import alike
 from permgraph.matching.observation import Runner
+from permgraph.weights.encoder import open_encoder
 
 
 class Network(nn.Module):
@@ -100,6 +102,30 @@ DIFFERENT: dict[str, Callable[[Network], object]] = {
 def test_what_could_compute_something_else_gets_an_export_of_its_own(what: str) -> None:
     assert alike(network(0), network(1))
     assert not alike(network(0), settings(DIFFERENT[what]))
+
+
+def same(module: nn.Module, args: object, out: Tensor) -> Tensor:
+    return out
+
+
+def twice(module: nn.Module, args: object, out: Tensor) -> Tensor:
+    return 2 * out
+
+
+def test_hooks_are_compared_as_they_come_and_not_by_their_numbers() -> None:
+    a, b, other = network(0), network(1), network(2)
+    for model, hooks in ((a, (same, twice)), (b, (same, twice)), (other, (twice, same))):
+        for hook in hooks:
+            model.up.register_forward_hook(hook)
+    assert alike(a, b) and not alike(a, other)
+    b.up.register_forward_hook(same, prepend=True)
+    a.up.register_forward_hook(same)
+    assert not alike(a, b)
+
+
+def test_the_encoders_of_the_demo_share_an_export() -> None:
+    a, b = (open_encoder(folder).module() for folder in demo_models())
+    assert alike(a, b)
 
 
 def test_a_model_with_another_setting_is_observed_as_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
