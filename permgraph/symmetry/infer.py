@@ -92,7 +92,7 @@ def _in_branches(trace: Trace, sides: Sides, free_output: bool, failed: list[_Fa
     if context.slices:
         contexts.append(propagate(sides.trace, free_output, context.slices, sides))
     for one in contexts:
-        mixed = mixed_cuts(one.points, sides, classify(one.points)) if sides.cuts else ()
+        mixed = mixed_cuts(one.points, sides)
         found = _exchanged(one, sides.without(mixed) if mixed else sides, free_output, failed)
         if found is not None:
             yield as_traced(found, trace)

@@ -12,17 +12,23 @@ from collections import defaultdict
 
 import numpy as np
 
+from permgraph.axes.exchange import Unequal, with_exchanges
 from permgraph.axes.points import Points
 from permgraph.axes.side_by_side import Owner, Sides
-from permgraph.symmetry.coloured_graph import Classes
+from permgraph.symmetry.coloured_graph import classify
 
 
-def mixed_cuts(points: Points, sides: Sides, classes: Classes) -> frozenset[int]:
-    """The sets of branches of which two have parts with coordinates that look alike.
+def mixed_cuts(points: Points, sides: Sides) -> frozenset[int]:
+    """The sets of branches of which two have parts with coordinates that look alike, where no branches but those that
+    are not cut out of a tensor change places.
 
     Args:
-        classes: of `points`, without exchanges
+        points: without exchanges
     """
+    cut = [number for number, branches in enumerate(sides.sets) if branches.alike.cuts]
+    if not cut:
+        return frozenset()
+    classes = classify(_exchanged(points, sides.without(cut)))
     colours: dict[Owner, set[int]] = defaultdict(set)
     for labels, at in points.cuts:
         of = classes.of[labels]
@@ -36,3 +42,12 @@ def mixed_cuts(points: Points, sides: Sides, classes: Classes) -> frozenset[int]
             mixed.add(number)
         seen[number] |= mine
     return frozenset(mixed)
+
+
+def _exchanged(points: Points, sides: Sides) -> Points:
+    while sides.sets:
+        try:
+            return with_exchanges(points, sides).points
+        except Unequal as found:
+            sides = sides.without(found.sets)
+    return points

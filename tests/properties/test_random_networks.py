@@ -27,6 +27,7 @@ FOUND = {  # by the long run: seed → what was wrong
     1633: "the largest of values that a norm over one element makes equal",
     5010: "branches in branches, of which one kept its exchanges where the other lost them",
     5165: "branches cut out of a tensor that hold what mixes across the parts",
+    5712: "the same, where what mixes looks alike only once other branches change places",
     7095: "the same, and the reading that held vertices forgotten",
 }
 
