@@ -19,17 +19,9 @@ RESULTS = ROOT / "docs" / "zoo.jsonl"
 TABLE = ROOT / "docs" / "zoo.md"
 FOLDERS = ROOT / "docs" / "folders.md"
 # Rows that other code made and that hold still: (that code, today's) → ops. The two differ by rules for these ops
-# alone, which had none or refused the form: networks that do not name them in `unknown` are read as before. Emptied when
-# either code is no more.
-HELD = {
-    ("d531110e7e811a87", "25ba4938d053d5be"): frozenset({"log_sigmoid_forward", "conv_tbc", "unfold"}),
-    ("11d69e462be37d49", "25ba4938d053d5be"): frozenset({"unfold"}),
-    ("c378fb1744444aaa", "25ba4938d053d5be"): frozenset(),  # dims counted from the end, said in another place
-    (
-        "6f235b0fcb27d7e5",
-        "25ba4938d053d5be",
-    ): frozenset(),  # branches whose cuts mix: the rows that have such ran again
-}
+# alone, which had none or refused the form: networks that do not name them in `unknown` are read as before. Empty
+# while that is not shown for today's code: then all rows of other code are stale.
+HELD: dict[tuple[str, str], frozenset[str]] = {}
 
 
 def load(path: Path = RESULTS) -> Records:
