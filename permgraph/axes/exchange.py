@@ -57,6 +57,16 @@ def with_exchanges(points: Points, sides: Sides) -> Exchange:
     return book.finish()
 
 
+def equal_exchanges(points: Points, sides: Sides) -> tuple[Exchange | None, Sides]:
+    """The same of those sets that are equal to the rules, and these sets; None where there are none."""
+    while sides.sets:
+        try:
+            return with_exchanges(points, sides), sides
+        except Unequal as found:
+            sides = sides.without(found.sets)
+    return None, sides
+
+
 class _Book:
     """What was recorded where, brought into correspondence."""
 

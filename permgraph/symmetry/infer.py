@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permgraph.axes.accumulation import accumulated
-from permgraph.axes.exchange import Exchange, Unequal, with_exchanges
+from permgraph.axes.exchange import Exchange, equal_exchanges
 from permgraph.axes.points import Labels
 from permgraph.axes.propagation import Propagation, propagate
 from permgraph.axes.rules.suggest import suggest_row
@@ -102,12 +102,12 @@ def _exchanged(
     context: Propagation, sides: Sides, free_output: bool, failed: list[_Failed]
 ) -> PermSpec | None:
     """Without those that are not equal to the rules, and those that cannot be placed."""
-    while sides.sets:
+    while True:
+        exchange, sides = equal_exchanges(context.points, sides)
+        if exchange is None:
+            return None
         try:
-            exchange = with_exchanges(context.points, sides)
             return _infer(sides.trace, context, free_output, sides, exchange)
-        except Unequal as found:
-            sides = sides.without(found.sets)
         except (NotPlaced, RowsMixed) as problem:
             nodes = problem.nodes if isinstance(problem, NotPlaced) else ()
             held = {number for node in nodes for number, _ in sides.owners[node]} or set(
@@ -115,7 +115,6 @@ def _exchanged(
             )
             failed.append(_Failed(problem.log10_order, sum(sides.sets[number].size for number in held)))
             sides = sides.without(held)
-    return None
 
 
 def _in_slices(trace: Trace, slices: Slices, free_output: bool, failed: list[_Failed]) -> Iterator[PermSpec]:

@@ -12,7 +12,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from permgraph.axes.exchange import Unequal, with_exchanges
+from permgraph.axes.exchange import equal_exchanges
 from permgraph.axes.points import Points
 from permgraph.axes.side_by_side import Owner, Sides
 from permgraph.symmetry.coloured_graph import classify
@@ -28,7 +28,8 @@ def mixed_cuts(points: Points, sides: Sides) -> frozenset[int]:
     cut = [number for number, branches in enumerate(sides.sets) if branches.alike.cuts]
     if not cut:
         return frozenset()
-    classes = classify(_exchanged(points, sides.without(cut)))
+    exchange, _ = equal_exchanges(points, sides.without(cut))
+    classes = classify(exchange.points if exchange else points)
     colours: dict[Owner, set[int]] = defaultdict(set)
     for labels, at in points.cuts:
         of = classes.of[labels]
@@ -42,12 +43,3 @@ def mixed_cuts(points: Points, sides: Sides) -> frozenset[int]:
             mixed.add(number)
         seen[number] |= mine
     return frozenset(mixed)
-
-
-def _exchanged(points: Points, sides: Sides) -> Points:
-    while sides.sets:
-        try:
-            return with_exchanges(points, sides).points
-        except Unequal as found:
-            sides = sides.without(found.sets)
-    return points

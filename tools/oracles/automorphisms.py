@@ -17,7 +17,7 @@ import numpy as np
 from pynauty import Graph, autgrp
 
 from permgraph.axes.accumulation import accumulated
-from permgraph.axes.exchange import Unequal, with_exchanges
+from permgraph.axes.exchange import equal_exchanges
 from permgraph.axes.points import Labels, Points
 from permgraph.axes.propagation import propagate
 from permgraph.axes.side_by_side import side_by_side
@@ -68,16 +68,10 @@ def _of_branches(trace: Trace, free_output: bool) -> Iterator[float]:
     most = len(numbers) - 1 if len(numbers) <= FEW_SETS else 1
     for left_out in chain.from_iterable(combinations(numbers, n) for n in range(most + 1)):
         for one in (context, *sliced):
-            left = sides.without(left_out) if left_out else sides
-            while left.sets:
-                try:
-                    exchange = with_exchanges(one.points, left)
-                except Unequal as found:
-                    left = left.without(found.sets)
-                    continue
+            exchange, _ = equal_exchanges(one.points, sides.without(left_out) if left_out else sides)
+            if exchange is not None:
                 which = list(exchange.which.values())
                 yield _log10_moves(graph_of(exchange.points, np.concatenate(which) if which else None))
-                break
 
 
 def _log10_moves(graph: ColouredGraph) -> float:
