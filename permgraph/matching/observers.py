@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -22,6 +22,7 @@ from permgraph.matching.probes import choose_probes, in_front_end
 from permgraph.planning.modes import with_mode
 from permgraph.symmetry.infer import infer
 
+LONG = 1000  # samples of a clip whose products are computed by themselves
 RUNNERS = 4  # exports kept per model: inputs come sorted by length, so an old shape does not come again
 
 Prepared = tuple[Runner, dict[str, Probe]]
@@ -84,9 +85,11 @@ class Observers:
         step = self.strides[key]
         turns = [_aligned(key, a, b, step) for a, b in zip(of_a, of_b, strict=False)]
         if len(turns) == 1:
-            yield key, *turns[0]
+            for a, b in _parts(*turns[0]):
+                yield key, a.flatten(0, -2), b.flatten(0, -2)
         elif turns:
-            yield key, torch.cat([a for a, _ in turns]), torch.cat([b for _, b in turns])
+            a, b = (torch.cat([x.flatten(0, -2) for x in side]) for side in zip(*turns, strict=True))
+            yield key, a, b
 
     def _side_by_side(
         self, prepared: Sequence[Prepared], calls: Sequence[Call]
@@ -248,7 +251,7 @@ def _sorted(result: Tensor, samples: int, along: list[int]) -> Tensor:
 
 
 def _aligned(key: str, a: Tensor, b: Tensor, stride: int = 1) -> tuple[Tensor, Tensor]:
-    """Sample dims of B brought to A's: where A and B have different frame rates, the nearest frame in time."""
+    """Activations whose sample dims are A's: where A and B have different frame rates, the nearest frame in time."""
     if a.dim() != b.dim():
         raise MatchError(
             f"{key}: A gives {tuple(a.shape)}, B {tuple(b.shape)}: not the same kind of activation."
@@ -263,4 +266,11 @@ def _aligned(key: str, a: Tensor, b: Tensor, stride: int = 1) -> tuple[Tensor, T
             b = b.index_select(dim, nearest)
     if stride > 1 and a.dim() > 2:  # the last sample dim is time
         a, b = a[..., ::stride, :], b[..., ::stride, :]
-    return a.flatten(0, -2), b.flatten(0, -2)
+    return a, b
+
+
+def _parts(a: Tensor, b: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+    """Clip by clip where units stand before time, as convolutions have them: samples of one clip are a view then, and those
+    of a batch a copy. Short clips are copied: their products by themselves would cost more."""
+    apart = a.dim() > 2 and not (a.is_contiguous() and b.is_contiguous())
+    return zip(a, b, strict=True) if apart and a[0, ..., 0].numel() >= LONG else [(a, b)]

@@ -16,6 +16,7 @@ from permgraph.ir.moments import Moments
 from permgraph.matching import observers
 from permgraph.matching.built_alike import alike
 from permgraph.matching.observation import Runner
+from permgraph.matching.observers import Observers
 from permgraph.weights.encoder import open_encoder
 
 
@@ -200,6 +201,24 @@ def test_a_fault_of_one_of_them_ends_both(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(RuntimeError, match="out of order"):
         moments(network(0), network(1))
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("samples", [65, 2 * observers.LONG + 3])
+def test_long_clips_of_a_convolution_are_counted_one_by_one_and_not_copied(samples: int) -> None:
+    a, b = network(0), network(1)
+    torch.manual_seed(9)
+    batch = torch.randn(3, 1, samples)
+    plan = pg.plan(pg.infer(pg.trace(a, batch[:1])))
+    seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    Observers(plan, a, b).observe(batch, lambda key, *sides: seen.setdefault(key, []).append(sides))
+    front, behind = (seen[next(k for k in seen if k.startswith(word))] for word in ("cnn", "ffn"))
+    long = samples > observers.LONG
+    assert (len(front), len(behind)) == (3 if long else 1, 1)
+    with torch.no_grad():
+        wanted = [m.front(batch).transpose(1, 2).flatten(0, 1) for m in (a, b)]
+    for side, frames in enumerate(wanted):
+        assert all(pair[side].is_contiguous() != long for pair in front)  # units first, as the convolution left them
+        torch.testing.assert_close(torch.cat([pair[side] for pair in front]), frames)
 
 
 def test_a_stride_leaves_out_frames_of_the_front_end_only() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -12,14 +14,22 @@ from typing import Any
 
 import large_models
 from large_models import Source
+from oracles.memory import forget_peak, peak
 
 import permgraph as pg
 from bench.measure import ROOT, Row, in_turn, own_peak
+from permgraph.verification.state import BUDGET, WIDE
 
-STAGES = ("trace", "infer", "plan")
+STAGES = ("trace", "infer", "plan", "load")  # the last: of the plan's file
 MODELS = ("resnet50", "hubert_base", "hubert_xlarge", "whisper_large", "llama_7b")
 HUGE = ("llama_70b",)
-TARGETS = {("hubert_base", "trace"): 1.0, ("llama_70b", "infer"): 10.0}  # seconds, after imports
+TARGETS = {
+    ("hubert_base", "trace"): 1.0,
+    ("llama_70b", "infer"): 10.0,
+    ("llama_70b", "load"): 0.3,
+}  # seconds, after imports
+VERIFIED = ("resnet50", "hubert_base", "hubert_xlarge")
+BYTES = 6.0  # of memory that verify takes for each parameter beside the weights, at most; of networks too large to be kept
 LAYERS, WIDTHS = (6, 12, 24, 48), (192, 384, 768, 1536)
 
 
@@ -32,7 +42,11 @@ def stages(source: Callable[[], Source], rounds: int) -> dict[str, Any]:
         "infer": lambda: held.update(spec=pg.infer(held["trace"])),
         "plan": lambda: held.update(plan=pg.plan(held["spec"])),
     }
-    costs, _ = in_turn(jobs, rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "plan.json")
+        jobs["save"] = lambda: held["plan"].save(file)
+        jobs["load"] = lambda: held.update(plan=pg.Plan.load(file))
+        costs, _ = in_turn(jobs, rounds)
     size = sum(p.numel() for p in module.parameters())
     return {"size": size, "peak": own_peak(), **{name: [c.cpu for c in costs[name]] for name in STAGES}}
 
@@ -48,6 +62,8 @@ def measured(models: Sequence[str], rounds: int, peers: Mapping[str, Path]) -> I
                 found["peak"],
                 TARGETS.get((model, stage), 0.0),
             )
+    for model in (m for m in VERIFIED if m in models):
+        yield from _of_verify(model, in_process("verified", {"model": model}))
     for what, values in (("layers", LAYERS), ("width", WIDTHS)):
         points = [in_process("growth", {what: value, "rounds": rounds}) for value in values]
         for stage in STAGES:
@@ -77,6 +93,37 @@ def measured(models: Sequence[str], rounds: int, peers: Mapping[str, Path]) -> I
             found["peak"],
             10.0,
         )
+
+
+def _of_verify(model: str, found: Mapping[str, Any]) -> Iterator[Row]:
+    yield _seconds(f"verify, {model}, {found['size'] / 1e6:,.0f} M", [found["cpu"]], found["peak"], 0.0)
+    share = found["beyond"] / found["size"]
+    job, beside = f"memory of verify beside the weights, {model}", "bytes a parameter"
+    target = BYTES if found["size"] * WIDE > BUDGET else 0.0
+    yield Row(job, beside, share, share, share, 0.0, found["cpu"], found["peak"], target)
+
+
+def verified(model: str) -> dict[str, Any]:
+    """The function check of all groups, of random weights on the CPU: seconds, and memory from when the weights are there."""
+    import torch
+
+    source: Callable[[], Source] = getattr(large_models, model)
+    spec = pg.infer(pg.trace(*source()))
+    module, given = source()
+    module, args = module.to_empty(device="cpu"), tuple(torch.zeros(x.shape, dtype=x.dtype) for x in given)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(0, 0.02)
+    for part in module.modules():
+        getattr(part, "reset_parameters", lambda: None)()
+    forget_peak()
+    before, start = peak(), time.process_time()
+    check = pg.verify(module, args, spec)
+    if not check.kept:
+        raise RuntimeError(f"{model}: {check}")
+    spent = time.process_time() - start
+    size = sum(p.numel() for p in module.parameters())
+    return {"size": size, "cpu": spent, "peak": own_peak(), "beyond": peak() - before}
 
 
 def growth(layers: int = 12, width: int = 768, rounds: int = 1) -> dict[str, Any]:
@@ -128,9 +175,12 @@ def in_process(function: str, options: Mapping[str, Any], *folders: Path) -> dic
 def called(function: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if function == "stages":
         return stages(getattr(large_models, options["model"]), options["rounds"])
-    if function == "growth":
-        return growth(**options)
-    return beside_pruning(**options)
+    known: dict[str, Callable[..., dict[str, Any]]] = {
+        "growth": growth,
+        "verified": verified,
+        "beside_pruning": beside_pruning,
+    }
+    return known[function](**options)
 
 
 def _seconds(job: str, times: Sequence[float], peak: float, target: float) -> Row:

@@ -18,7 +18,7 @@ TITLES = {
     "assignment": "Assignment",
     "matching": "Weight matching",
     "weights": "Apply and merge",
-    "graphs": "Trace, infer, plan",
+    "graphs": "Trace, infer, plan, verify",
     "start-up": "Start-up",
 }
 SAID = {
@@ -30,7 +30,8 @@ SAID = {
     "every pass for the groups whose neighbours moved.",
     "weights": "Whole commands, start-up included, with all checks: what is read is compared with the fingerprints of the matching, "
     "every value is tested to be finite, what is written has a checksum. The floor reads the same files in blocks of 4 MB, writes one, and syncs it.",
-    "graphs": "On the meta device, in seconds of CPU after the imports. Exponents: 1 is linear.",
+    "graphs": "On the meta device, in seconds of CPU after the imports; `load` is of the plan's file. Verify moves all groups of a network with random weights, "
+    "in float64 and on the CPU; its memory is counted from when the weights are there, and up to 1 GiB of them may be kept in float64. Exponents: 1 is linear.",
     "start-up": "Seconds of CPU of a whole command on files of the small encoders that come with the package; the last column but one "
     "is without the interpreter's own.",
 }

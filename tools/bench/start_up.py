@@ -62,11 +62,11 @@ def commands_of(folder: Path) -> dict[str, list[str]]:
     axis = "encoder.layers.0.attention.q_proj.weight[0]"
     return {
         "--help": [],
-        "plan": [trace, "-o", str(folder / "again.json")],
+        "plan": [trace, "-o", str(folder / "again.json"), "--force"],
         "tree": [trace],
         "why": [trace, axis],
-        "draw": [trace, "--plan", plan, "-o", str(folder / "net.svg")],
-        "view": [trace, "--plan", plan, "-o", str(folder / "net.html")],
+        "draw": [trace, "--plan", plan, "-o", str(folder / "net.svg"), "--force"],
+        "view": [trace, "--plan", plan, "-o", str(folder / "net.html"), "--force"],
         "report": [perms],
         "doctor": [],
     }
