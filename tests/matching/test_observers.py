@@ -217,7 +217,9 @@ def test_long_clips_of_a_convolution_are_counted_one_by_one_and_not_copied(sampl
     with torch.no_grad():
         wanted = [m.front(batch).transpose(1, 2).flatten(0, 1) for m in (a, b)]
     for side, frames in enumerate(wanted):
-        assert all(pair[side].is_contiguous() != long for pair in front)  # units first, as the convolution left them
+        assert all(
+            pair[side].is_contiguous() != long for pair in front
+        )  # units first, as the convolution left them
         torch.testing.assert_close(torch.cat([pair[side] for pair in front]), frames)
 
 

@@ -9,12 +9,15 @@ from typing import Any
 import large_models
 import numpy as np
 import pytest
-from bench import assignments, calibration, page
+import torch
+from bench import assignments, calibration, graphs, page, start_up
 from bench.graphs import _slope
 from bench.measure import Cost, Row, commands_in_turn, in_turn, python, row
 from scipy.optimize import linear_sum_assignment
+from torch import nn
 
 import permgraph as pg
+from tests.command import run
 
 
 def test_a_ratio_is_of_the_same_round() -> None:
@@ -69,6 +72,32 @@ def test_the_page_in_the_docs_is_that_of_the_data(tmp_path: Path) -> None:
 def test_an_exponent_is_the_slope_of_logarithms() -> None:
     x = np.log([1.0, 2, 4, 8])
     assert _slope(list(x), list(2.5 * x + 3)) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("verb", ["plan", "draw", "view"])
+def test_a_verb_that_writes_can_be_measured_round_after_round(verb: str, files: Path) -> None:
+    for _ in range(2):
+        run(verb, *start_up.commands_of(files)[verb])
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    start_up.prepare(folder)
+    return folder
+
+
+def test_verify_is_measured_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def small() -> large_models.Source:
+        with torch.device("meta"):
+            net = nn.Sequential(nn.Linear(700, 900), nn.BatchNorm1d(900), nn.ReLU(), nn.Linear(900, 800))
+            return net.eval(), (torch.zeros(2, 700),)
+
+    monkeypatch.setattr(large_models, "resnet50", small)
+    found = graphs.verified("resnet50")
+    assert found["size"] == 700 * 900 + 3 * 900 + 900 * 800 + 800
+    seconds, memory = graphs._of_verify("resnet50", found)
+    assert seconds.ratio > 0 and 1 < memory.ratio < 100 and not memory.target
 
 
 def test_what_is_no_section_and_no_peer_is_told(capsys: pytest.CaptureFixture[str]) -> None:
