@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from permgraph.errors import CheckError
+from permgraph.errors import CheckError, PlanError
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.planning.gather import Gather, gathers
@@ -37,10 +37,17 @@ class Experiment:
         kwargs: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
-        """Raises PlanError for a model without weights; CheckError for one that gives nothing to compare."""
+        """Raises PlanError for a model without weights, or inputs without values; CheckError for a model that gives nothing to
+        compare."""
         self.model = model
         self.weights = Weights(model, seed)
-        self.inputs = tree_map_only(torch.Tensor, wide, (tuple(example_inputs), dict(kwargs or {})))
+        given = tuple(example_inputs), dict(kwargs or {})
+        if any(t.is_meta for t in tree_leaves(given) if isinstance(t, torch.Tensor)):
+            raise PlanError(
+                "an example input is on the meta device and has no values: verify computes with it. "
+                "Give one on the device of the model."
+            )
+        self.inputs = tree_map_only(torch.Tensor, wide, given)
         self.noise, self.before = self._start()
         self._refuse_nothing()
         self._limit: float | None = None

@@ -11,7 +11,7 @@ import torch
 from oracles.memory import with_tools
 from torch import Tensor, nn
 
-from permgraph.errors import CheckError
+from permgraph.errors import CheckError, PlanError
 from permgraph.frontend.capture import capture
 from permgraph.frontend.sources import Source
 from permgraph.symmetry.infer import infer
@@ -224,6 +224,17 @@ def test_each_input_has_a_vocabulary_of_its_own() -> None:
     ids = torch.zeros(2, 7, dtype=torch.int64)
     trace = capture(TwoTables(), (ids, torch.ones_like(ids), ids.clone()))
     assert vocabularies(trace) == [13, None, 3]
+
+
+@pytest.mark.parametrize("meta", ["model", "inputs"])
+def test_what_has_no_values_is_refused(meta: str) -> None:
+    net, x = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)), torch.zeros(1, 3)
+    spec = infer(capture(net, (x,)))
+    with pytest.raises(PlanError, match="on the meta device and has no"):
+        if meta == "model":
+            verify(net.to("meta"), (x,), spec)
+        else:
+            verify(net, (x.to("meta"),), spec)
 
 
 CHILD = """
