@@ -25,7 +25,7 @@ from permgraph.symmetry.coloured_graph import Classes, classify, refine
 from permgraph.symmetry.joined_places import JoinedPlaces, NotPlaced, joined_places
 from permgraph.symmetry.kept import find_broken
 from permgraph.symmetry.layout import Addresses
-from permgraph.symmetry.mixed_cuts import mixed_cuts
+from permgraph.symmetry.mixed_cuts import choices
 from permgraph.symmetry.names import name_blocks
 from permgraph.symmetry.observed import as_traced, pins_of, probes_of
 from permgraph.symmetry.places import Found, RowsMixed, places_of
@@ -85,17 +85,17 @@ def _best(attempts: list[PermSpec], failed: list[_Failed]) -> PermSpec:
 
 
 def _in_branches(trace: Trace, sides: Sides, free_output: bool, failed: list[_Failed]) -> Iterator[PermSpec]:
-    """With equal branches that may change places; then with axes labelled in each slice as well. Without those that would
-    hold what may move else: each graph allows whatever the plain one does."""
+    """With equal branches that may change places; then with axes labelled in each slice as well. And without those that may
+    hold what could move else."""
     context = propagate(sides.trace, free_output, {}, sides)
     contexts = [context]
     if context.slices:
         contexts.append(propagate(sides.trace, free_output, context.slices, sides))
     for one in contexts:
-        mixed = mixed_cuts(one.points, sides)
-        found = _exchanged(one, sides.without(mixed) if mixed else sides, free_output, failed)
-        if found is not None:
-            yield as_traced(found, trace)
+        for some in choices(one.points, sides):
+            found = _exchanged(one, some, free_output, failed)
+            if found is not None:
+                yield as_traced(found, trace)
 
 
 def _exchanged(

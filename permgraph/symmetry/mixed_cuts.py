@@ -1,14 +1,15 @@
 """Branches that are cut out of one tensor, whose parts the network lets mix.
 
 Where equal branches may change places, a part of a tensor that is cut out for a branch moves with it as a whole
-(`axes/exchange.py`). Coordinates that could change places *across* the parts would be held in theirs by that. And since
-they look alike without it, what reads the parts is no other module for each of them: an exchange of such branches brings
-nothing.
+(`axes/exchange.py`). Coordinates that could change places *across* the parts would be held in theirs by that. Whether they
+could is not seen from their looks: such branches are tried, and left out, and what frees more is taken.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Hashable, Iterator
+from itertools import combinations
 
 import numpy as np
 
@@ -16,6 +17,20 @@ from permgraph.axes.exchange import equal_exchanges
 from permgraph.axes.points import Points
 from permgraph.axes.side_by_side import Owner, Sides
 from permgraph.symmetry.coloured_graph import classify
+
+
+MOST = 3  # kinds of branches of which every choice is tried
+
+
+def choices(points: Points, sides: Sides) -> Iterator[Sides]:
+    """The sets of branches to try: all, and without those whose cuts may mix; of several kinds, every choice among a few."""
+    kinds: dict[Hashable, set[int]] = defaultdict(set)
+    for number in sorted(mixed_cuts(points, sides)):
+        kinds[sides.likeness(number)].add(number)
+    count = len(kinds)
+    for size in range(count + 1) if count <= MOST else (0, 1, count):
+        for some in combinations(kinds.values(), size):
+            yield sides.without(set().union(*some)) if some else sides
 
 
 def mixed_cuts(points: Points, sides: Sides) -> frozenset[int]:
