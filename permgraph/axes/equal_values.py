@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from permgraph.axes.against_itself import meets_itself, softmax_of
 from permgraph.axes.op_kinds import MOVEMENTS
+from permgraph.axes.ways import meetings
 from permgraph.ir.trace import Node, Ref, Trace
 
 DISTINCT, ZEROS, EQUAL = 0, 1, 2  # in general different; equal only where they are zero; equal anywhere
@@ -133,10 +134,11 @@ _RANDOM = frozenset(["rand", "randn", "rand_like", "randn_like"])
 def equal_values(trace: Trace) -> dict[str, int]:
     """DISTINCT, ZEROS or EQUAL for every node (of several results: for the first)."""
     levels: dict[str, int] = {}
+    met = meetings(trace)
     widened: set[str] = set()  # holds coordinates twice, along dims of their own
     for node in trace.nodes:
         refs = [ref for ref in node.refs() if ref in levels]
-        level = _level(node, trace, levels)
+        level = EQUAL if node.name in met else _level(node, trace, levels)
         if widened.intersection(refs) and node.short_op not in _PRODUCTS:
             merged = node.short_op in ("view", "reshape", "flatten", "_unsafe_view") and _merges(node, trace)
             level = EQUAL if merged else level

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,7 @@ class _Pass:
         self.outputs: list[tuple[str, LabelledTensor]] = []
         self.unknown: list[tuple[Node, str]] = []
         self.blocks = channel_blocks(trace)
-        self.levels = equal_values(trace)
+        self.levels = cache(lambda: equal_values(trace))  # few networks select
         self.flat = flat_state(trace)
         self.shown: dict[Region, LabelledTensor] = {}
         self.elementwise = elementwise_integers(trace)

@@ -18,7 +18,6 @@ from permgraph.axes.points import Points
 from permgraph.axes.side_by_side import Owner, Sides
 from permgraph.symmetry.coloured_graph import classify
 
-
 MOST = 3  # kinds of branches of which every choice is tried
 
 

@@ -34,13 +34,13 @@ class Call:
     node: Node
     operands: Mapping[str, Any]
     read: frozenset[int]
-    levels: Mapping[str, int] = field(default_factory=dict)
+    levels: Callable[[], Mapping[str, int]] = dict
     nodes: Mapping[str, Node] = field(default_factory=dict)
 
     def level(self, operand: str) -> int:
         """Whether coordinates of an operand may be equal (`axes/equal_values.py`)."""
         given = self.given(operand)
-        return EQUAL if given is None else self.levels[given.name]
+        return EQUAL if given is None else self.levels()[given.name]
 
     def number(self, name: str) -> Any:
         """An argument that is no tensor, wherever the schema puts it."""
