@@ -8,9 +8,11 @@ behind a comparison, a rounding or a mask are equal as a rule.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from permgraph.axes.against_itself import meets_itself, softmax_of
 from permgraph.axes.op_kinds import MOVEMENTS
+from permgraph.axes.own_weights import own_weights
 from permgraph.axes.ways import meetings
 from permgraph.ir.trace import Node, Ref, Trace
 
@@ -131,9 +133,28 @@ _RECTIFIED = frozenset(["relu", "hardswish", "softshrink", "hardshrink"])
 _RANDOM = frozenset(["rand", "randn", "rand_like", "randn_like"])
 
 
-def equal_values(trace: Trace) -> dict[str, int]:
-    """DISTINCT, ZEROS or EQUAL for every node (of several results: for the first)."""
+@dataclass(frozen=True)
+class EqualValues:
+    """DISTINCT, ZEROS or EQUAL for every node (of several results: for the first).
+
+    along_own   of coordinates that have weights of their own; of all others, `worst`: the largest level before it
+    own         these dims
+    """
+
+    along_own: Mapping[str, int]
+    worst: Mapping[str, int]
+    own: Mapping[str, frozenset[int]]
+
+    def along(self, name: str, dim: int) -> int:
+        """Of coordinates that differ in one dim."""
+        levels = self.along_own if dim in self.own.get(name, ()) else self.worst
+        return levels[name]
+
+
+def equal_values(trace: Trace) -> EqualValues:
+    """How equal the values of every node may be."""
     levels: dict[str, int] = {}
+    worst: dict[str, int] = {}
     met = meetings(trace)
     widened: set[str] = set()  # holds coordinates twice, along dims of their own
     for node in trace.nodes:
@@ -146,7 +167,9 @@ def equal_values(trace: Trace) -> dict[str, int]:
         if node.short_op in ("expand", "broadcast_to"):
             widened.add(node.name)
         levels[node.name] = level
-    return levels
+        # an integer may be there twice: what is looked up by it is
+        worst[node.name] = max([level, *(worst[r] if trace.by_name[r].is_float else EQUAL for r in refs)])
+    return EqualValues(levels, worst, own_weights(trace))
 
 
 def _merges(node: Node, trace: Trace) -> bool:

@@ -17,8 +17,8 @@ Way = tuple[tuple[Hashable, ...], ...]
 Ways = dict[str, frozenset[Way]]  # where values were computed → by which ways they came here
 
 MOST = 64  # ways that are told apart
-_UNCHANGED = frozenset(["alias", "clone", "contiguous", "detach", "dropout", "to", "_to_copy"])
-_RESHAPES = frozenset(["flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view", "_unsafe_view"])
+UNCHANGED = frozenset(["alias", "clone", "contiguous", "detach", "dropout", "to", "_to_copy"])
+RESHAPES = frozenset(["flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view", "_unsafe_view"])
 _JOINS = frozenset(
     ["cat", "concat", "stack", "getitem", "gather", "index", "index_select", "pad", "constant_pad_nd"]
 )
@@ -38,8 +38,8 @@ def meetings(trace: Trace) -> frozenset[str]:
         given = [(i, trace.by_name[ref], ways[ref]) for i, ref in enumerate(node.refs()) if ref in ways]
         name = node.short_op
         if alike[_layer(node, trace)] > 1:
-            given = [one for one in given if not _is_fixed(one[1], trace.by_name)]
-        if name in _UNCHANGED or name in MOVEMENTS or name in _JOINS or alike[_layer(node, trace)] > 1:
+            given = [one for one in given if not is_fixed(one[1], trace.by_name)]
+        if name in UNCHANGED or name in MOVEMENTS or name in _JOINS or alike[_layer(node, trace)] > 1:
             found = _joined((one, _step(node, i, source.shape)) for i, source, one in given)
         elif node.pointwise:
             found = _joined((one, None) for *_, one in given)
@@ -47,6 +47,11 @@ def meetings(trace: Trace) -> frozenset[str]:
                 met.add(node.name)
         else:
             found = {}
+            plain = not any(is_fixed(source, trace.by_name) for _, source, _ in given)
+            if plain and any(
+                one.keys() & other for i, (*_, one) in enumerate(given) for *_, other in given[:i]
+            ):
+                met.add(node.name)  # a product of values with themselves
             if name in _REDUCE and any(len(by) > 1 for *_, one in given for by in one.values()):
                 met.add(node.name)
         if sum(map(len, found.values())) > MOST:
@@ -78,19 +83,19 @@ def _joined(parts: Iterable[tuple[Ways, tuple[Hashable, ...] | None]]) -> Ways:
 def _step(node: Node, operand: int, shape: Shape) -> tuple[Hashable, ...] | None:
     """What a node does with the coordinates of one of its operands; None for nothing."""
     name = node.short_op
-    if name in _UNCHANGED or (name == "expand" and shape == node.shape):
+    if name in UNCHANGED or (name == "expand" and shape == node.shape):
         return None
-    if name in _RESHAPES:
+    if name in RESHAPES:
         return "view", shape, node.shape
     if name in ("transpose", "permute", "t"):
-        return "permute", _permutation(node, len(shape))
+        return "permute", permutation(node, len(shape))
     others = tuple(
         ref for i, ref in enumerate(node.refs()) if i != operand and name not in ("cat", "concat", "stack")
     )
     return name, operand, repr(sorted(node.options.items())), shape, others
 
 
-def _permutation(node: Node, rank: int) -> tuple[int, ...]:
+def permutation(node: Node, rank: int) -> tuple[int, ...]:
     order = list(range(rank))
     if node.short_op == "permute":
         return tuple(dim % rank for dim in node.options["dims"])
@@ -120,11 +125,11 @@ def _layer(node: Node, trace: Trace) -> Hashable:
         or node.short_op in MOVEMENTS | _JOINS | _REDUCE
     ):
         return None
-    weights = tuple(ref for ref in node.refs() if _is_fixed(trace.by_name[ref], trace.by_name))
+    weights = tuple(ref for ref in node.refs() if is_fixed(trace.by_name[ref], trace.by_name))
     return node.short_op, weights, repr(sorted(node.options.items())), node.shape
 
 
-def _is_fixed(node: Node, nodes: Mapping[str, Node]) -> bool:
+def is_fixed(node: Node, nodes: Mapping[str, Node]) -> bool:
     """Whether this is a parameter, in whatever order."""
     while node.short_op in MOVEMENTS:
         node = nodes[next(iter(node.refs()))]

@@ -22,10 +22,47 @@ class Chooses(nn.Module):
         self.choose = choose
         self.up, self.down, self.rows = nn.Linear(5, UNITS), nn.Linear(UNITS, 3), nn.Embedding(UNITS, 4)
         self.first = nn.Parameter(torch.randn(UNITS, 5, 3))
+        self.mix, self.part = nn.Linear(UNITS, UNITS), nn.Linear(UNITS // 2, UNITS // 2)
+        self.pair, self.norm, self.codes = nn.Linear(2, 1), nn.LayerNorm(2), nn.Embedding(3, 2)
         self.second = nn.Parameter(torch.randn(UNITS, 3, 2))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.choose(self, x)
+
+
+Values = Callable[["Chooses", Tensor], Tensor]
+
+
+def powers(h: Tensor) -> Tensor:
+    return torch.stack([h, h**2], -1)
+
+
+def mirrored(s: Chooses, h: Tensor) -> Tensor:
+    return h.tanh() + h.flip(-1).tanh()
+
+
+# The same number in two places, by ways that were exchanged.
+BOTH_WAYS: dict[str, Values] = {
+    "each through a function": mirrored,
+    "in two parts": lambda s, h: h + torch.cat([h[..., 1:], h[..., :1]], -1),
+    "stacked": lambda s, h: torch.stack([h, h.flip(-1)]).sum(0),
+    "each a softmax": lambda s, h: h.softmax(-1) + h.flip(-1).softmax(-1),
+    "a product": lambda s, h: h.exp() * h.flip(-1).exp(),
+}
+# What has no weights for each unit leaves them equal.
+OTHER_DIM: dict[str, Values] = {
+    "weighed along another dim": lambda s, h: s.pair(powers(mirrored(s, h))).squeeze(-1),
+    "normed along another dim": lambda s, h: s.norm(powers(mirrored(s, h)))[..., 0],
+    "scored": lambda s, h: (s.pair.weight @ powers(mirrored(s, h)).mT).squeeze(-2),
+    "attended to": lambda s, h: F.scaled_dot_product_attention(
+        powers(mirrored(s, h)), powers(h), torch.stack([h, h.sin()], -1)
+    )[..., 0],
+}
+
+
+def largest(values: Values) -> Values:
+    """The row of the largest."""
+    return lambda s, x: s.rows(values(s, s.up(x)).argmax(-1))
 
 
 def expert(s: Chooses, x: Tensor, shift: int) -> Tensor:
@@ -40,7 +77,7 @@ def put(s: Chooses, h: Tensor, base: Tensor) -> Tensor:
     return s.down(base.scatter(-1, top.indices, top.values))
 
 
-FREE: dict[str, Callable[[Chooses, Tensor], Tensor]] = {
+FREE: dict[str, Values] = {
     "nearest row": lambda s, x: s.rows(s.up(x).argmax(-1)),
     "one-hot": lambda s, x: s.down(F.one_hot(s.up(x).argmax(-1), UNITS).to(x.dtype)),
     "compared with all": lambda s, x: s.down(
@@ -56,9 +93,21 @@ FREE: dict[str, Callable[[Chooses, Tensor], Tensor]] = {
         (lambda h: (h - h.amax(-1, keepdim=True)).exp())(s.up(x))
     ),
     "a norm over all units": lambda s, x: s.rows(F.layer_norm(s.up(x), (UNITS,)).argmax(-1)),
+    "added to what was computed of it": lambda s, x: s.rows(
+        (lambda h: h + s.mix(h.tanh()))(s.up(x)).argmax(-1)
+    ),
+    "there and back": lambda s, x: s.rows(
+        (lambda h: h + h.unflatten(-1, (2, 3)).tanh().flatten(-2) + h.mT.sin().mT)(s.up(x)).argmax(-1)
+    ),
+    "less their mean": lambda s, x: s.rows((lambda h: h - h.mean(-1, keepdim=True))(s.up(x)).argmax(-1)),
+    "distances to rows": lambda s, x: s.rows(
+        (lambda h: (h**2).sum(-1, keepdim=True) - 2 * h @ s.mix.weight.T + (s.mix.weight**2).sum(-1))(
+            s.up(x)
+        ).argmax(-1)
+    ),
     "quantile": lambda s, x: s.down(s.up(x) - torch.quantile(s.up(x), 0.6, dim=-1, keepdim=True)),
 }
-HELD: dict[str, Callable[[Chooses, Tensor], Tensor]] = {
+HELD: dict[str, Values] = {
     "equal where rectified": lambda s, x: s.rows(s.up(x).relu().argmax(-1)),
     "equal where compared": lambda s, x: s.rows((s.up(x) > 0).to(x.dtype).argmax(-1)),
     "rectified, into ones": lambda s, x: (lambda h: put(s, h, torch.ones_like(h)))(s.up(x).relu()),
@@ -80,11 +129,19 @@ HELD: dict[str, Callable[[Chooses, Tensor], Tensor]] = {
         (lambda h: h - h.amax(1, keepdim=True))(s.up(x)).argmax(-1)
     ),
     "less itself": lambda s, x: s.rows((lambda h: h - h.clone())(s.up(x)).argmax(-1)),
+    **{f"both ways, {how}": largest(values) for how, values in BOTH_WAYS.items()},
+    **{f"both ways, then {how}": largest(values) for how, values in OTHER_DIM.items()},
+    "rectified, then weighed along another dim": lambda s, x: s.rows(
+        s.pair(powers(s.up(x).relu())).squeeze(-1).argmax(-1)
+    ),
+    "looked up by a code that two may have": lambda s, x: s.rows(
+        s.pair(s.codes((s.up(x)[..., None] * s.codes.weight[:, 0]).argmax(-1))).squeeze(-1).argmax(-1)
+    ),
     "running maximum": lambda s, x: s.down(s.up(x).cummax(-1).values),
 }
 
 
-def free(choose: Callable[[Chooses, Tensor], Tensor]) -> tuple[pg.PermSpec, set[int]]:
+def free(choose: Values) -> tuple[pg.PermSpec, set[int]]:
     torch.manual_seed(0)
     module, inputs = Chooses(choose).eval(), (torch.randn(2, 4, 5),)
     spec = pg.infer(pg.trace(module, inputs))
@@ -103,6 +160,16 @@ def test_the_units_chosen_among_are_free(name: str) -> None:
 @pytest.mark.parametrize("name", HELD)
 def test_where_the_first_of_equals_or_the_number_counts_units_are_held(name: str) -> None:
     assert free(HELD[name])[1] == set()
+
+
+def through_one_layer(s: Chooses, h: Tensor) -> Tensor:
+    a, b = s.part(h[..., :3]), s.part(h[..., 3:])
+    return torch.cat([a, b], -1) + torch.cat([b, a], -1)
+
+
+def test_a_layer_called_twice_gives_equal_values_too() -> None:
+    spec, _ = free(largest(through_one_layer))
+    assert not any(place.tensor == "rows.weight" and place.axis == 0 for place in spec.places)
 
 
 def test_units_of_a_chosen_expert_have_an_order_in_each_unless_two_are_mixed() -> None:

@@ -34,7 +34,7 @@ def choice(tensor: LabelledTensor, dim: int, shape: Shape, kept: str, call: Call
     `kept` names what stands at the dim in the result, "" for nothing. None where equal coordinates may be met, of
     which the first one wins: then it is a matter of position.
     """
-    level = call.level("self")
+    level = call.level("self", dim)
     if level == EQUAL or not tensor.on(dim) or all(a.pinned for a in tensor.on(dim)):
         return None
     values = contract(f"l* c r* -> l* {kept} r* c", [tensor], (*shape, tensor.shape[dim]), {"l*": dim})

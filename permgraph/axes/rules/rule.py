@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args, get_type_hints
 
 from permgraph.axes.contraction import contract
-from permgraph.axes.equal_values import EQUAL
+from permgraph.axes.equal_values import EQUAL, EqualValues
 from permgraph.axes.equation import Equation
 from permgraph.axes.labelled_tensor import LabelledTensor, pinned_tensor
 from permgraph.axes.refusal import UnsupportedForm
@@ -34,13 +34,13 @@ class Call:
     node: Node
     operands: Mapping[str, Any]
     read: frozenset[int]
-    levels: Callable[[], Mapping[str, int]] = dict
+    levels: Callable[[], EqualValues]
     nodes: Mapping[str, Node] = field(default_factory=dict)
 
-    def level(self, operand: str) -> int:
-        """Whether coordinates of an operand may be equal (`axes/equal_values.py`)."""
+    def level(self, operand: str, dim: int) -> int:
+        """Whether coordinates of an operand along a dim may be equal (`axes/equal_values.py`)."""
         given = self.given(operand)
-        return EQUAL if given is None else self.levels()[given.name]
+        return EQUAL if given is None else self.levels().along(given.name, dim)
 
     def number(self, name: str) -> Any:
         """An argument that is no tensor, wherever the schema puts it."""
