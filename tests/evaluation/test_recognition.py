@@ -138,7 +138,7 @@ def test_clips_that_are_too_short_for_their_text_are_told_and_do_not_train(
     for name in ("log-mel", "A"):
         assert f"tones: {name}: 1 clip of train with fewer frames than CTC needs" in text
         assert f"tones: {name}: 1 clip of test with fewer frames" in text
-    assert "tones.csv, line 14: 10 frames, 151 needed" in text
+    assert "tones.csv,line14:10frames,151needed" in "".join(text.split())  # a long folder may break the name
     assert sum(p.encoder == "A" for p in made.predictions) == 3  # judged all the same
     assert all(np.isfinite(r.value) for r in made.results)
     with pytest.raises(
