@@ -66,7 +66,7 @@ def _dims(
         weighed = (
             {1} if name in _NORMS else set(range(rank - len(node.options.get("normalized_shape", ())), rank))
         )
-        return set(own) | (weighed if node.operands.get("weight") is not None else set())
+        return set(own) | (weighed if _has_weight(node, nodes) else set())
     if name in RESHAPES:
         return _reshaped(first.shape, node.shape, own)
     if name in ("transpose", "permute", "t"):
@@ -97,10 +97,16 @@ def _made(
 ) -> set[int] | None:
     """Of a product; None for other ops."""
     name, rank = node.short_op, len(node.shape)
+    weight = node.operands.get("weight")
+    if (
+        isinstance(weight, Ref)
+        and not is_fixed(nodes[weight.node], nodes)
+        and (name in _LAST or name.startswith("conv"))
+    ):
+        return set()  # a weight that is computed
     if name in _LAST:
         return {rank - 1}
     if name.startswith("conv"):
-        weight = node.operands.get("weight")
         return {rank - len(nodes[weight.node].shape) + 1} if isinstance(weight, Ref) else set()
     if name in _ATTENTION and len(sources) > 2:
         return {rank - 1} if len(sources[2].shape) - 1 in found.get(sources[2].name, ()) else set()
@@ -119,6 +125,12 @@ def _made(
     for fixed in (s for s in (left, right) if is_fixed(s, nodes)):
         dims |= {rank - back for back in range(3, len(fixed.shape) + 1) if fixed.shape[-back] > 1}
     return dims
+
+
+def _has_weight(node: Node, nodes: Mapping[str, Node]) -> bool:
+    """Whether its weight is a parameter, and not computed."""
+    weight = node.operands.get("weight")
+    return isinstance(weight, Ref) and is_fixed(nodes[weight.node], nodes)
 
 
 def _of_equation(equation: str, sources: Sequence[Node], nodes: Mapping[str, Node]) -> set[int]:

@@ -53,6 +53,7 @@ BOTH_WAYS: dict[str, Values] = {
 OTHER_DIM: dict[str, Values] = {
     "weighed along another dim": lambda s, h: s.pair(powers(mirrored(s, h))).squeeze(-1),
     "normed along another dim": lambda s, h: s.norm(powers(mirrored(s, h)))[..., 0],
+    "a computed weight": lambda s, h: F.linear(h[:, :1, :2], powers(mirrored(s, h))[0, 0]).expand(-1, 4, -1),
     "scored": lambda s, h: (s.pair.weight @ powers(mirrored(s, h)).mT).squeeze(-2),
     "attended to": lambda s, h: F.scaled_dot_product_attention(
         powers(mirrored(s, h)), powers(h), torch.stack([h, h.sin()], -1)
