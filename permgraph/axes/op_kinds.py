@@ -27,3 +27,5 @@ CUTTINGS = frozenset(
     ["chunk", "narrow", "select", "slice", "split", "split_with_sizes", "unbind"]
 )  # some of them
 MOVEMENTS = REORDERINGS | CUTTINGS | frozenset(["expand", "to", "_to_copy"])
+UNCHANGED = frozenset(["alias", "clone", "contiguous", "detach", "dropout", "to", "_to_copy"])
+RESHAPES = frozenset(["flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view", "_unsafe_view"])

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
-from permgraph.axes.op_kinds import CUTTINGS
-from permgraph.axes.ways import RESHAPES, UNCHANGED, is_fixed, permutation
+from permgraph.axes.op_kinds import CUTTINGS, RESHAPES, UNCHANGED
+from permgraph.axes.ways import is_fixed, permutation
 from permgraph.ir.trace import Node, Ref, Shape, Trace
 
 Dims = frozenset[int]
@@ -97,16 +97,12 @@ def _made(
 ) -> set[int] | None:
     """Of a product; None for other ops."""
     name, rank = node.short_op, len(node.shape)
-    weight = node.operands.get("weight")
-    if (
-        isinstance(weight, Ref)
-        and not is_fixed(nodes[weight.node], nodes)
-        and (name in _LAST or name.startswith("conv"))
-    ):
-        return set()  # a weight that is computed
-    if name in _LAST:
-        return {rank - 1}
-    if name.startswith("conv"):
+    if name in _LAST or name.startswith("conv"):
+        weight = node.operands.get("weight")
+        if isinstance(weight, Ref) and not _has_weight(node, nodes):
+            return set()  # a weight that is computed
+        if name in _LAST:
+            return {rank - 1}
         return {rank - len(nodes[weight.node].shape) + 1} if isinstance(weight, Ref) else set()
     if name in _ATTENTION and len(sources) > 2:
         return {rank - 1} if len(sources[2].shape) - 1 in found.get(sources[2].name, ()) else set()
@@ -117,9 +113,8 @@ def _made(
     left, right = sources[-2:]
     if min(len(left.shape), len(right.shape)) < 2:
         return set()
-    row = (
-        -1 if name in _DISTANCES else -2
-    )  # of the dims of the right operand, the one that is not a dim of the result
+    # of the dims of the right operand, the one that is not a dim of the result
+    row = -1 if name in _DISTANCES else -2
     dims = {rank - 1} if _is_own(right, -3 - row, found) else set()
     dims |= {rank - 2} if _is_own(left, -2, found) else set()
     for fixed in (s for s in (left, right) if is_fixed(s, nodes)):

@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 
-from permgraph.axes.op_kinds import MOVEMENTS
+from permgraph.axes.op_kinds import MOVEMENTS, RESHAPES, UNCHANGED
 from permgraph.ir.trace import Node, Shape, Trace
 
 Way = tuple[tuple[Hashable, ...], ...]
 Ways = dict[str, frozenset[Way]]  # where values were computed → by which ways they came here
 
 MOST = 64  # ways that are told apart
-UNCHANGED = frozenset(["alias", "clone", "contiguous", "detach", "dropout", "to", "_to_copy"])
-RESHAPES = frozenset(["flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view", "_unsafe_view"])
 _JOINS = frozenset(
     ["cat", "concat", "stack", "getitem", "gather", "index", "index_select", "pad", "constant_pad_nd"]
 )
@@ -31,15 +29,17 @@ def meetings(trace: Trace) -> frozenset[str]:
     """Nodes that compute with values of one tensor which came by different ways: its results may be equal by structure."""
     ways: dict[str, Ways] = {}
     met = set()
-    alike = Counter(key for node in trace.nodes if (key := _layer(node, trace)) is not None)
+    layers = {node.name: _layer(node, trace) for node in trace.nodes}
+    alike = Counter(layer for layer in layers.values() if layer is not None)
     for node in trace.nodes:
         if not node.is_float:
             continue
         given = [(i, trace.by_name[ref], ways[ref]) for i, ref in enumerate(node.refs()) if ref in ways]
         name = node.short_op
-        if alike[_layer(node, trace)] > 1:
+        again = alike[layers[node.name]] > 1
+        if again:
             given = [one for one in given if not is_fixed(one[1], trace.by_name)]
-        if name in UNCHANGED or name in MOVEMENTS or name in _JOINS or alike[_layer(node, trace)] > 1:
+        if name in UNCHANGED or name in MOVEMENTS or name in _JOINS or again:
             found = _joined((one, _step(node, i, source.shape)) for i, source, one in given)
         elif node.pointwise:
             found = _joined((one, None) for *_, one in given)

@@ -16,9 +16,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-os.environ["OPENBLAS_NUM_THREADS"] = (
-    "1"  # before numpy comes: threads that wait for each other spend CPU time
-)
+# before numpy comes: threads that wait for each other spend CPU time
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
