@@ -63,6 +63,7 @@ TYPES = [
     "Plan",
     "Probe",
     "Trace",
+    "WarmStart",
 ]
 
 FORMS = {

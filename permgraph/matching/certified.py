@@ -5,6 +5,8 @@
 2. The assignment on these entries is solved with its duals (`primal_dual`), in float64.
 3. The certificate: no entry of the whole score exceeds row[i] + column[j]. Entries that do are added, and 2 repeated.
 
+Where a similar score was solved before (`WarmStart`), its duals and the entries near them stand for the first step.
+
 By duality a matching whose entries all meet row[i] + column[j] is then optimal, however the entries were chosen: the
 first step decides about speed alone. What does not succeed soon (ties everywhere) is given back for a dense solver.
 """
@@ -23,6 +25,8 @@ from permgraph.ir.spec import IntArray
 from permgraph.matching.primal_dual import Entries
 
 WIDTH = 24  # entries kept of each row
+NEAR = 8  # the same where a similar score was solved before
+FEW = 0.02  # entries of a row that such a start may lack: with more, the score is not similar
 SCALINGS = 6
 SHARPNESS = 0.15  # ε as a share of the usual distance between a row's best entry and its 16th
 MOST = 96  # entries of a row on average, before the dense solver is cheaper
@@ -33,6 +37,7 @@ TOLERANCE = 1e-13  # of the largest score: what rounding may add to a sum of two
 FLOOR = -60.0  # exponents below are kept there: denormal numbers are slow
 
 Single = NDArray[np.float32]
+_NONE: IntArray = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,30 +53,49 @@ class Solution:
     """perm maximises Σ score[i, perm[i]]; the duals prove it, and meet score[i, perm[i]] with equality.
 
     tight  (m, 2): row and column of every entry so near its price that it may be part of an equally good matching
+    kept   flat indices, ascending, of the entries that were tried: at least one in each row and column, or none
     """
 
     perm: IntArray
     duals: Duals
     tight: IntArray
+    kept: IntArray
 
 
-def certified(score: FloatArray, start: Duals | None = None) -> Solution | None:
+def certified(score: FloatArray, scale: float) -> Solution | None:
     """The optimum of a finite square score, or None where a dense solver is the better choice.
 
-    start  duals of a similar score, in place of the first step
+    scale  the largest absolute value of the score
     """
-    scale = max(float(score.max(initial=0)), -float(score.min(initial=0)))
     if not 1e-30 < scale < 1e30:  # float32 holds no more
         return None
-    if start is not None:
-        return _solve(score, start, _nearest(score, start), scale)
     best = score.argmax(axis=1)
     top = score[np.arange(len(score)), best]
     if np.bincount(best).max() == 1:  # no two rows want the same column
-        return _certificate(score, best, Duals(top, np.zeros(len(score))), scale)[0]
+        return _certificate(score, best, Duals(top, np.zeros(len(score))), scale, _NONE)[0]
     if _alike(score[_some(len(score), 64)]):
         return None
     return _solve(score, *_entropic(score, top), scale)
+
+
+class WarmStart:
+    """Solves one large score after another, each from the prices of the last: several times faster where they are similar."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Duals, IntArray] | None = None
+
+    def certified(self, score: FloatArray, scale: float) -> Solution | None:
+        """As `certified`, and the same optimum."""
+        n = len(score)
+        solution = None
+        if self._last is not None and len(self._last[0].row) == n and 1e-30 < scale < 1e30:
+            solution = _solve(score, *self._last, scale, FEW)
+        kept = solution.kept if solution is not None else _NONE
+        solution = solution or certified(score, scale)
+        if solution is not None:
+            near = 0 < len(kept) <= 2 * NEAR * n
+            self._last = solution.duals, kept if near else _nearest(score, solution.duals)
+        return solution
 
 
 def _some(n: int, count: int) -> IntArray:
@@ -112,24 +136,24 @@ def _epsilon(plan: Single) -> float:
     return max(SHARPNESS * float((ordered.max(axis=1) - ordered.min(axis=1)).mean()), 1e-30)
 
 
-def _nearest(score: FloatArray, start: Duals) -> IntArray:
-    """Flat indices of the entries nearest to the prices of a similar score."""
+def _nearest(score: FloatArray, prices: Duals) -> IntArray:
+    """Flat indices of the entries nearest to their prices."""
     n = len(score)
     sample = _some(n, 96)
-    least = _least(score[sample] - start.column - start.row[sample, None])
-    parts = [at * n + np.flatnonzero(gap > least) for at, gap in _gaps(score, start)]
+    least = _least(score[sample] - prices.column - prices.row[sample, None], NEAR)
+    parts = [at * n + np.flatnonzero(gap > least) for at, gap in _gaps(score, prices)]
     return _covering(
         np.concatenate(parts),
         n,
-        lambda rows: (score[rows] - start.column).argmax(axis=1),
-        lambda columns: (score[:, columns] - start.row[:, None]).argmax(axis=0),
+        lambda rows: (score[rows] - prices.column).argmax(axis=1),
+        lambda columns: (score[:, columns] - prices.row[:, None]).argmax(axis=0),
     )
 
 
 def _entries(weight: Single, row: Single) -> IntArray:
     """Flat indices of the largest entries of weight · row."""
     sample = _some(len(weight), 96)
-    least = np.float32(_least(weight[sample] * row[sample, None]))
+    least = np.float32(_least(weight[sample] * row[sample, None], WIDTH))
     return _covering(
         np.flatnonzero(weight > (least / row)[:, None]),
         len(weight),
@@ -138,9 +162,9 @@ def _entries(weight: Single, row: Single) -> IntArray:
     )
 
 
-def _least(sample: NDArray[Any]) -> float:
-    """What about WIDTH entries of each sampled row exceed."""
-    at = sample.size - min(WIDTH, sample.shape[1]) * len(sample)
+def _least(sample: NDArray[Any], count: int) -> float:
+    """What about so many entries of each sampled row exceed."""
+    at = sample.size - min(count, sample.shape[1]) * len(sample)
     return float(np.partition(sample.ravel(), at)[at])
 
 
@@ -171,8 +195,10 @@ def _gaps(score: FloatArray, prices: Duals) -> Iterator[tuple[int, FloatArray]]:
         yield start, gap
 
 
-def _solve(score: FloatArray, near: Duals, keep: IntArray, scale: float) -> Solution | None:
-    """Steps 2 and 3, until the certificate holds; None when that takes too long."""
+def _solve(
+    score: FloatArray, near: Duals, keep: IntArray, scale: float, few: float = np.inf
+) -> Solution | None:
+    """Steps 2 and 3, until the certificate holds; None when that takes too long, or lacks more than a `few` of a row."""
     n = len(score)
     column = near.column
     for _ in range(ROUNDS):
@@ -185,14 +211,18 @@ def _solve(score: FloatArray, near: Duals, keep: IntArray, scale: float) -> Solu
             return None
         perm, of_row, of_column = found
         prices = Duals(near.row - of_row, near.column - of_column)
-        solution, beyond = _certificate(score, perm, prices, scale)
+        solution, beyond = _certificate(score, perm, prices, scale, keep)
         if not len(beyond):
             return solution
+        if len(beyond) > few * n:
+            return None
         keep, column = np.union1d(keep, beyond), near.column + of_column
     return None
 
 
-def _certificate(score: FloatArray, perm: IntArray, prices: Duals, scale: float) -> tuple[Solution, IntArray]:
+def _certificate(
+    score: FloatArray, perm: IntArray, prices: Duals, scale: float, kept: IntArray
+) -> tuple[Solution, IntArray]:
     """The solution with its tight entries, and flat indices of entries that exceed their price: none when it is optimal.
 
     An equally good matching loses no more at any entry than all others together may gain by rounding: n times the
@@ -208,7 +238,7 @@ def _certificate(score: FloatArray, perm: IntArray, prices: Duals, scale: float)
         tight.append(start * n + flat)
         beyond.append(start * n + _worst(gap, over))
     pairs = np.stack(np.divmod(np.concatenate(tight), n), axis=1)
-    return Solution(perm, prices, pairs), np.concatenate(beyond)
+    return Solution(perm, prices, pairs, kept), np.concatenate(beyond)
 
 
 def _worst(gap: FloatArray, over: IntArray) -> IntArray:

@@ -132,31 +132,37 @@ class _MomentsAscent(Ascent):
         found = sum(self.family.between(i, number, key)[self.flat(i, key)] for i in others)
         return np.asarray(found)
 
-    def assigned(self, number: int, others: Sequence[int]) -> Permutations:
-        """The best permutation of one network with these others held."""
+    def totals(self, number: int, others: Sequence[int]) -> dict[str, FloatArray]:
+        return {key: self.total(number, key, others) for key in self.family.layouts}
+
+    def assigned(
+        self, number: int, others: Sequence[int], totals: Mapping[str, FloatArray] | None = None
+    ) -> Permutations:
+        """The best permutation of one network with these others held. `totals` of them, where they are known."""
         family, spec, found = self.family, self.family.plan.spec, []
+        totals = totals or self.totals(number, others)
         for key, layout in family.layouts.items():
             dead = np.all([family.dead[i][key][self.flat(i, key)] for i in others], axis=0)
-            score = self.total(number, key, others)
-            found.append(evidence(spec, key, layout, score, dead, family.dead[number][key]))
+            found.append(evidence(spec, key, layout, totals[key], dead, family.dead[number][key]))
         return Permutations(align(spec, family.groups, found, deciding_keys(family.plan, family.layouts)))
 
-    def worth(self, number: int, perms: Permutations, others: Sequence[int]) -> float:
-        """The scores of one network with others, under these permutations of it."""
-        total = 0.0
-        for key in self.family.layouts:
+    def worth(self, number: int, perms: Permutations, totals: Mapping[str, FloatArray]) -> float:
+        """The scores of one network with the others of these totals, under these permutations of it."""
+        found = 0.0
+        for key, total in totals.items():
             source = self.flat(number, key, perms)
-            total += float(self.total(number, key, others)[np.arange(len(source)), source].sum())
-        return total
+            found += float(total[np.arange(len(source)), source].sum())
+        return found
 
     def value(self) -> float:
         pairs = combinations(range(len(self.perms)), 2)
-        return sum(self.worth(b, self.perms[b], [a]) for a, b in pairs)
+        return sum(self.worth(b, self.perms[b], self.totals(b, [a])) for a, b in pairs)
 
     def step(self, number: int) -> bool:
         others = [i for i in range(len(self.perms)) if i != number]
-        new = self.assigned(number, others)
-        before, after = (self.worth(number, perms, others) for perms in (self.perms[number], new))
+        totals = self.totals(number, others)
+        new = self.assigned(number, others, totals)
+        before, after = (self.worth(number, perms, totals) for perms in (self.perms[number], new))
         if after - before <= LEAST * max(abs(before), abs(after)):
             return False
         self.perms[number] = new

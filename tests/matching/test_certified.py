@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,7 @@ from scipy.optimize import linear_sum_assignment
 import permgraph as pg
 from permgraph.errors import MatchError
 from permgraph.matching import assignment, certified, ties
-from permgraph.matching.certified import Duals, Solution
-from permgraph.matching.certified import certified as solve_certified
+from permgraph.matching.certified import Duals, Solution, WarmStart
 
 Table = NDArray[np.float64]
 N = 700
@@ -52,6 +52,10 @@ def large_offsets(rng: np.random.Generator, n: int) -> Table:
 
 
 KINDS = (uniform, low_rank, noisy_permutation, correlations, near_copies, large_offsets)
+
+
+def solve_certified(table: Table) -> Solution | None:
+    return certified.certified(table, float(np.abs(table).max()))
 
 
 def dense(table: Table) -> NDArray[np.int64]:
@@ -97,7 +101,7 @@ def test_a_wrong_optimum_fails_the_proof() -> None:
     wrong = solution.perm.copy()
     wrong[[0, 1]] = wrong[[1, 0]]
     with pytest.raises(AssertionError):
-        refuse_wrong(table, Solution(wrong, solution.duals, solution.tight))
+        refuse_wrong(table, replace(solution, perm=wrong))
 
 
 def test_entries_that_the_first_step_missed_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,20 +123,45 @@ def test_entries_that_the_first_step_missed_are_added(monkeypatch: pytest.Monkey
         assert (solution.perm == dense(table)).all()
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.02, 1.0])
-def test_duals_of_another_score_only_decide_about_speed(noise: float) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_solved_before_only_decide_about_speed(
+    kind: Callable[[np.random.Generator, int], Table],
+) -> None:
+    """A walk by small and large steps, another size on the way, prices that belong to nothing: the optimum of each."""
     rng = np.random.default_rng(2)
-    table = low_rank(rng, N)
-    first = solve_certified(table)
-    assert first is not None
-    moved = table + noise * table.std() * rng.standard_normal(table.shape)
-    again = solve_certified(moved, first.duals)
-    assert noise == 1.0 or again is not None
-    if again is not None:
-        refuse_wrong(moved, again)
-        assert (again.perm == dense(moved)).all()
-    nonsense = solve_certified(table, Duals(rng.standard_normal(N), rng.standard_normal(N)))
-    assert nonsense is None or (nonsense.perm == first.perm).all()
+    table = kind(rng, N)
+    warm = WarmStart()
+    tables = [table]
+    for noise in (0.0, 0.001, 0.02, 1.0, 0.001):
+        tables.append(tables[-1] + noise * table.std() * rng.standard_normal(table.shape))
+    tables.insert(3, kind(rng, N - 100))
+    for one in tables:
+        found, want = pg.assign(one, warm), dense(one)
+        assert (found == want).all() or value(one, found) == pytest.approx(value(one, want), rel=1e-14)
+    if warm._last is not None:
+        warm._last = Duals(rng.standard_normal(N), rng.standard_normal(N)), warm._last[1]
+    assert (pg.assign(table, warm) == pg.assign(table)).all()
+
+
+def test_a_similar_score_starts_from_the_last_and_another_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    afresh: list[int] = []
+    whole = certified.certified
+
+    def counted(score: Table, scale: float) -> Solution | None:
+        afresh.append(len(score))
+        return whole(score, scale)
+
+    monkeypatch.setattr(certified, "certified", counted)
+    rng = np.random.default_rng(2)
+    table, warm = low_rank(rng, N), WarmStart()
+    counts = []
+    for noise in (0.0, 0.001, 0.001, 1.0, 0.001):
+        table = table + noise * table.std() * rng.standard_normal(table.shape)
+        solution = warm.certified(table, float(np.abs(table).max()))
+        assert solution is not None
+        refuse_wrong(table, solution)
+        counts.append(len(afresh))
+    assert counts == [1, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("digits", [0, 1])

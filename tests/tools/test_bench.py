@@ -36,6 +36,12 @@ def test_jobs_and_commands_run_in_turn_and_the_first_round_does_not_count() -> N
         commands_in_turn({"fails": [sys.executable, "-c", "raise SystemExit(3)"]}, 1)
 
 
+def test_warm_starts_are_measured_on_one_score_after_another() -> None:
+    rows = list(assignments.warm_starts(512))
+    assert [r.job for r in rows] == [f"{k}, n = 512, after a similar one" for k in assignments.NEEDED]
+    assert all(r.checked == "same assignment" and r.ratio > 0 for r in rows)
+
+
 @pytest.mark.parametrize("kind", assignments.KINDS)
 def test_every_objective_is_checked(kind: str) -> None:
     score = assignments.KINDS[kind](np.random.default_rng(0), 60)
