@@ -31,7 +31,6 @@ HELP = {
     "vectors": "the same names: predicted as they are",
     "copies": "of each clip, besides it: at other speeds, with other spectra, over other clips",
     "init": "seed of the first weights, where they are to be those of another run",
-    "bfloat16": "compute products in 16 bits: less time where the processor has them",
     "ffn": "units inside a feed-forward block, instead of three times --hidden",
     "convs": "channels of each of seven convolutions, instead of five of --channels",
 }

@@ -74,15 +74,10 @@ class Predictor(nn.Module):
 
     clusters   number of clusters of each target that is one (HuBERT, Eq. 3)
     widths     width of each target that is a vector
-    half       compute the transformer's products in bfloat16. Not the convolutions': eight bits of a sample drown what
-               is 50 dB below the loudest, and so the timbre of high partials
     """
 
-    def __init__(
-        self, config: HubertConfig, clusters: Sequence[int], widths: Sequence[int] = (), half: bool = False
-    ) -> None:
+    def __init__(self, config: HubertConfig, clusters: Sequence[int], widths: Sequence[int] = ()) -> None:
         super().__init__()
-        self.half_products = half
         self.encoder = HubertModel(config)
         self.codes = nn.ModuleList(Codes(config.hidden_size, count) for count in clusters)
         self.vectors = nn.ModuleList(nn.Linear(config.hidden_size, width) for width in widths)
@@ -104,9 +99,7 @@ class Predictor(nn.Module):
         """
         front = self.encoder.feature_projection(self.encoder.feature_extractor(audio).transpose(1, 2))
         masked = torch.where(mask[..., None], self.encoder.masked_spec_embed, front)
-        with torch.autocast(audio.device.type, torch.bfloat16, enabled=self.half_products):
-            last = self.encoder.encoder(masked).last_hidden_state
-        return front, last.float()
+        return front, self.encoder.encoder(masked).last_hidden_state
 
 
 class Codes(nn.Module):

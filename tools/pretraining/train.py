@@ -42,7 +42,6 @@ class Settings:
     early              weight of the loss of the vectors predicted from the convolutions alone: they learn sooner
     ffn                units inside a feed-forward block; 0 for three times `hidden`
     convs              channels of each of seven convolutions, instead of five of `channels`
-    bfloat16           of the products of the transformer: less time where the processor has it
     """
 
     synthetic: tuple[str, ...] = ()
@@ -68,7 +67,6 @@ class Settings:
     channels: int = 64
     convs: tuple[int, ...] = ()
     ffn: int = 0
-    bfloat16: bool = False
 
     @property
     def config(self) -> HubertConfig:
@@ -140,7 +138,7 @@ def train(
     corpus = Corpus.of(settings, device)
     torch.manual_seed(settings.init if settings.init >= 0 else settings.seed)
     clusters = [settings.clusters] * corpus.targets
-    model = Predictor(settings.config, clusters, corpus.wanted.widths, settings.bfloat16)
+    model = Predictor(settings.config, clusters, corpus.wanted.widths)
     model = model.to(device).train()
     optimizer = torch.optim.AdamW(_rates(model, settings), betas=(0.9, 0.98), weight_decay=0.01)
     step, course = _resume(checkpoint, settings, model, optimizer, device)
