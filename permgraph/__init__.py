@@ -1018,7 +1018,8 @@ def evaluate(
 
     Args:
         encoders: Hugging Face folders or checkpoint files, named as their folder, or "NAME=PATH"; or name → path. Several
-            paths of one name are pre-training runs of one encoder.
+            paths of one name are pre-training runs of one encoder. "PATH+PATH": encoders side by side, each layer's features
+            one after the other, on tasks of classes: the ceiling of a merge.
         tasks: names in specs/tasks, or TOML files.
         data: the folder that the tasks' manifests and folders are relative to. Its tasks.csv, where there is one, is
             quoted.

@@ -25,7 +25,7 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="ENCODER…",
-            help="Model folders or files, or NAME=PATH; a NAME that comes again is another pre-training run.",
+            help="Model folders or files, or NAME=PATH; a NAME that comes again is another pre-training run, PATH+PATH encoders side by side.",
         ),
     ],
     tasks: Annotated[str, typer.Option("--tasks", "-t", help="Names or TOML files, separated by commas.")],

@@ -145,6 +145,23 @@ def encoder_features(
     return cached(encoder.name, encoder.digest, of_file, files, cache, progress)
 
 
+def side_by_side(
+    encoders: Sequence[FrozenEncoder], files: Sequence[Path], cache: Path, progress: Progress | None = None
+) -> Features:
+    """Layer by layer, the features of several encoders one after the other: what a probe can have that has all of them.
+    Raises UsageError where they have not as many layers."""
+    parts = [encoder_features(encoder, files, cache, progress) for encoder in encoders]
+    if len(parts) == 1:  # stays on disk
+        return parts[0]
+    layers = {encoder.name: part.array.shape[1] for encoder, part in zip(encoders, parts, strict=True)}
+    if len({*layers.values()}) > 1:
+        told = ", ".join(f"{name} {count}" for name, count in layers.items())
+        raise UsageError(f"side by side, encoders need as many layers as each other: {told}.")
+    halves = [np.split(np.asarray(part.array), 2, axis=-1) for part in parts]
+    means, deviations = zip(*halves, strict=True)
+    return Features(tuple(files), np.concatenate([*means, *deviations], axis=-1), parts[0].digests)
+
+
 def statistics(pieces: Iterable[NDArray[Any]]) -> Array:
     """Mean and standard deviation over the frames of a file, of whose pieces (layers, frames, width) one is held at a time:
     (layers, 2 · width)."""

@@ -20,7 +20,7 @@ from permgraph.evaluation.features import (
     Features,
     FrozenEncoder,
     Progress,
-    encoder_features,
+    side_by_side,
     usable,
     usable_rate,
 )
@@ -66,6 +66,8 @@ def evaluate(
             raise UsageError(
                 f"--parents {name}: no such encoder.{nearest(name, known)} There are: {', '.join(known)}."
             )
+        if any(len(run) > 1 for s in subjects if s.name == name for run in s.runs):
+            raise UsageError(f"--parents {name}: encoders side by side are no parent.")
     if seeds < 1 or not tasks:
         raise UsageError("give one task and one seed at least.")
     datasets = [load_dataset(task, data) for task in _tasks(tasks, head)]
@@ -111,7 +113,7 @@ class _Work:
     ) -> None:
         self.subjects, self.datasets, self.cache = subjects, datasets, cache
         self.device, self.bar = usable(device), bar
-        paths = {path for subject in subjects for path in subject.runs}
+        paths = {path for subject in subjects for run in subject.runs for path in run}
         self.encoders = {path: open_encoder(path, model_class=model_class) for path in sorted(paths)}
         for encoder in self.encoders.values():  # before hours of audio
             usable_rate(encoder)
@@ -122,6 +124,12 @@ class _Work:
         classes = [[d for d in group if not d.task.transcribes] for group in self.groups.values()]
         self.classes = [group for group in classes if group]
         self.texts = [dataset for dataset in datasets if dataset.task.transcribes]
+        beside = [subject.name for subject in subjects if any(len(run) > 1 for run in subject.runs)]
+        if beside and self.texts:
+            raise UsageError(
+                f"{beside[0]}: encoders side by side are judged on tasks of classes; {self.texts[0].task.name} is one of "
+                "transcripts. Leave out the task or the encoders."
+            )
 
     def predictions(self, seeds: int) -> tuple[list[Prediction], dict[tuple[str, str], str], list[str]]:
         """Per clip; what was chosen, by task and encoder; notes."""
@@ -143,13 +151,13 @@ class _Work:
             name = f"{NAME} ({dataset.task.head})"
             found += self._recognised(dataset, name, "0", frames, seeds, choices)
         for subject in self.subjects:
-            for number, path in enumerate(subject.runs):
-                name, run, encoder = subject.name, str(number), self._frozen(path)
-                notes += [f"{name}: {encoder.note}."] if encoder.note else []
-                for group, features in self._features(name, partial(encoder_features, encoder)):
+            for number, paths in enumerate(subject.runs):
+                name, run, encoders = subject.name, str(number), [self._frozen(path) for path in paths]
+                notes += [f"{name}: {encoder.note}." for encoder in encoders if encoder.note]
+                for group, features in self._features(name, partial(side_by_side, encoders)):
                     for dataset in group:
                         found += probe(dataset, name, run, features, seeds, choices)
-                for dataset, frames in self._frames(name, partial(encoder_frames, encoder), notes):
+                for dataset, frames in self._frames(name, partial(encoder_frames, encoders[0]), notes):
                     found += self._recognised(dataset, name, run, frames, seeds, choices)
         return found, choices, list(dict.fromkeys(notes))
 
@@ -188,8 +196,8 @@ class _Work:
         return FrozenEncoder(self.encoders[path], self.device)
 
     def screen(self, parents: Sequence[str]) -> Iterator[Retained]:
-        """R² of the parents' layers, for the first run of every other encoder, on each data set."""
-        frozen = {s.name: self._frozen(s.runs[0]) for s in self.subjects}
+        """R² of the parents' layers, for the first run of every other encoder that is one, on each data set."""
+        frozen = {s.name: self._frozen(s.runs[0][0]) for s in self.subjects if len(s.runs[0]) == 1}
         for name, encoder in frozen.items():
             if name in parents:
                 continue

@@ -28,10 +28,13 @@ SMALL = HubertConfig(
 )
 
 
-def encoder(folder: Path, seed: int = 0, rate: int = RATE, normalize: bool = False) -> Path:
-    """A random HuBERT in miniature, as a Hugging Face folder."""
+def encoder(
+    folder: Path, seed: int = 0, rate: int = RATE, normalize: bool = False, layers: int = 0
+) -> Path:
+    """A random HuBERT in miniature, as a Hugging Face folder; of so many layers, where that is said."""
     torch.manual_seed(seed)
-    HubertModel(SMALL).save_pretrained(folder)
+    config = HubertConfig(**SMALL.to_dict() | ({"num_hidden_layers": layers} if layers else {}))
+    HubertModel(config).save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(
         f'{{"sampling_rate": {rate}, "do_normalize": {str(normalize).lower()}, "feature_size": 1}}'
     )

@@ -9,15 +9,19 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import permgraph as pg
 from permgraph.demo import demo_models
 from permgraph.errors import FileError, UsageError
 from permgraph.evaluation.dataset import load_dataset
+from permgraph.evaluation.features import FrozenEncoder, encoder_features, side_by_side
 from permgraph.evaluation.results import Evaluation, Prediction, Result, Retained, write_table
+from permgraph.evaluation.subjects import subjects_of
 from permgraph.evaluation.summary import is_above, results_of
 from permgraph.evaluation.task import load_task
+from permgraph.weights.encoder import open_encoder
 from tests.command import run
 from tests.evaluation import miniature as m
 
@@ -79,6 +83,37 @@ def test_runs_and_seeds(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = [p.correct for p in made.predictions if p.encoder == "ours"]
     assert ours.value == pytest.approx(sum(mine) / len(mine))
     assert ours.clips == COUNTS["test"]
+
+
+def test_encoders_side_by_side_are_one_with_the_features_of_both(data: Path, tmp_path: Path) -> None:
+    a, b = data / "a", data / "b"
+    made = pg.evaluate([a, b, f"both={a}+{b}"], [data / "noise.toml"], data, cache=tmp_path, parents=["a"])
+    alone, other, both = (
+        [p.predicted for p in made.predictions if p.encoder == name] for name in ("a", "b", "both")
+    )
+    assert both not in (alone, other) and len(both) == len(alone)
+    assert {r.encoder for r in made.retained} == {"b"}  # the screen is of one encoder
+    frozen = [FrozenEncoder(open_encoder(path)) for path in (a, b)]
+    files = [data / "audio" / f"test_{i}.wav" for i in range(3)]
+    joined = side_by_side(frozen, files, tmp_path)
+    parts = [encoder_features(one, files, tmp_path) for one in frozen]
+    for deviations in (False, True):
+        halves = [part.rows(files, True) for part in parts]
+        width = halves[0].shape[-1] // 2
+        want = [h[..., :width] for h in halves] + ([h[..., width:] for h in halves] if deviations else [])
+        assert (joined.rows(files, deviations) == np.concatenate(want, axis=-1)).all()
+
+
+def test_encoders_side_by_side_that_do_not_fit_are_refused(data: Path, tmp_path: Path) -> None:
+    m.encoder(tmp_path / "deep", 3, layers=3)
+    beside = f"x={data / 'a'}+{tmp_path / 'deep'}"
+    with pytest.raises(UsageError, match="as many layers as each other: a 3, deep 4"):
+        pg.evaluate([beside], [data / "easy.toml"], data)
+    with pytest.raises(UsageError, match="side by side are no parent"):
+        pg.evaluate([beside], [data / "easy.toml"], data, parents=["x"])
+    strange = data / "a+b"
+    m.encoder(strange, 0)
+    assert [s.name for s in subjects_of([strange])] == ["a+b"]  # a path that is there is one path
 
 
 def test_what_is_saved_scores_the_same(data: Path, tmp_path: Path) -> None:
@@ -190,6 +225,8 @@ def test_one_recording_in_two_splits_under_two_names_is_refused(data: Path, tmp_
         (dict(encoders=[]), "no encoder"),
         (dict(encoders=["log-mel=a"]), "not an encoder's"),
         (dict(encoders=["x=a", "x=a"]), "given twice"),
+        (dict(encoders=["x=a+b", "x=b+a"]), "given twice"),
+        (dict(encoders=["x=a+a"]), "beside itself"),
     ],
 )
 def test_what_names_nothing_is_refused(data: Path, words: dict[str, object], message: str) -> None:
