@@ -1,153 +1,133 @@
-"""Table I of the paper on encoders that were trained here: plain, aligned and random averages of a speech and a music encoder.
+"""The paper's tables, and the rows that they lack, on encoders that are at hand: merged, judged, and told with intervals.
 
-    python tools/reproduce.py DIR/speech-0 DIR/music-0 --data ../shared/data -o OUT --page docs/results.md
+    python tools/reproduce.py --a DIR/speech-0 DIR/speech-1 --b DIR/music-0 DIR/music-1 --data ../shared/data -o OUT --page docs/results.md
+    python tools/reproduce.py --hubert hubert-base --mert mert-v1-95m --data DIR --tasks ks ic sid er --calibrate speech=DIR music=DIR -o OUT
 
-Merged models, features, results.csv and predictions.csv are left in OUT; `permgraph score OUT/results.csv --figures DIR` draws the
-curves over λ. Calibration: train clips. Nothing is chosen by
-the results.
+What is made is left in OUT, and a second call goes on from there: merged models, features, results.csv and predictions.csv
+(`permgraph score OUT/results.csv --figures DIR` draws the curves over λ). Rows: specs/experiments/results.toml. Test is looked at by no choice.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from gate import GATE, Gate
 from pretraining.command import run_tool
-from real_pairs import table
+from reproduction.comparisons import Judged
+from reproduction.judging import Pairs, encoders, valid_means
+from reproduction.making import Maker
+from reproduction.page import Page
+from reproduction.rows import Experiment
 
 import permgraph as pg
-from permgraph.calibration import Calibration
-from permgraph.evaluation.results import RESULTS, Evaluation, between
-from permgraph.evaluation.scoring import Scores
-from permgraph.pipeline import align, merge_all, plan_for
-from permgraph.weights.encoder import Encoder, open_encoder
+from permgraph.data_files import specs
+from permgraph.errors import UsageError
+from permgraph.evaluation.dataset import load_dataset
+from permgraph.evaluation.results import RESULTS
+from permgraph.evaluation.task import load_task
 
-SHARES = (0.9, 0.7, 0.5)  # λ: the weight of A
-MANIFESTS = ("kws", "intent", "phil", "inst10")  # that calibrate, by their train clips
-NONE = "none"  # the preset of plain interpolation
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the table: how B's units are ordered before the average, and by which preset of specs/presets."""
-
-    name: str
-    groups: str
-    matcher: str
-
-
-def rows_of(groups: Sequence[str]) -> list[Row]:
-    """Plain, then each preset aligned and in a random order."""
-    ways = [("aligned", "correlation"), ("random", "random")]
-    found = [Row(f"{way} {preset}", preset, matcher) for preset in groups for way, matcher in ways]
-    return [Row("plain", NONE, "correlation"), *found]
-
-
-def merged(
-    a: Encoder, b: Encoder, row: Row, calibration: Calibration, out: Path, seed: int
-) -> dict[str, Path]:
-    """The averages of a row, by name: "plain 0.9" → folder. The function check is run on every one that is permuted."""
-    plan = plan_for(b, row.groups)
-    given = calibration if row.matcher == "correlation" and row.groups != NONE else None
-    found = align(a, b, plan, given, matcher=row.matcher, seed=seed)
-    pairs = [(share, round(1 - share, 6)) for share in SHARES]
-    folders, _ = merge_all(a, b, found, out / "merged" / row.name.replace(" ", "-"), pairs, force=True)
-    return {f"{row.name} {share:g}": folder for share, folder in zip(SHARES, folders, strict=True)}
-
-
-TEXT = """# Table I on small encoders
-
-A speech encoder (A, `{a}`) and a music encoder (B, `{b}`) that were trained here ([encoders.md](encoders.md) says how good they are),
-averaged as λ·A + (1 - λ)·B. Written by
-
-    {command}
-
-- *plain*: B as it is;
-- *aligned*: B's units brought to A's by correlation on {clips} train clips of {sets}; {groups}; B's function kept;
-- *random*: B's units of the same groups in a random order, its function kept too.
-
-Accuracy on test by the head `{head}`, with 95 % intervals by drawing the judged clips anew. `score` is Eq. 6, in which log-mel is 0 and
-the better parent of every task 1000; a task whose better parent is not above log-mel has none.
-"""
-
-
-def page(judged: Evaluation, scores: Scores, text: str) -> str:
-    names = list(dict.fromkeys(r.encoder for r in judged.results))
-    value = {(r.encoder, r.task): r for r in judged.results}
-    parts = [text]
-    for domain in dict.fromkeys(r.domain for r in judged.results):
-        tasks = list(dict.fromkeys(r.task for r in judged.results if r.domain == domain))
-        rows: list[list[object]] = []
-        for name in names:
-            results = [value.get((name, task)) for task in tasks]
-            cells = [f"{r.value:.3f} {_bracketed(r.low, r.high)}".strip() if r else "" for r in results]
-            score = scores.scores.get((name, domain))
-            rows.append([name, *cells, "" if score is None else f"{score:.0f}"])
-        parts.append(f"## {domain.capitalize()}\n\n{table(['encoder', *tasks, 'score'], rows)}")
-    if scores.refused:
-        parts.append("".join(f"- {task} has no score: {why}.\n" for task, why in scores.refused.items()))
-    return "\n".join(parts)
-
-
-def _bracketed(low: float, high: float) -> str:
-    text = between(low, high)
-    return f"({text})" if text else ""
+ROWS = specs() / "experiments" / "results.toml"
+MOVED = ("aligned", "cnn+all")  # rows whose Table II is shown
 
 
 def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
-    (given.out / "merged").mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    gate = Gate.load(given.gate)
-    a, b = (open_encoder(path) for path in (given.a, given.b))
-    audio = tuple(str(given.data / name / "manifest.csv") for name in given.calibrate)
-    calibration = Calibration(
-        audio, seconds=given.seconds, clips=given.clips, max_bad=0.1, where={"split": "train"}
-    )
-    encoders: dict[str, Path] = {given.a.name: given.a, given.b.name: given.b}
-    for row in rows_of(given.groups):
-        encoders |= merged(a, b, row, calibration, given.out, given.seed)
-        print(f"{row.name}: merged", flush=True)
-    tasks = [task for domain in gate.tasks.values() for task in domain]
-    head = given.head or gate.head
-    judged = pg.evaluate(encoders, tasks, given.data, head=head, cache=given.out / "features")
+    experiment = told(Experiment.load(given.rows), given)
+    pairs = Pairs(_paired(given.a, given.b), _paired(given.shared_a, given.shared_b))
+    parents = pairs.parents()
+    maker = Maker(experiment, given.data, given.out, given.seed)
+    merged = dict(encoders(experiment, pairs, maker))
+    cache = given.out / "features"
+    judged = pg.evaluate(parents | merged, experiment.tasks, given.data, head=experiment.head, cache=cache)
     judged.save(given.out, force=True)
-    scores = pg.score(given.out / RESULTS, [given.a.name, given.b.name])
-    text = TEXT.format(
-        a=given.a.name,
-        b=given.b.name,
-        clips=given.clips,
-        sets=", ".join(given.calibrate),
-        groups=", ".join(f"`{preset}`" for preset in given.groups),
-        head=head,
-        command=f"python tools/reproduce.py DIR/{given.a.name} DIR/{given.b.name} --data ../shared/data -o OUT --page docs/results.md",
+    candidates = [
+        name for section in experiment.sections if section.candidates for *_, name in section.names()
+    ]
+    chosen = {name: merged[name] for name in ("aligned 0.5", *candidates) if name in merged}
+    datasets = [load_dataset(load_task(task), given.data) for task in experiment.tasks]
+    domains: dict[str, list[str]] = {}
+    for dataset in datasets:
+        domains.setdefault(dataset.task.domain, []).append(dataset.task.name)
+    rows = {
+        row.name: row for section in experiment.sections for row in section.rows if section.pairs == "trained"
+    }
+    page = Page(
+        experiment,
+        pairs.names,
+        Judged.of(judged.predictions, {d.task.name: d.task.manifest or d.task.folder for d in datasets}),
+        pg.score(given.out / RESULTS, pairs.names),
+        domains,
+        {name: len(runs) for name, runs in (parents | merged).items()},
+        valid_means(chosen, experiment, given.data, cache) if candidates else {},
+        {n: pg.report(maker.permutations(rows[n], *pairs.trained[0])) for n in MOVED if n in rows},
     )
-    text = page(judged, scores, text)
+    text = page.text(
+        f"python tools/reproduce.py {_typed(pairs)} --data ../shared/data -o OUT --page docs/results.md"
+    )
     print(text)
     if given.page:
         given.page.write_text(text, encoding="utf-8")
+        shutil.copy(given.out / RESULTS, given.page.with_suffix(".csv"))
     return 0
+
+
+def told(experiment: Experiment, given: argparse.Namespace) -> Experiment:
+    """The experiment, with what was typed instead of its own. Raises UsageError."""
+    if given.tasks:
+        experiment = replace(experiment, tasks=tuple(given.tasks))
+    if given.head:
+        experiment = replace(experiment, head=given.head)
+    if given.calibrate:
+        audio: dict[str, tuple[str, ...]] = {}
+        for text in given.calibrate:
+            kind, sign, path = text.partition("=")
+            if not sign or kind not in experiment.calibrate:
+                known = ", ".join(f"{kind}=PATH" for kind in experiment.calibrate)
+                raise UsageError(f"--calibrate {text}: write {known}.")
+            audio[kind] = (*audio.get(kind, ()), str(Path(path).resolve()))
+        if lacking := set(experiment.calibrate) - set(audio):
+            raise UsageError(f"--calibrate: {', '.join(sorted(lacking))} is missing.")
+        experiment = replace(experiment, calibrate=audio, where={})
+    return experiment
+
+
+def _paired(a: Sequence[Path], b: Sequence[Path]) -> tuple[tuple[Path, Path], ...]:
+    if len(a) != len(b):
+        raise UsageError(f"{len(a)} encoders for A and {len(b)} for B: give as many of one as of the other.")
+    return tuple(zip(a, b, strict=True))
+
+
+def _typed(pairs: Pairs) -> str:
+    def listed(option: str, paths: Sequence[Path]) -> str:
+        return f"{option} {' '.join(f'DIR/{path.name}' for path in paths)}"
+
+    found = [listed("--a", [a for a, _ in pairs.trained]), listed("--b", [b for _, b in pairs.trained])]
+    if pairs.shared:
+        found += [
+            listed("--shared-a", [a for a, _ in pairs.shared]),
+            listed("--shared-b", [b for _, b in pairs.shared]),
+        ]
+    return " ".join(found)
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("a", type=Path, help="the speech encoder")
-    made.add_argument("b", type=Path, help="the music encoder")
-    made.add_argument("--data", type=Path, required=True)
+    made.add_argument("--a", "--hubert", dest="a", nargs="+", type=Path, required=True, help="the runs of A")
+    made.add_argument("--b", "--mert", dest="b", nargs="+", type=Path, required=True, help="the runs of B")
+    made.add_argument("--shared-a", nargs="*", type=Path, default=[], help="of a pair of one initialisation")
+    made.add_argument("--shared-b", nargs="*", type=Path, default=[])
+    made.add_argument("--data", type=Path, required=True, help="what the tasks are relative to")
     made.add_argument("--out", "-o", type=Path, required=True)
-    made.add_argument("--page", type=Path, help="a Markdown page")
-    made.add_argument("--groups", nargs="*", default=["cnn+ffn+attn"], help="presets to align by")
-    made.add_argument(
-        "--calibrate", nargs="*", default=list(MANIFESTS), help="data sets whose train clips calibrate"
-    )
-    made.add_argument("--clips", type=int, default=400)
-    made.add_argument("--seconds", type=float, default=0.5, help="of a clip")
-    made.add_argument("--head", help="of the probes; the gate's when not given")
-    made.add_argument("--gate", type=Path, default=GATE)
+    made.add_argument("--page", type=Path, help="a Markdown page; the table goes beside it, as .csv")
+    made.add_argument("--rows", type=Path, default=ROWS)
+    made.add_argument("--tasks", nargs="*", default=[], help="instead of those of --rows")
+    made.add_argument("--head", help="of the probes, instead of that of --rows")
+    made.add_argument("--calibrate", nargs="*", default=[], help="kind=PATH, instead of the audio of --rows")
     made.add_argument("--seed", type=int, default=0, help="of the random orders")
     return made
 

@@ -28,9 +28,7 @@ SMALL = HubertConfig(
 )
 
 
-def encoder(
-    folder: Path, seed: int = 0, rate: int = RATE, normalize: bool = False, layers: int = 0
-) -> Path:
+def encoder(folder: Path, seed: int = 0, rate: int = RATE, normalize: bool = False, layers: int = 0) -> Path:
     """A random HuBERT in miniature, as a Hugging Face folder; of so many layers, where that is said."""
     torch.manual_seed(seed)
     config = HubertConfig(**SMALL.to_dict() | ({"num_hidden_layers": layers} if layers else {}))

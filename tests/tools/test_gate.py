@@ -1,14 +1,11 @@
-"""The gate and the table of merged encoders, in miniature: tones of two pitches, random encoders."""
+"""The gate, in miniature: tones of two pitches, random encoders."""
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 
 import gate as tool
 import pytest
-import reproduce
 import torch
 from gate import Gate, Verdict, judge, page, passes
 from pretraining.network import save_encoder, small_config
@@ -109,47 +106,3 @@ def test_the_gate_that_is_shipped_names_tasks_of_its_domains():
     gate = Gate.load(tool.GATE)
     for domain, names in gate.tasks.items():
         assert {load_task(name).domain for name in names} == {domain}
-
-
-@pytest.mark.slow
-def test_the_table_of_averages(folder, tmp_path, capsys):
-    """Plain, aligned and random at three weights; A's share of one half of itself is itself."""
-    (folder / "gate.toml").write_text(
-        (folder / "gate.toml").read_text().split("speech")[0] + f'music = ["{folder}/tones.toml"]\n'
-    )
-    (folder / "tones").mkdir(exist_ok=True)
-    rows = (folder / "tones.csv").read_text().replace("audio/", "../audio/")
-    (folder / "tones" / "manifest.csv").write_text(rows)
-    arguments = [
-        str(folder / "speech-0"),
-        str(folder / "music-0"),
-        "--data",
-        str(folder),
-        "-o",
-        str(tmp_path),
-    ]
-    more = [
-        "--gate",
-        str(folder / "gate.toml"),
-        "--calibrate",
-        "tones",
-        "--clips",
-        "4",
-        "--seconds",
-        "0.25",
-        "--page",
-        str(tmp_path / "page.md"),
-    ]
-    assert reproduce.main([*arguments, *more]) == 0
-    with open(tmp_path / "results.csv", newline="") as stream:
-        encoders = [row["encoder"] for row in csv.DictReader(stream)]
-    expected = [
-        f"{way} {share}"
-        for way in ("plain", "aligned cnn+ffn+attn", "random cnn+ffn+attn")
-        for share in (0.9, 0.7, 0.5)
-    ]
-    assert [e for e in encoders if not e.startswith("log-mel")] == ["speech-0", "music-0", *expected]
-    text = (tmp_path / "page.md").read_text()
-    assert all(f"| {name} |" in text for name in expected) and "## Music" in text
-    record = json.loads((tmp_path / "merged" / "plain-0.50" / "config.json").read_text())
-    assert record["hidden_size"] == 16
