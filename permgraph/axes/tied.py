@@ -1,6 +1,6 @@
 """Tied: the classes of points that move together.
 
-Most ties join a whole run of points (an axis) with a run made before it, coordinate by coordinate. Such a run is the
+Most ties join a whole run of points (an axis) with points of one run made before it, coordinate by coordinate. Such a run is the
 earlier one under another number, which leaves few points whose components have to be searched.
 """
 
@@ -21,14 +21,18 @@ def tied_classes(points: Points, ties: Iterable[tuple[Labels, Labels]]) -> tuple
     def run_of(point: int) -> int:
         return int(np.searchsorted(starts, point, side="right")) - 1
 
+    def is_moved(later: Labels, earlier: Labels) -> bool:
+        """Whether a whole run is tied, in order, to points that lie in one run made before it."""
+        run, before = run_of(later[0]), run_of(earlier[0])
+        whole = spans[run] == (later[0], later[-1] + 1)
+        return whole and before == run_of(earlier[-1]) != run and _ascends(later) and _ascends(earlier)
+
     moved: dict[int, int] = {}  # run → where the points that its points are tied to begin, in an earlier run
     rest: list[tuple[Labels, Labels]] = []
     for a, b in ties:
         later, earlier = (a, b) if a.size and a[0] > b[0] else (b, a)
-        number = run_of(later[0]) if later.size else -1
-        whole = number >= 0 and spans[number] == (later[0], later[-1] + 1) and run_of(earlier[0]) != number
-        if whole and number not in moved and _ascends(later) and _ascends(earlier):
-            moved[number] = int(earlier[0])
+        if later.size and run_of(later[0]) not in moved and is_moved(later, earlier):
+            moved[run_of(later[0])] = int(earlier[0])
         else:
             rest.append((a, b))
     shift, left = (
