@@ -2,61 +2,23 @@
 
 What argmax, topk and sort return does not depend on the order of coordinates, unless some are equal: then the first
 one wins. Values that come out of weights in general position differ; those behind a ReLU may all be zero, and those
-behind a comparison, a rounding or a mask are equal as a rule.
+behind a comparison, a rounding or a mask are equal as a rule. Where a value may be zero, `extreme_values` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from permgraph.axes.against_itself import meets_itself, softmax_of
-from permgraph.axes.op_kinds import MOVEMENTS
+from permgraph.axes.extreme_values import Extremes, extreme_values, is_zeros
+from permgraph.axes.op_kinds import LAYERS, MOVEMENTS, NORMS, RANDOM, RECTIFIED, SUMS, ZERO_AT_ZERO
 from permgraph.axes.own_weights import own_weights
 from permgraph.axes.ways import meetings
 from permgraph.ir.trace import Node, Ref, Trace
 
 DISTINCT, ZEROS, EQUAL = 0, 1, 2  # in general different; equal only where they are zero; equal anywhere
 
-_PRODUCTS = frozenset(
-    [
-        "linear",
-        "conv1d",
-        "conv2d",
-        "conv3d",
-        "convolution",
-        "conv_transpose1d",
-        "conv_transpose2d",
-        "conv_transpose3d",
-        "mm",
-        "bmm",
-        "matmul",
-        "addmm",
-        "baddbmm",
-        "addbmm",
-        "addmv",
-        "mv",
-        "einsum",
-        "bilinear",
-        "cdist",
-        "_cdist_forward",
-        "inner",
-        "outer",
-        "dot",
-        "scaled_dot_product_attention",
-        "embedding",
-        "lstm",
-        "gru",
-        "rnn_tanh",
-        "batch_norm",
-        "native_batch_norm",
-        "_native_batch_norm_legit_no_training",
-    ]
-)
-_NORMS = frozenset(
-    ["layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm", "group_norm", "native_group_norm"]
-)
-_SUMS = frozenset(["add", "sub", "rsub", "addcmul", "addcdiv", "lerp"])
 _KEEP = MOVEMENTS | frozenset(
     [
         "sum",
@@ -85,24 +47,6 @@ _KEEP = MOVEMENTS | frozenset(
         "neg",
     ]
 )
-_ZERO_AT_ZERO = frozenset(
-    [
-        "abs",
-        "sqrt",
-        "tanh",
-        "square",
-        "pow",
-        "sin",
-        "asinh",
-        "atan",
-        "elu",
-        "leaky_relu",
-        "silu",
-        "gelu",
-        "mish",
-        "softsign",
-    ]
-)
 _SMOOTH = frozenset(
     [
         "exp",
@@ -129,8 +73,6 @@ _SMOOTH = frozenset(
         "sinh",
     ]
 )
-_RECTIFIED = frozenset(["relu", "hardswish", "softshrink", "hardshrink"])
-_RANDOM = frozenset(["rand", "randn", "rand_like", "randn_like"])
 
 
 @dataclass(frozen=True)
@@ -153,23 +95,25 @@ class EqualValues:
 
 def equal_values(trace: Trace) -> EqualValues:
     """How equal the values of every node may be."""
-    levels: dict[str, int] = {}
+    found = _Levels(trace, own_weights(trace), extreme_values(trace), {})
     worst: dict[str, int] = {}
     met = meetings(trace)
     widened: set[str] = set()  # holds coordinates twice, along dims of their own
     for node in trace.nodes:
-        refs = [ref for ref in node.refs() if ref in levels]
-        level = EQUAL if node.name in met else _level(node, trace, levels)
-        if widened.intersection(refs) and node.short_op not in _PRODUCTS:
+        refs = [ref for ref in node.refs() if ref in found.levels]
+        level = EQUAL if node.name in met else found.of(node)
+        if widened.intersection(refs) and node.short_op not in LAYERS:
             merged = node.short_op in ("view", "reshape", "flatten", "_unsafe_view") and _merges(node, trace)
             level = EQUAL if merged else level
             widened.add(node.name)
         if node.short_op in ("expand", "broadcast_to"):
             widened.add(node.name)
-        levels[node.name] = level
+        found.levels[node.name] = level
         # an integer may be there twice: what is looked up by it is
-        worst[node.name] = max([level, *(worst[r] if trace.by_name[r].is_float else EQUAL for r in refs)])
-    return EqualValues(levels, worst, own_weights(trace))
+        before = max([level, *(worst[r] if trace.by_name[r].is_float else EQUAL for r in refs)])
+        lifted = before == ZEROS and node.name not in found.extremes.zero
+        worst[node.name] = EQUAL if lifted else before
+    return EqualValues(found.levels, worst, found.own)
 
 
 def _merges(node: Node, trace: Trace) -> bool:
@@ -177,65 +121,100 @@ def _merges(node: Node, trace: Trace) -> bool:
     return isinstance(source, Ref) and len(trace.by_name[source.node].shape) > len(node.shape)
 
 
-def _level(node: Node, trace: Trace, levels: dict[str, int]) -> int:
-    if node.op in ("state", "input"):
-        return DISTINCT if node.is_float else EQUAL
-    if node.op == "getitem":
-        return levels[node.operands["source"].node]
-    name = node.short_op
-    if is_zeros(node):
-        return ZEROS
-    if name in _RANDOM:
-        return DISTINCT
-    given = [levels[ref] for ref in node.refs() if ref in levels and _varies(trace.by_name[ref])]
-    if not node.is_float or not given or meets_itself(node, trace):
-        return EQUAL
-    if (softened := softmax_of(node, trace)) is not None:
-        return DISTINCT if levels.get(softened) == DISTINCT else EQUAL
-    if name in _PRODUCTS or (name in _NORMS and node.operands.get("weight") is not None):
-        return min(given)
-    if (
-        name in ("pad", "constant_pad_nd")
-        and not node.options.get("value")
-        and node.options.get("mode", "constant") == "constant"
-    ):
-        return max(ZEROS, *given)
-    if name in ("div", "true_divide") and _is_kept_above_zero(node.operands.get("other"), trace):
-        return levels.get(getattr(node.operands["self"], "node", ""), EQUAL)
-    return _of_elements(name, given)
+@dataclass(frozen=True)
+class _Levels:
+    """Of every node, along its own dims."""
 
+    trace: Trace
+    own: Mapping[str, frozenset[int]]
+    extremes: Extremes
+    levels: dict[str, int]
 
-def _is_kept_above_zero(value: object, trace: Trace) -> bool:
-    """Whether a divisor is a length as `normalize` has it: a quotient by it is as rarely equal to another as its dividend."""
-    if not isinstance(value, Ref):
-        return False
-    node = trace.by_name[value.node]
-    if node.short_op in ("expand", "view", "unsqueeze"):
-        return _is_kept_above_zero(node.operands["self"], trace)
-    lowest = node.options.get("min")
-    return node.short_op in ("clamp_min", "clamp") and isinstance(lowest, (int, float)) and lowest > 0
+    def of(self, node: Node) -> int:
+        if node.op in ("state", "input"):
+            return DISTINCT if node.is_float else EQUAL
+        if node.op == "getitem":
+            return self.levels[node.operands["source"].node]
+        name, zero = node.short_op, node.name in self.extremes.zero
+        if is_zeros(node):
+            return ZEROS
+        if name in RANDOM:
+            return DISTINCT
+        refs = [ref for ref in node.refs() if ref in self.levels]
+        given = [self.levels[ref] for ref in refs if _varies(self.trace.by_name[ref])]
+        if name == "mul" and node.is_float and len(refs) > 1 and not meets_itself(node, self.trace):
+            return self.of_product(node, refs)
+        if not node.is_float or not given or meets_itself(node, self.trace):
+            return EQUAL
+        if (softened := softmax_of(node, self.trace)) is not None:
+            return DISTINCT if self.levels.get(softened) == DISTINCT else EQUAL
+        if name in LAYERS or (name in NORMS and node.operands.get("weight") is not None):
+            return max(ZEROS if zero else DISTINCT, min(given))
+        if (
+            name in ("pad", "constant_pad_nd")
+            and not node.options.get("value")
+            and node.options.get("mode", "constant") == "constant"
+        ):
+            return max(ZEROS, *given)
+        if name in SUMS:
+            return self.of_sum(node, refs)
+        if name in ("div", "true_divide") and len(refs) > 1:
+            return self.of_quotient(node)
+        return _of_elements(name, given)
+
+    def along(self, node: Node, refs: Sequence[str]) -> list[str]:
+        """The operands that vary along every own dim of the result; the others are the same for several coordinates."""
+        rank, found = len(node.shape), []
+        for ref in refs:
+            shape = self.trace.by_name[ref].shape
+            backs = [dim - rank for dim in self.own.get(node.name, ()) if node.shape[dim] > 1]
+            if all(len(shape) + back >= 0 and shape[len(shape) + back] > 1 for back in backs):
+                found.append(ref)
+        return found
+
+    def of_sum(self, node: Node, refs: Sequence[str]) -> int:
+        """What is the same for all coordinates makes other numbers of zeros, but leaves them equal."""
+        if any(ref in self.extremes.huge for ref in (*refs, node.name)):
+            return EQUAL
+        varying = self.along(node, refs)
+        levels = [self.levels[ref] for ref in varying]
+        if node.short_op in ("add", "sub", "rsub"):
+            least = min(levels, default=EQUAL)
+        else:  # of a product that may be zero nothing is left but the first operand
+            least = self.levels[refs[0]] if refs[0] in varying else EQUAL
+        if least == DISTINCT:
+            return DISTINCT
+        whole = len(refs) > 1 and len(varying) == len(refs)
+        return ZEROS if whole and max(levels) == ZEROS else EQUAL
+
+    def of_product(self, node: Node, refs: Sequence[str]) -> int:
+        """Equal where a factor is zero, whether it varies along a dim or not."""
+        varying = self.along(node, refs)
+        least = min((self.levels[ref] for ref in varying), default=EQUAL)
+        if least == EQUAL:
+            return EQUAL
+        return ZEROS if node.name in self.extremes.zero or least == ZEROS else DISTINCT
+
+    def of_quotient(self, node: Node) -> int:
+        above, below = (node.operands[side].node for side in ("self", "other"))
+        if below in self.extremes.zero:
+            return EQUAL  # infinite
+        varying = self.along(node, [above, below])
+        level = self.levels[above] if above in varying else EQUAL
+        if level != EQUAL or below not in varying or self.levels[below] != DISTINCT:
+            return level
+        return ZEROS if above in self.extremes.zero else DISTINCT
 
 
 def _of_elements(name: str, given: list[int]) -> int:
     """Of an op that works element by element, from the levels of what varies among its operands."""
-    if name in _SUMS:
-        return min(given) if len(given) > 1 or given[0] != ZEROS else EQUAL
-    if name in ("mul", "div", "true_divide") and len(given) > 1:
-        return DISTINCT if max(given) == DISTINCT else ZEROS if min(given) < EQUAL else EQUAL
-    if name in _KEEP or name in _ZERO_AT_ZERO:
+    if name in _KEEP or name in ZERO_AT_ZERO:
         return max(given)
-    if name in _SMOOTH or name in _NORMS:
+    if name in _SMOOTH or name in NORMS:
         return DISTINCT if max(given) == DISTINCT else EQUAL
-    if name in _RECTIFIED:
+    if name in RECTIFIED:
         return max(ZEROS, *given)
     return EQUAL
-
-
-def is_zeros(node: Node) -> bool:
-    """Whether a tensor is made of zeros."""
-    if node.short_op in ("full", "full_like", "new_full"):
-        return bool(node.options.get("fill_value") == 0)
-    return node.short_op in ("zeros", "zeros_like", "new_zeros")
 
 
 def zero_where(selection: Node, node: Node, nodes: Mapping[str, Node]) -> bool:
@@ -251,7 +230,7 @@ def zero_where(selection: Node, node: Node, nodes: Mapping[str, Node]) -> bool:
     name, sources = node.short_op, [nodes[ref] for ref in node.refs()]
     if name == "mul":
         return any(zero_where(selection, source, nodes) for source in sources)
-    keeps = name in _ZERO_AT_ZERO or name in (
+    keeps = name in ZERO_AT_ZERO or name in (
         "relu",
         "clone",
         "contiguous",

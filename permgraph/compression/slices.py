@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from permgraph.errors import PlanError
 from permgraph.ir.spec import Group, IntArray, PermSpec, Place
 from permgraph.planning.gather import Gather, apply_gathers
+from permgraph.weights.beside_tensors import tensors_of, with_rest_of
 from permgraph.weights.names import match_names
-from permgraph.weights.versions import with_versions_of
 
 T = TypeVar("T")
 Mask = NDArray[np.bool_]
@@ -132,12 +132,13 @@ def remove(
                 (one.tensor, one.axis, one.rows_axis), np.zeros((height, length), dtype=np.bool_)
             )
             table[rows[..., :, None], taken[..., None, :]] = True
+    tensors = tensors_of(state)
     names = match_names(
-        spec, {key: tuple(getattr(t, "shape", ())) for key, t in state.items()}, "state dict", None, ()
+        spec, {key: tuple(getattr(t, "shape", ())) for key, t in tensors.items()}, "state dict", None, ()
     )
     cuts = _cuts(gone, by_row)
-    left = {key: apply_gathers(tensor, cuts.get(names.get(key, ""), ())) for key, tensor in state.items()}
-    return with_versions_of(state, left)
+    left = {key: apply_gathers(tensor, cuts.get(names.get(key, ""), ())) for key, tensor in tensors.items()}
+    return with_rest_of(state, left)
 
 
 def _numbers(spec: PermSpec, group: Group, typed: Any) -> IntArray:

@@ -24,6 +24,7 @@ from permgraph.transformations.places import Values
 from permgraph.transformations.transformation import Factor
 from permgraph.transformations.values import Multiplied, fold, multiply, read_by, written_by
 from permgraph.weights.average import refuse_nonfinite
+from permgraph.weights.beside_tensors import tensors_of, with_rest_of
 from permgraph.weights.checkpoint import Checkpoint
 from permgraph.weights.dtypes import Array, narrow
 from permgraph.weights.names import match_names, stored_names
@@ -31,7 +32,6 @@ from permgraph.weights.output import refuse_out, write_like
 from permgraph.weights.planned import numbers_in, numbers_stored
 from permgraph.weights.record import Record
 from permgraph.weights.source import open_planned
-from permgraph.weights.versions import with_versions_of
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ def multiply_state(spec: PermSpec, done: Sequence[Multiplied], state: Mapping[st
     read = {name: state[key] for key, name in names.items() if name in wanted}
     values = multiply(spec, done, {name: torch.as_tensor(tensor) for name, tensor in read.items()})
     result: dict[str, Any] = {}
-    for key, tensor in state.items():
+    for key, tensor in tensors_of(state).items():
         if names.get(key) not in changed:
             result[key] = tensor.copy() if isinstance(tensor, np.ndarray) else tensor.clone()
         elif isinstance(tensor, np.ndarray):
             result[key] = values[names[key]].numpy().astype(tensor.dtype)
         else:
             result[key] = values[names[key]].to(tensor.dtype).to(tensor.device)
-    return with_versions_of(state, result)
+    return with_rest_of(state, result)
 
 
 def fold_state(spec: PermSpec, factors: Sequence[Factor], state: Mapping[str, Any]) -> tuple[Multiplied, ...]:

@@ -19,6 +19,7 @@ from permgraph.ir.values import refuse_other_values
 from permgraph.planning.gather import gathers
 from permgraph.planning.moves import Move, moves_of
 from permgraph.weights.average import refuse_nonfinite
+from permgraph.weights.beside_tensors import tensors_of, with_rest_of
 from permgraph.weights.dtypes import Array, count_nonfinite, is_inexact
 from permgraph.weights.names import first, stored_names
 from permgraph.weights.output import refuse_out, write_like
@@ -33,7 +34,6 @@ from permgraph.weights.refusals import (
 from permgraph.weights.rows import blocks_of
 from permgraph.weights.source import Source, open_planned
 from permgraph.weights.tensors import held_by, numbers_of
-from permgraph.weights.versions import with_versions_of
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +55,7 @@ def apply(
     tied, one storage under two keys, are tied in the result. Raises PlanError, and FileError, also for NaN and infinity
     unless `allow_nonfinite`.
     """
+    given, state_dict = state_dict, tensors_of(state_dict)
     names, moves = find_moves(plan, perms, state_dict, "state dict", prefix, ignore_unexpected)
     refuse_other_values(plan.spec, {name: state_dict[key] for key, name in names.items()}, "state dict")
     done: dict[Any, T] = {}
@@ -69,7 +70,7 @@ def apply(
                 _refuse_nonfinite_tensor(key, tensor)
             done[identity] = move.of(state_dict.__getitem__)
         result[key] = done[identity]
-    return with_versions_of(state_dict, result)
+    return with_rest_of(given, result)
 
 
 def unapply(

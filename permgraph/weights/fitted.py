@@ -16,10 +16,10 @@ import numpy as np
 from permgraph.errors import FileError, PlanError
 from permgraph.ir.names import canonical
 from permgraph.ir.spec import IntArray, PermSpec, Place
+from permgraph.weights.beside_tensors import tensors_of, with_rest_of
 from permgraph.weights.computed import layers_in
 from permgraph.weights.layers import Layers
 from permgraph.weights.names import stored_names
-from permgraph.weights.versions import with_versions_of
 
 ONES = "running_var"  # of an empty slot: a variance that is divided by
 
@@ -50,6 +50,7 @@ def fitted(
     """B's tensors laid out in A's shapes. Raises PlanError, with the reason, where that makes no sense."""
     import torch
 
+    given, state_a = state_a, tensors_of(state_a)
     names_a = stored_names(spec_a, state_a, "state dict of A")
     names_b = stored_names(spec_b, state_b, "state dict of B")
     keys = {layers.of_a(name): key for key, name in names_b.items()}
@@ -92,7 +93,7 @@ def fitted(
             f"{lost}: B has it and A has nothing like it. A has to be the wider and the deeper one."
         )
     _refuse_part_of_a_norm(held)
-    return Fitted(with_versions_of(state_a, state), held, groups, layers)
+    return Fitted(with_rest_of(given, state), held, groups, layers)
 
 
 def merge_fitted(
@@ -109,6 +110,7 @@ def merge_fitted(
 
     from permgraph.weights.interpolate import merge_states
 
+    given, state_a = state_a, tensors_of(state_a)
     missing = [key for key in state_a if key not in held or key not in aligned]
     if missing:
         raise FileError(
@@ -120,7 +122,7 @@ def merge_fitted(
     filled = {k: torch.where(own[k], aligned[k], t) if whole[k] else t for k, t in state_a.items()}
     mean = merge_states([state_a, filled], weights)
     merged = {k: torch.where(own[k], mean[k], t) if whole[k] else t.clone() for k, t in state_a.items()}
-    return with_versions_of(state_a, merged)
+    return with_rest_of(given, merged)
 
 
 def _paired_groups(a: PermSpec, b: PermSpec, layers: Layers) -> dict[str, str]:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from permgraph.errors import FileError
 from permgraph.ir.names import letter
 from permgraph.weights.average import Average, Side, Weights, result_dtype, weights_of
+from permgraph.weights.beside_tensors import tensors_of, with_rest_of
 from permgraph.weights.computed import layers_in
 from permgraph.weights.dtypes import Array, dtype_of, is_inexact
 from permgraph.weights.methods import Chosen, mixture_of
 from permgraph.weights.pairing import check_shapes, same_names, tied_as_in_a
 from permgraph.weights.tensors import held_by, tensor_of
-from permgraph.weights.versions import with_versions_of
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ def merge_states(
 ) -> dict[str, torch.Tensor]:
     """The weighted sum of state dicts with the same tensors; keys as the first, A, names them, a new dict.
 
-    Tensors that are tied in A stay tied: where another's are not, these are averaged first, and a warning says so.
+    An extra state of a module is A's. Tensors that are tied in A stay tied: where another's are not, these are averaged first, and a warning says so.
 
     weights         of A, of B, and so on
     dtype           of the floating-point results; A's, tensor by tensor, when not given
@@ -60,6 +60,7 @@ def merge_states(
     method, base    another method than the average, and the network whose differences from A and B it merges
     Raises FileError for differing keys, shapes or integers and for NaN or inf, UsageError for weights.
     """
+    given, states = states[0], [tensors_of(state) for state in states]
     state_a, *others = states
     of_key = weights_of(state_a, weights, tensor_weights, len(states))
     tied = {
@@ -96,7 +97,7 @@ def merge_states(
             fresh = held.copy() if not held.flags.owndata else held
             done[tied.get(key, key)] = tensor_of(fresh, kind).to(a.device)
         result[key] = done[tied.get(key, key)]
-    return with_versions_of(state_a, result)
+    return with_rest_of(given, result)
 
 
 def _based(state_a: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]) -> Callable[[str], Array]:

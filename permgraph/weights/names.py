@@ -17,6 +17,7 @@ from typing import Any
 from permgraph.errors import FileError, UsageError
 from permgraph.ir.names import canonical
 from permgraph.ir.spec import PermSpec
+from permgraph.weights.beside_tensors import tensors_of
 from permgraph.weights.dtypes import is_inexact
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -83,6 +84,7 @@ def stored_names(
 ) -> dict[str, str]:
     """`match_names` of tensors, or what is known of stored ones: integers that the plan does not know (position ids, counters) may be
     beside it."""
+    tensors = tensors_of(tensors)
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     tables = [key for key, tensor in tensors.items() if not is_inexact(tensor.dtype)]
     return match_names(spec, shapes, where, prefix, [*ignore, *tables])

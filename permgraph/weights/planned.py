@@ -10,6 +10,7 @@ from permgraph.ir.fingerprint import Fingerprint
 from permgraph.ir.plan import Plan
 from permgraph.ir.values import refuse_other_values
 from permgraph.weights.average import refuse_nonfinite
+from permgraph.weights.beside_tensors import tensors_of
 from permgraph.weights.checkpoint import Checkpoint
 from permgraph.weights.dtypes import Array, Dtype, is_inexact, widen
 from permgraph.weights.names import stored_names
@@ -19,6 +20,7 @@ from permgraph.weights.tensors import float32_of, held_by, numbers_of
 
 def numbers_in(plan: Plan, state: Mapping[str, Any], where: str) -> tuple[dict[str, Array], str]:
     """Those of a state dict, of torch tensors or numpy arrays; see `planned_numbers`."""
+    state = tensors_of(state)
     empty = [key for key, tensor in state.items() if getattr(tensor, "is_meta", False)]
     if empty:
         raise FileError(

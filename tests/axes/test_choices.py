@@ -73,6 +73,55 @@ def expert(s: Chooses, x: Tensor, shift: int) -> Tensor:
     return torch.einsum("bto,btod->btd", hidden, s.second[best.roll(shift, 1) if shift else best])
 
 
+def scored(s: Chooses, values: Tensor) -> Tensor:
+    """The row that scores best, by a layer without a bias: of zeros all scores are zero."""
+    return s.rows(F.linear(values, s.mix.weight).argmax(-1))
+
+
+def masked(s: Chooses, x: Tensor) -> Tensor:
+    """Zeros where a mask says."""
+    return s.up(x) * (x[..., :1] > 0).to(x.dtype)
+
+
+def written(s: Chooses, x: Tensor) -> Tensor:
+    """Every unit writes a number to the cell that it likes best: of two that write to one cell the last stays."""
+    cells = torch.einsum("bti,uc->btuc", x[..., :1], s.first[:, :, 0]).argmax(-1)
+    return s.part(torch.zeros(*x.shape[:2], 5).scatter(-1, cells, s.up(x))[..., :3])
+
+
+# Of zeros, a weight makes zeros. What is added to all alike makes other numbers of them, and leaves them equal.
+ZEROS: dict[str, Values] = {
+    "a mask, scored": lambda s, x: scored(s, masked(s, x)),
+    "a mask, filled in, scored": lambda s, x: scored(s, s.up(x).masked_fill(x[..., :1] > 0, 0.0)),
+    "a mask, normed, scored": lambda s, x: scored(s, F.rms_norm(masked(s, x), (UNITS,), s.up.bias)),
+    "padded frames, scored": lambda s, x: scored(s, F.pad(s.up(x), (0, 0, 2, 0))),
+    "a first frame of zeros, scored": lambda s, x: scored(
+        s, (lambda h: torch.cat([torch.zeros_like(h[:, :1]), h[:, :-1]], 1))(s.up(x))
+    ),
+    "a first state of zeros": lambda s, x: scored(
+        s, (lambda h: s.up(x[:, 0]) + s.up(x[:, 1]) * h)(torch.zeros(len(x), UNITS)) * torch.zeros(1)
+    ),
+    "rectified, scored": lambda s, x: scored(s, s.up(x).relu()),
+    "rectified, through a product": lambda s, x: scored(s, s.up(x).relu() @ s.mix.weight),
+    "rectified, normed": lambda s, x: s.rows(F.rms_norm(s.up(x).relu(), (UNITS,), s.up.bias).argmin(-1)),
+    "rectified, weighed each": lambda s, x: s.rows((s.up(x).relu() * s.up.bias).argmax(-1)),
+    "rectified, more for each sample": lambda s, x: s.rows((s.up(x).relu() - x[..., :1]).argmin(-1)),
+    "rectified, more for each frame": lambda s, x: s.rows(
+        (s.up(x).relu() + s.codes.weight.flatten()[:4, None]).argmin(-1)
+    ),
+    "rectified, more for all": lambda s, x: s.rows((s.up(x).relu() + s.pair.bias).argmin(-1)),
+    "a gate of one number": lambda s, x: s.rows((s.up(x) * s.pair.bias.relu()).argmax(-1)),
+    "a gate for each sample": lambda s, x: s.rows((s.up(x) * x[:, :1, :1].relu()).argmax(-1)),
+    "divided by what may be zero": lambda s, x: s.rows((s.up(x).abs() / x[..., :1].relu()).argmax(-1)),
+    "masked out": lambda s, x: s.rows(
+        (s.up(x) + torch.zeros_like(x[..., :1]).masked_fill(x[..., :1] > 0, -torch.inf)).argmax(-1)
+    ),
+    "masked out by the least number": lambda s, x: s.rows(
+        (s.up(x) + (x[..., :1] > 0).to(x.dtype) * torch.finfo(torch.float32).min).argmax(-1)
+    ),
+}
+
+
 def put(s: Chooses, h: Tensor, base: Tensor) -> Tensor:
     top = h.topk(3)
     return s.down(base.scatter(-1, top.indices, top.values))
@@ -106,6 +155,17 @@ FREE: dict[str, Values] = {
             s.up(x)
         ).argmax(-1)
     ),
+    "masked, then a bias for each": lambda s, x: s.rows(s.mix(masked(s, x)).argmax(-1)),
+    "rectified, then a bias for each": lambda s, x: s.rows(s.mix(s.up(x).relu()).argmax(-1)),
+    "a bias for each added later": lambda s, x: s.rows((masked(s, x) + s.up.bias).argmax(-1)),
+    "a sigmoid gate": lambda s, x: s.rows((s.up(x) * x[..., :1].sigmoid()).argmax(-1)),
+    "attention, scored": lambda s, x: scored(s, (x @ x.mT).softmax(-1) @ s.up(x)),
+    "causal attention, scored": lambda s, x: scored(
+        s, (x @ x.mT).masked_fill(torch.ones(4, 4).triu(1).bool(), -torch.inf).softmax(-1) @ s.up(x)
+    ),
+    "more for each sample": lambda s, x: s.rows((s.up(x) + x[..., :1]).argmax(-1)),
+    "normed, scored": lambda s, x: scored(s, F.rms_norm(s.up(x), (UNITS,), s.up.bias)),
+    "divided by the temperature": lambda s, x: s.rows((s.up(x) / s.pair.bias.exp()).argmax(-1)),
     "quantile": lambda s, x: s.down(s.up(x) - torch.quantile(s.up(x), 0.6, dim=-1, keepdim=True)),
 }
 HELD: dict[str, Values] = {
@@ -138,6 +198,7 @@ HELD: dict[str, Values] = {
     "looked up by a code that two may have": lambda s, x: s.rows(
         s.pair(s.codes((s.up(x)[..., None] * s.codes.weight[:, 0]).argmax(-1))).squeeze(-1).argmax(-1)
     ),
+    "written by several to one place": written,
     "running maximum": lambda s, x: s.down(s.up(x).cummax(-1).values),
 }
 
@@ -161,6 +222,12 @@ def test_the_units_chosen_among_are_free(name: str) -> None:
 @pytest.mark.parametrize("name", HELD)
 def test_where_the_first_of_equals_or_the_number_counts_units_are_held(name: str) -> None:
     assert free(HELD[name])[1] == set()
+
+
+@pytest.mark.parametrize("name", ZEROS)
+def test_rows_chosen_by_values_that_may_be_zero_together_are_held(name: str) -> None:
+    spec, _ = free(ZEROS[name])
+    assert not any(place.tensor == "rows.weight" and place.axis == 0 for place in spec.places)
 
 
 def through_one_layer(s: Chooses, h: Tensor) -> Tensor:

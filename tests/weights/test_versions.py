@@ -15,9 +15,16 @@ State = dict[str, Tensor]
 
 
 class Scaled(nn.Linear):
-    """Its weights were half as large before version 2, as torchvision's MNASNet had other widths before its own."""
+    """Its weights were half as large before version 2, as torchvision's MNASNet had other widths before its own. It has an
+    extra state that is no tensor."""
 
     _version = 2
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"width": self.out_features}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        assert state == {"width": self.out_features}
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
@@ -67,8 +74,18 @@ def test_a_module_reads_its_version_and_the_function_stays(verb: str) -> None:
     given = net.state_dict()
     made = MADE[verb](given)
     assert made._metadata == given._metadata  # type: ignore[attr-defined]
+    assert list(made) == list(given)
     other.load_state_dict(made, strict=True)
     torch.testing.assert_close(other(*EXAMPLE), net(*EXAMPLE), rtol=1e-6, atol=1e-9)
+
+
+def test_verbs_that_only_read_leave_extra_states_out() -> None:
+    state = network().state_dict()
+    perms = pg.match(PLAN, (state, pg.apply(PLAN, PERMS, state)), "weights")
+    back = pg.apply(PLAN, perms, pg.apply(PLAN, PERMS, state))
+    assert all(torch.equal(back[k], v) for k, v in state.items() if isinstance(v, Tensor))
+    assert str(pg.compare(PLAN, state, dict(state)))
+    assert pg.verify(network(), EXAMPLE, SPEC) <= 1e-9
 
 
 def test_a_state_dict_without_versions_gets_none() -> None:
@@ -86,4 +103,5 @@ def test_the_versions_of_the_new_state_are_its_own() -> None:
 def test_units_are_removed_from_a_state_with_versions() -> None:
     given = network().state_dict()
     made = pg.remove(SPEC, {SPEC.groups[0].name: [0]}, given)
+    assert made["0._extra_state"] == {"width": 5}
     assert made._metadata == given._metadata  # type: ignore[attr-defined]

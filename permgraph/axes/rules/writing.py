@@ -8,7 +8,8 @@ import numpy as np
 
 from permgraph.axes.addressing import put_jointly
 from permgraph.axes.contraction import contract, settled
-from permgraph.axes.equal_values import is_zeros, zero_where
+from permgraph.axes.equal_values import zero_where
+from permgraph.axes.extreme_values import is_zeros
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.movement import expand, permute, reshape, resized
 from permgraph.axes.points import Labels
@@ -51,7 +52,11 @@ def scatter(
     among_all = chosen is not None and chosen.index and chosen.values.shape[-1] == self.shape[dim]
     if chosen is not None and among_all and (not chosen.ties or _zeros_into_zeros(call, index)):
         self.space.use(index)
-        parts, text = [chosen.values, *([src] if src else [])], "l* m r* n" + (", l* m r*" if src else "")
+        values = chosen.values
+        if src and call.node.short_op == "scatter" and not call.node.options.get("reduce"):
+            # of what is written to one place the last stays
+            values, src = (placed(part, (dim,), INDEX) for part in (values, src))
+        parts, text = [values, *([src] if src else [])], "l* m r* n" + (", l* m r*" if src else "")
         put = contract(f"{text} -> l* n r*", parts, self.shape, {"l*": dim, "r*": self.rank - dim - 1})
         return pointwise(self, put)
     index = settled(index)

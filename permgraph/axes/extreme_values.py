@@ -1,0 +1,170 @@
+"""Extreme values: activations that may hold zeros, or numbers so large that a sum with them keeps nothing else.
+
+Values that come out of weights in general position are neither. A zero makes all products with it equal: a token that is
+masked, padding, a state before the first step, whatever a ReLU cuts off. A mask of -inf does so in a sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from permgraph.axes.op_kinds import LAYERS, MOVEMENTS, NORMS, RANDOM, SUMS, UNCHANGED, ZERO_AT_ZERO
+from permgraph.axes.ways import is_fixed
+from permgraph.ir.trace import Node, Ref, Trace
+
+HUGE = 1e10  # what is added to it is lost, in float32
+
+# zero, or huge, where what they are made of is
+_KEEP_EITHER = (
+    MOVEMENTS
+    | SUMS
+    | frozenset(
+        [
+            *("sum", "mean", "amax", "amin", "max", "min", "maximum", "minimum", "topk", "sort", "norm"),
+            *("linalg_vector_norm", "broadcast_to", "cat", "stack", "gather", "index", "index_select"),
+            *("copy", "dropout", "getitem", "mul", "neg", "pad", "constant_pad_nd", "tril", "triu", "lerp"),
+            *("cumsum", "unfold", "im2col", "real", "imag", "complex", "view_as_real", "view_as_complex"),
+        ]
+    )
+)
+# zero where what they are made of is, beside those of ZERO_AT_ZERO
+_KEEP_ZERO = ZERO_AT_ZERO | frozenset(
+    [
+        *("erf", "expm1", "log1p", "sinh", "selu", "celu", "std", "var", "interpolate", "upsample_nearest1d"),
+        *("upsample_nearest2d", "upsample_bilinear2d", "upsample_linear1d", "adaptive_avg_pool1d"),
+        *(
+            "adaptive_avg_pool2d",
+            "_adaptive_avg_pool2d",
+            "avg_pool1d",
+            "avg_pool2d",
+            "max_pool1d",
+            "max_pool2d",
+        ),
+        *(
+            "max_pool2d_with_indices",
+            "fft_rfft",
+            "fft_irfft",
+            "fft_fft",
+            "fft_ifft",
+            "fft_rfft2",
+            "fft_irfft2",
+        ),
+    ]
+)
+_FILL = frozenset(["masked_fill", "where", "index_put", "index_fill", "scatter", "masked_scatter"])
+# nowhere zero, but where an exponent is -inf
+_ABOVE_ZERO = frozenset(
+    [
+        *("exp", "sigmoid", "softplus", "cos", "cosh", "softmax", "_softmax", "reciprocal", "rsqrt", "log"),
+        *("logsumexp", "log_softmax", "_log_softmax", "logsigmoid", "log_sigmoid", "log_sigmoid_forward"),
+    ]
+)
+_SOFTMAX = frozenset(["softmax", "_softmax", "_safe_softmax"])
+# whose result is zero where this operand is
+_READ = {"scaled_dot_product_attention": "value", "lstm": "input", "gru": "input", "rnn_tanh": "input"}
+_DISTANCES = frozenset(["cdist", "_cdist_forward"])
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """Names of the nodes of which a value may be zero, or huge."""
+
+    zero: frozenset[str]
+    huge: frozenset[str]
+
+
+def extreme_values(trace: Trace) -> Extremes:
+    zero: set[str] = set()
+    huge: set[str] = set()
+    for node in trace.nodes:
+        if _is_huge(node, huge):
+            huge.add(node.name)
+        if _is_zero(node, trace, zero, huge):
+            zero.add(node.name)
+    return Extremes(frozenset(zero), frozenset(huge))
+
+
+def is_zeros(node: Node) -> bool:
+    """Whether a tensor is made of zeros."""
+    if node.short_op in ("full", "full_like", "new_full"):
+        return bool(node.options.get("fill_value") == 0)
+    return node.short_op in ("zeros", "zeros_like", "new_zeros")
+
+
+def _is_huge(node: Node, huge: set[str]) -> bool:
+    name = node.short_op
+    takes = name in ("full", "full_like", "new_full", *_FILL, *SUMS, "mul", "pad", "constant_pad_nd")
+    if takes and any(_size(value) >= HUGE for value in (*node.options.values(), *node.operands.values())):
+        return True
+    return (name in _KEEP_EITHER or name in _FILL) and any(ref in huge for ref in node.refs())
+
+
+def _size(value: Any) -> float:
+    return abs(float(value)) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0
+
+
+def _is_zero(node: Node, trace: Trace, zero: set[str], huge: set[str]) -> bool:
+    """Masks and other numbers that are no activations may be zero anywhere."""
+    name = node.short_op
+    if not node.is_float or is_zeros(node):
+        return True
+    if (
+        node.op in ("state", "input")
+        or name in RANDOM
+        or name in ("full", "full_like", "new_full", "ones", "ones_like")
+    ):
+        return False
+    if name in UNCHANGED and not all(trace.by_name[ref].is_float for ref in node.refs()):
+        return True  # a mask, as numbers
+    refs = [ref for ref in node.refs() if trace.by_name[ref].is_float]
+    if name in LAYERS or name in NORMS:
+        if (read := _READ.get(name)) is not None:
+            refs = [value.node] if isinstance(value := node.operands.get(read), Ref) else []
+        return not (_has_bias(node, trace) or name in _DISTANCES) and any(
+            ref in zero and not _is_softmax(trace.by_name[ref], trace) for ref in refs
+        )
+    if name in SUMS:
+        first, *rest = [ref in zero for ref in node.refs()]
+        return first and bool(rest) and (all(rest) if len(rest) == 1 else any(rest))
+    if name in ("div", "true_divide"):
+        return node.operands["self"].node in zero
+    if name == "mul":  # a mask is a factor, too
+        return any(ref in zero for ref in node.refs())
+    if (
+        name in ("clamp", "clamp_min")
+        and isinstance(low := node.options.get("min"), (int, float))
+        and low > 0
+    ):
+        return False
+    if name in _ABOVE_ZERO:
+        return any(ref in huge for ref in refs)
+    if name in ("pad", "constant_pad_nd"):
+        constant = node.options.get("mode", "constant") == "constant"
+        return (constant and not node.options.get("value")) or any(ref in zero for ref in refs)
+    if name in _KEEP_EITHER or name in _KEEP_ZERO:
+        return any(ref in zero for ref in refs)
+    return True
+
+
+def _has_bias(node: Node, trace: Trace) -> bool:
+    """Whether a parameter is added for each unit, so that nothing is zero where the operand is."""
+    if node.short_op in ("lstm", "gru", "rnn_tanh"):
+        return bool(node.options.get("has_biases"))
+    if node.short_op in (
+        "embedding",
+        "batch_norm",
+        "native_batch_norm",
+        "_native_batch_norm_legit_no_training",
+    ):
+        return True  # a table, or running statistics
+    name = "self" if node.short_op in ("addmm", "baddbmm", "addbmm", "addmv") else "bias"
+    bias = node.operands.get(name)
+    return isinstance(bias, Ref) and is_fixed(trace.by_name[bias.node], trace.by_name)
+
+
+def _is_softmax(node: Node, trace: Trace) -> bool:
+    """Of its values some may be zero, and never all that are summed."""
+    while node.short_op in UNCHANGED | MOVEMENTS and node.op != "state" and (refs := list(node.refs())):
+        node = trace.by_name[refs[0]]
+    return node.short_op in _SOFTMAX
