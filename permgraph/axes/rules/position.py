@@ -39,8 +39,11 @@ def diagonal(self: LabelledTensor, offset: int, dim1: int, dim2: int) -> Labelle
     """Two dims become one, the last."""
     dims, names = (dim1 % self.rank, dim2 % self.rank), axes(self.rank)
     at = np.arange(max(0, -offset), min(self.shape[dims[0]], self.shape[dims[1]] - offset))
-    taken = take_jointly(self, dims, (at, at + offset))
+    # of a weight, too, no other input reads more than this
+    taken = take_jointly(replace(self, weight=False), dims, (at, at + offset))
     if taken is not None:
+        self.space.use(self)
+        taken = replace(taken, weight=self.weight)
         return permute(taken, [*(d for d in range(taken.rank) if d != min(dims)), min(dims)])
     kept = [x for d, x in enumerate(names) if d not in dims]
     return f"{term(names, ordered=dims)} -> {term([*kept, '!new'])}"
