@@ -121,16 +121,17 @@ def _is_zero(node: Node, trace: Trace, zero: set[str], huge: set[str]) -> bool:
     if name in LAYERS or name in NORMS:
         if (read := _READ.get(name)) is not None:
             refs = [value.node] if isinstance(value := node.operands.get(read), Ref) else []
-        return not (_has_bias(node, trace) or name in _DISTANCES) and any(
-            ref in zero and not _is_softmax(trace.by_name[ref], trace) for ref in refs
-        )
+        if _has_bias(node, trace) or name in _DISTANCES:
+            return False
+        given = (trace.by_name[ref] for ref in refs if ref in zero)
+        return _has_empty_windows(node, trace) or any(not _is_softmax(one, trace) for one in given)
     if name in SUMS:
         first, *rest = [ref in zero for ref in node.refs()]
         return first and bool(rest) and (all(rest) if len(rest) == 1 else any(rest))
     if name in ("div", "true_divide"):
         return node.operands["self"].node in zero
     if name == "mul":  # a mask is a factor, too
-        return any(ref in zero for ref in node.refs())
+        return any(ref in zero or _is_input(trace.by_name[ref], trace) for ref in node.refs())
     if (
         name in ("clamp", "clamp_min")
         and isinstance(low := node.options.get("min"), (int, float))
@@ -161,6 +162,32 @@ def _has_bias(node: Node, trace: Trace) -> bool:
     name = "self" if node.short_op in ("addmm", "baddbmm", "addbmm", "addmv") else "bias"
     bias = node.operands.get(name)
     return isinstance(bias, Ref) and is_fixed(trace.by_name[bias.node], trace.by_name)
+
+
+def _has_empty_windows(node: Node, trace: Trace) -> bool:
+    """Whether a convolution has windows that lie in the padding alone, or a transposed one gaps between its own."""
+    weight, padding = node.operands.get("weight"), node.options.get("padding", ())
+    if not node.short_op.startswith("conv") or not isinstance(weight, Ref) or isinstance(padding, str):
+        return False
+    kernel = trace.by_name[weight.node].shape[2:]
+    turned = bool(node.options.get("transposed")) or "transpose" in node.short_op
+
+    def each(name: str, default: int) -> list[int]:
+        values = [*(node.options.get(name) or (default,))]
+        return values * len(kernel) if len(values) == 1 else values
+
+    names = {"padding": 0, "stride": 1, "dilation": 1, "output_padding": 0}
+    return any(
+        (step > k or spread > 1 or beyond > pad) if turned else pad > spread * (k - 1)
+        for k, pad, step, spread, beyond in zip(kernel, *(each(*one) for one in names.items()), strict=True)
+    )
+
+
+def _is_input(node: Node, trace: Trace) -> bool:
+    """What multiplies by an input itself may be a mask."""
+    while node.short_op in MOVEMENTS and node.op != "state" and (refs := list(node.refs())):
+        node = trace.by_name[refs[0]]
+    return node.op == "input"
 
 
 def _is_softmax(node: Node, trace: Trace) -> bool:

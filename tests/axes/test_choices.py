@@ -113,6 +113,13 @@ ZEROS: dict[str, Values] = {
     "a gate of one number": lambda s, x: s.rows((s.up(x) * s.pair.bias.relu()).argmax(-1)),
     "a gate for each sample": lambda s, x: s.rows((s.up(x) * x[:, :1, :1].relu()).argmax(-1)),
     "divided by what may be zero": lambda s, x: s.rows((s.up(x).abs() / x[..., :1].relu()).argmax(-1)),
+    "a mask that is an input": lambda s, x: scored(s, s.up(x) * x[..., :1]),
+    "windows in the padding alone": lambda s, x: scored(
+        s, F.conv1d(s.up(x).mT, s.mix.weight[..., None], padding=1).mT
+    ),
+    "gaps between windows": lambda s, x: scored(
+        s, F.conv_transpose1d(s.up(x).mT, s.mix.weight[..., None], stride=2).mT
+    ),
     "masked out": lambda s, x: s.rows(
         (s.up(x) + torch.zeros_like(x[..., :1]).masked_fill(x[..., :1] > 0, -torch.inf)).argmax(-1)
     ),
@@ -164,6 +171,9 @@ FREE: dict[str, Values] = {
         s, (x @ x.mT).masked_fill(torch.ones(4, 4).triu(1).bool(), -torch.inf).softmax(-1) @ s.up(x)
     ),
     "more for each sample": lambda s, x: s.rows((s.up(x) + x[..., :1]).argmax(-1)),
+    "padded windows, scored": lambda s, x: scored(
+        s, F.conv1d(s.up(x).mT, s.mix.weight[..., None].expand(-1, -1, 3), padding=1).mT
+    ),
     "normed, scored": lambda s, x: scored(s, F.rms_norm(s.up(x), (UNITS,), s.up.bias)),
     "divided by the temperature": lambda s, x: s.rows((s.up(x) / s.pair.bias.exp()).argmax(-1)),
     "quantile": lambda s, x: s.down(s.up(x) - torch.quantile(s.up(x), 0.6, dim=-1, keepdim=True)),
