@@ -10,6 +10,9 @@ permutations are built instead:
 A cycle and an exchange of two neighbours in it generate the symmetric group. The elements of a group that a wrong
 place treats rightly form a subgroup. So where the draws generate the group of every place, a wrong place is
 wrong in at least one draw. tests/verification/test_draws.py computes the generated groups.
+
+What takes the first of equal values is no such function: which draw shows it hangs on the values, and so there are
+further ones, of random elements.
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ from permgraph.ir.plan import Plan
 from permgraph.ir.spec import IntArray
 
 
-def draws(plan: Plan, seed: int = 0) -> list[Permutations]:
-    """The permutations to try, the same for the same seed. Empty when no group can move."""
+def draws(plan: Plan, seed: int = 0, more: int = 0) -> list[Permutations]:
+    """The permutations to try, the same for the same seed, with `more` random ones. Empty when no group can move."""
     rng = np.random.default_rng(seed)
     shapes = {g.name: plan.spec.shape_of(g) for g in plan.groups}
     cycles = {name: _cycles(shape, rng) for name, shape in shapes.items()}
@@ -34,7 +37,8 @@ def draws(plan: Plan, seed: int = 0) -> list[Permutations]:
         for colour in range(max(colours.values(), default=0))
     ]
     tried: list[Permutations] = []
-    for arrays in (cycles, exchanges, *alone):
+    further = [{name: _random(shape, rng) for name, shape in shapes.items()} for _ in range(more)]
+    for arrays in (cycles, exchanges, *alone, *further):
         new = not any(_equal(arrays, old.arrays) for old in tried)
         if new and any(array.shape[-1] > 1 for array in arrays.values()):
             tried.append(Permutations(arrays))
@@ -47,6 +51,10 @@ def _cycles(shape: tuple[int, ...], rng: Generator) -> IntArray:
     cycles = np.empty(shape, dtype=np.int64)
     np.put_along_axis(cycles, order, np.roll(order, 1, axis=-1), axis=-1)
     return cycles
+
+
+def _random(shape: tuple[int, ...], rng: Generator) -> IntArray:
+    return np.asarray(rng.permuted(np.broadcast_to(np.arange(shape[-1]), shape), axis=-1), dtype=np.int64)
 
 
 def _exchange(cycles: IntArray, rng: Generator) -> IntArray:

@@ -32,16 +32,19 @@ _WIDE = {
     torch.complex64: torch.complex128,
 }
 T = TypeVar("T")
+_SELECT = frozenset(["argmax", "argmin", "argsort", "kthvalue", "median", "mode", "msort", "sort", "topk"])
 _OF_MODULES = frozenset(vars(nn.Module()))  # what every module holds: its parameters, children, hooks
 _DEPTH = 3  # of lists in lists of tensors that a module holds
 
 
 @dataclass(frozen=True)
 class Run:
-    """outputs: every tensor that the network returned. random: the random ops that ran, by name."""
+    """outputs: every tensor that the network returned. random: the random ops that ran, by name. selects: whether an op ran
+    that takes the first of equal values."""
 
     outputs: list[torch.Tensor]
     random: tuple[str, ...] = ()
+    selects: bool = False
 
 
 def run(module: nn.Module, state: State, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> Run:
@@ -50,6 +53,7 @@ def run(module: nn.Module, state: State, inputs: tuple[tuple[Any, ...], dict[str
     Raises CheckError when a tensor that the network holds out of sight cannot be brought to float64.
     """
     shell, constants = _shell(module), Constants()
+    mode = _Float64(state, constants)
     try:
         with (
             _installed(shell, state),
@@ -57,14 +61,15 @@ def run(module: nn.Module, state: State, inputs: tuple[tuple[Any, ...], dict[str
             _default_float64(),
             seeded(0),
             torch.no_grad(),
-            _Float64(state, constants),
+            mode,
         ):
             result = shell(*inputs[0], **inputs[1])
     except RuntimeError as error:
         if _two_float_types(str(error)):
             raise CheckError(_out_of_sight(error, module)) from error
         raise
-    return Run([wide(tensor) for tensor in result_tensors(result)], tuple(sorted(constants.calls)))
+    outputs = [wide(tensor) for tensor in result_tensors(result)]
+    return Run(outputs, tuple(sorted(constants.calls)), mode.selects)
 
 
 def wide(tensor: torch.Tensor) -> torch.Tensor:
@@ -80,6 +85,7 @@ class _Float64(TorchDispatchMode):
     def __init__(self, state: State, constants: Constants) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.state, self.constants = state, constants
+        self.selects = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -88,6 +94,7 @@ class _Float64(TorchDispatchMode):
         args = tuple(_WIDE.get(a, a) if isinstance(a, torch.dtype) else a for a in args)
         if isinstance(func, torch._ops.HigherOrderOperator):
             return func(*args, **kwargs)  # a branch or a loop
+        self.selects |= func.__name__.partition(".")[0] in _SELECT
         written = _written(func) if func._schema.is_mutable else frozenset()
         args = tuple(self.operand(a, i in written) for i, a in enumerate(args))
         kwargs = {name: self.operand(a, name in written) for name, a in kwargs.items()}

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from permgraph.verification.experiment import Experiment
 
+OF_TIES = 4  # further draws of a network that takes the first of equal values
+
 __all__ = ["TOLERANCE", "Check", "left_out", "verify", "whole"]
 
 
@@ -59,7 +61,8 @@ def verify(
         check_permutations(plan, perms)
     refuse_other_values(plan.spec, model.state_dict(), type(model).__name__)
     experiment = Experiment(model, example_inputs, kwargs, seed)
-    trials = draws(plan, seed) if perms is None else [perms]
+    more = OF_TIES if experiment.before.selects else 0
+    trials = draws(plan, seed, more) if perms is None else [perms]
     changes = [experiment.change(plan, trial) for trial in trials]
     worst = max(range(len(trials)), key=changes.__getitem__, default=-1)
     largest = changes[worst] if trials else 0.0

@@ -11,6 +11,7 @@ import torch
 from oracles.memory import with_tools
 from torch import Tensor, nn
 
+import permgraph as pg
 from permgraph.errors import CheckError, PlanError
 from permgraph.frontend.capture import capture
 from permgraph.frontend.sources import Source
@@ -266,3 +267,25 @@ def test_memory_is_the_weights_own_and_little_more() -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=with_tools())
     assert done.returncode == 0, done.stderr
     assert 0.1 < float(done.stdout) < 1.5
+
+
+class Masked(nn.Module):
+    """The best two of five experts, of which a buffer leaves one: the second is the first of equals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores, self.experts = nn.Linear(3, 5), nn.Parameter(torch.randn(5, 2))
+        self.register_buffer("mask", torch.tensor([0.0] + 4 * [-torch.inf]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.experts[(self.scores(x) + self.mask).topk(2, -1).indices].sum(1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_first_of_equal_values_is_met_by_further_draws(seed: int) -> None:
+    torch.manual_seed(seed)
+    module, inputs = Masked().eval(), (torch.randn(8, 3),)
+    spec = pg.infer(pg.trace(module, inputs))
+    assert spec.groups  # what a buffer holds is not known to inference
+    check = pg.verify(module, inputs, spec, seed=seed)
+    assert not check.kept and check.trials == 6
