@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,11 @@ from typing import Any
 import large_models
 import numpy as np
 import pytest
-import torch
 from bench import assignments, calibration, graphs, page, start_up
 from bench.graphs import _slope
 from bench.measure import Cost, Row, commands_in_turn, in_turn, python, row
+from oracles.memory import with_tools
 from scipy.optimize import linear_sum_assignment
-from torch import nn
 
 import permgraph as pg
 from tests.command import run
@@ -93,14 +94,27 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_verify_is_measured_with_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    def small() -> large_models.Source:
-        with torch.device("meta"):
-            net = nn.Sequential(nn.Linear(700, 900), nn.BatchNorm1d(900), nn.ReLU(), nn.Linear(900, 800))
-            return net.eval(), (torch.zeros(2, 700),)
+SMALL = """
+import json, large_models, torch
+from bench import graphs
+from torch import nn
 
-    monkeypatch.setattr(large_models, "resnet50", small)
-    found = graphs.verified("resnet50")
+def small():
+    with torch.device("meta"):
+        net = nn.Sequential(nn.Linear(700, 900), nn.BatchNorm1d(900), nn.ReLU(), nn.Linear(900, 800))
+        return net.eval(), (torch.zeros(2, 700),)
+
+large_models.resnet50 = small
+print(json.dumps(graphs.verified("resnet50")))
+"""
+
+
+def test_verify_is_measured_with_its_memory() -> None:
+    """In a process of its own, as the benchmark does: a peak of memory is that of all that a process did before."""
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL], env=with_tools(), capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
     assert found["size"] == 700 * 900 + 3 * 900 + 900 * 800 + 800
     seconds, memory = graphs._of_verify("resnet50", found)
     assert seconds.ratio > 0 and 1 < memory.ratio < 100 and not memory.target
