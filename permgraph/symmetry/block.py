@@ -21,9 +21,11 @@ class Unreadable(Exception):
 
 
 class Unplaced(Exception):
-    """What was read has no places on the tensors. `log10_order`: of what was read, once `infer` knows it."""
+    """What was read has no places on the tensors. `log10_order`: of what was read, and `frozen`: what was held for want of a way to
+    read it, once `infer` knows them."""
 
     log10_order = 0.0
+    frozen = 0
 
 
 @dataclass(frozen=True)

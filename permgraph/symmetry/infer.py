@@ -65,10 +65,12 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
 
 
 class _Failed(NamedTuple):
-    """An attempt whose places could not be written: the order of its group, and how many of what moves was left out then."""
+    """An attempt whose places could not be written: the order of its group, how many of what moves was left out then, and how
+    much was held before, so that its group may be larger."""
 
     log10_order: float
     left_out: int
+    frozen: int = 0
 
 
 def _best(attempts: list[PermSpec], failed: list[_Failed]) -> PermSpec:
@@ -80,7 +82,7 @@ def _best(attempts: list[PermSpec], failed: list[_Failed]) -> PermSpec:
             best = other
         else:
             best = replace(best, frozen=max(best.frozen, other.frozen))
-    lost = sum(f.left_out for f in failed if f.log10_order > best.log10_order + _GAIN)
+    lost = sum(f.left_out for f in failed if f.frozen or f.log10_order > best.log10_order + _GAIN)
     return replace(best, frozen=best.frozen + lost)
 
 
@@ -113,7 +115,9 @@ def _exchanged(
             held = {number for node in nodes for number, _ in sides.owners[node]} or set(
                 range(len(sides.sets))
             )
-            failed.append(_Failed(problem.log10_order, sum(sides.sets[number].size for number in held)))
+            failed.append(
+                _Failed(problem.log10_order, sum(sides.sets[number].size for number in held), problem.frozen)
+            )
             sides = sides.without(held)
 
 
@@ -127,7 +131,7 @@ def _in_slices(trace: Trace, slices: Slices, free_output: bool, failed: list[_Fa
             return
         except RowsMixed as mixed:
             held = slices.pop(nodes[mixed.tensor], None)
-            failed.append(_Failed(mixed.log10_order, len(held or slices)))
+            failed.append(_Failed(mixed.log10_order, len(held or slices), mixed.frozen))
             if held is None:
                 return
 
@@ -151,6 +155,7 @@ def _infer(
         places = places_of(trace, context, classes, addresses, together)
     except Unplaced as problem:
         problem.log10_order = sum(block.log10_order for block in addresses.moving(state))
+        problem.frozen = frozen
         raise
     blocks = [b for b in addresses.blocks if any(b.key in layout for layout, *_ in places)]
     names = name_blocks(trace, context, classes, blocks, places)

@@ -28,6 +28,7 @@ FOUND = {  # by the long run: seed → what was wrong
     2281: "experts whose cuts look as if they mixed, and do not",
     2966: "the same of a layer that reads two parts of a padded table",
     2958: "the largest of a sum whose two terms were exchanged",
+    9555: "heads that could not be placed, where more was held before: reported as nothing",
     5010: "branches in branches, of which one kept its exchanges where the other lost them",
     5165: "branches cut out of a tensor that hold what mixes across the parts",
     5712: "the same, where what mixes looks alike only once other branches change places",
