@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from permgraph.axes.op_kinds import LAYERS, MOVEMENTS, NORMS, RANDOM, SUMS, UNCHANGED, ZERO_AT_ZERO
-from permgraph.axes.ways import is_fixed
+from permgraph.axes.ways import is_fixed, moved_from
 from permgraph.ir.trace import Node, Ref, Trace
 
 HUGE = 1e10  # what is added to it is lost, in float32
@@ -185,13 +185,9 @@ def _has_empty_windows(node: Node, trace: Trace) -> bool:
 
 def _is_input(node: Node, trace: Trace) -> bool:
     """What multiplies by an input itself may be a mask."""
-    while node.short_op in MOVEMENTS and node.op != "state" and (refs := list(node.refs())):
-        node = trace.by_name[refs[0]]
-    return node.op == "input"
+    return moved_from(node, trace.by_name).op == "input"
 
 
 def _is_softmax(node: Node, trace: Trace) -> bool:
     """Of its values some may be zero, and never all that are summed."""
-    while node.short_op in UNCHANGED | MOVEMENTS and node.op != "state" and (refs := list(node.refs())):
-        node = trace.by_name[refs[0]]
-    return node.short_op in _SOFTMAX
+    return moved_from(node, trace.by_name, MOVEMENTS | UNCHANGED).short_op in _SOFTMAX

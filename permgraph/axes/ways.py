@@ -131,6 +131,11 @@ def _layer(node: Node, trace: Trace) -> Hashable:
 
 def is_fixed(node: Node, nodes: Mapping[str, Node]) -> bool:
     """Whether this is a parameter, in whatever order."""
-    while node.short_op in MOVEMENTS:
+    return moved_from(node, nodes).op == "state"
+
+
+def moved_from(node: Node, nodes: Mapping[str, Node], kinds: frozenset[str] = MOVEMENTS) -> Node:
+    """Where the values of a node were made, before these ops."""
+    while node.short_op in kinds:
         node = nodes[next(iter(node.refs()))]
-    return node.op == "state"
+    return node

@@ -48,9 +48,6 @@ class Row:
     rounds: int = 1
     runs: int = 0
 
-    def named(self, share: float) -> str:
-        return f"{self.name} {share:g}"
-
 
 @dataclass(frozen=True)
 class Section:
