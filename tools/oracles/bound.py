@@ -135,6 +135,8 @@ def _kept(numbers: OnNumbers, orders: dict[Axis, tuple[int, ...]]) -> Iterator[M
         move = frozenset((*axis, orders[axis]) for axis in axes)
         return numbers.change(_moved(numbers.state, move)) <= CLOSE
 
+    # Nothing depends on an axis that may move by itself: a key's bias, which the softmax takes away.
+    orders = {axis: order for axis, order in orders.items() if not kept([axis])}
     seen, left = orders, _equal(numbers, orders)
     while len(left) < len(seen):  # equal only because others that are not were made alike too
         seen = {axis: orders[axis] for axis in left}
@@ -145,7 +147,6 @@ def _kept(numbers: OnNumbers, orders: dict[Axis, tuple[int, ...]]) -> Iterator[M
         if kept(together):
             found.append(together)
             rest -= together
-    rest -= {axis for axis in rest if kept([axis])}  # alone: nothing that the function depends on
     for axes in _subsets(rest) if len(rest) <= AXES else [frozenset(rest)]:
         if not any(f <= axes for f in found) and kept(axes):
             found.append(axes)

@@ -101,9 +101,15 @@ def positions_only(
 def written(base: LabelledTensor, dim: int, sources: Sequence[LabelledTensor]) -> LabelledTensor:
     """The result of writing at positions of `dim`: they are distinguished in all that meets there, and all else is
     elementwise."""
-    tensors = [placed(t, (dim,) if t.rank else (), INDEX) for t in (base, *sources)]
-    text = ", ".join(["l* n r*", *["l* m r*"] * len(sources)]) + " -> l* n r*"
-    return contract(text, tensors, base.shape, {"l*": dim})
+    return added(base, dim, [placed(t, (dim,) if t.rank else (), INDEX) for t in sources])
+
+
+def added(base: LabelledTensor, dim: int, sources: Sequence[LabelledTensor]) -> LabelledTensor:
+    """The same, where all that meets at a position is added, or reduced in another way that knows no order: what is
+    added moves along `dim` with the index that says where."""
+    terms = ["m" if t.rank < base.rank else "l* m r*" for t in sources]
+    tensors = [placed(base, (dim,) if base.rank else (), INDEX), *map(settled, sources)]
+    return contract(", ".join(["l* n r*", *terms]) + " -> l* n r*", tensors, base.shape, {"l*": dim})
 
 
 def part_by_data(tensor: LabelledTensor, dim: int, shape: tuple[int, ...]) -> LabelledTensor:

@@ -11,10 +11,10 @@ from permgraph.axes.contraction import contract, settled
 from permgraph.axes.equal_values import zero_where
 from permgraph.axes.extreme_values import is_zeros
 from permgraph.axes.labelled_tensor import LabelledTensor
-from permgraph.axes.movement import expand, permute, reshape, resized
+from permgraph.axes.movement import expand, permute, reshape, resized, span
 from permgraph.axes.points import Labels
 from permgraph.axes.refusal import UnsupportedForm
-from permgraph.axes.rules.builders import INDEX, axes, one_dim, placed, pointwise, term, written
+from permgraph.axes.rules.builders import INDEX, added, axes, one_dim, placed, pointwise, term, written
 from permgraph.axes.rules.indexing import addressed, are_together, differ_in, is_mask, places
 from permgraph.axes.rules.rule import Call
 from permgraph.axes.rules.table import op
@@ -45,9 +45,9 @@ def scatter(
     dim = one_dim(dim, self.rank)
     if differ_in(dim, self, index):
         raise UnsupportedForm("an index smaller than what it writes to")
-    if src is not None and differ_in(dim, index, src):
-        raise UnsupportedForm("an index smaller than its source")
     self, src = settled(self), src and settled(src)
+    for d, size in enumerate(index.shape):  # what lies beyond the index is not read
+        src = span(src, d, 0, size) if src is not None and src.shape[d] > size else src
     chosen = index.chosen
     among_all = chosen is not None and chosen.index and chosen.values.shape[-1] == self.shape[dim]
     if chosen is not None and among_all and (not chosen.ties or _zeros_into_zeros(call, index)):
@@ -61,7 +61,15 @@ def scatter(
         return pointwise(self, put)
     index = settled(index)
     done = _by_one_table(self, dim, index, src, call)
-    return written(self, dim, [index] if src is None else [index, src]) if done is None else done
+    if done is not None:
+        return done
+    return (added if _adds(call) else written)(self, dim, [index] if src is None else [index, src])
+
+
+def _adds(call: Call) -> bool:
+    """Whether what meets at a position is reduced, in no order; otherwise the last that is written there stays."""
+    op, options = call.node.short_op, call.node.options
+    return op in ("scatter_add", "scatter_reduce", "index_add", "index_reduce") or bool(options.get("reduce"))
 
 
 def _by_one_table(
@@ -109,6 +117,8 @@ def index_add(
         if put is not None:
             call.only_shapes(index, *([source] if source is not None and filling else []))
             return put
+    if source is not None and source.rank and index.rank and _adds(call):
+        return added(self, dim, [index, source])
     index.pin(INDEX)
     return written(self, dim, [source] if source is not None and source.rank else [])
 
@@ -139,12 +149,17 @@ def index_put(
         raise UnsupportedForm("a mask among other indices")
     if not are_together(dims):
         raise UnsupportedForm("indices apart from each other")
-    for tensor in given:
-        tensor.pin(INDEX)
     names = axes(self.rank)
     new = [f"new{i}" for i in range(1 if mask else max(i.rank for i in given))]
     full = [*names[: dims[0]], *new, *names[dims[-1] + 1 :]]
-    return _put_in_order(self, values, dims, full[len(full) - values.rank :], new)
+    part = full[len(full) - values.rank :]
+    if accumulate and not mask:
+        terms = ", ".join([*(term(new[len(new) - i.rank :]) for i in given), term(part)])
+        tensors = [placed(self, tuple(dims), INDEX), *map(settled, given), values]
+        return contract(f"{term(names)}, {terms} -> {term(names)}", tensors, self.shape)
+    for tensor in given:
+        tensor.pin(INDEX)
+    return _put_in_order(self, values, dims, part, new)
 
 
 def _put_in_order(
