@@ -11,11 +11,11 @@ head = "linear"
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from permgraph.data_files import read_toml, specs
+from permgraph.data_files import fields_of, read_toml, specs
 from permgraph.errors import FileError, UsageError, nearest
 
 LOWER = ("wer",)  # metrics of which less is better
@@ -102,28 +102,13 @@ def load_task(name: str | Path) -> Task:
 
 def task_of(data: dict[str, Any], path: Path) -> Task:
     """The content of a TOML file as a task. Raises FileError, which names the file and the field."""
-    known = [f.name for f in fields(Task) if f.name != "name"]
-    for key in data:
-        if key not in known:
-            raise FileError(f"{path}: unknown field {key!r}.{nearest(key, known)} Known: {', '.join(known)}.")
+    values = fields_of(Task, "field", data, str(path), but=("name",))
     for key in ("domain", "label"):
         if not data.get(key):
             raise FileError(f"{path}: {key} is missing.")
-    hints = get_type_hints(Task)
-    task = Task(path.stem, **{key: _value(hints[key], key, value, path) for key, value in data.items()})
+    task = Task(path.stem, **values)
     _check(task, path)
     return task
-
-
-def _value(kind: Any, key: str, value: Any, path: Path) -> Any:
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if kind is str and isinstance(value, str):
-        return value
-    if kind not in (str, float) and isinstance(value, list) and all(isinstance(v, str) for v in value):
-        return tuple(value)
-    expected = {str: "a string", float: "a number"}.get(kind, "a list of strings")
-    raise FileError(f"{path}: {key}: expected {expected}, found {value!r}.")
 
 
 def _check(task: Task, path: Path) -> None:

@@ -146,7 +146,7 @@ def test_first_weights_are_those_of_init_whatever_is_predicted(data):
     [
         ("[first]", "[frist]", "Did you mean first"),
         ("steps = 4", "stepps = 4", "unknown setting 'stepps'. Did you mean steps"),
-        ("batch = 2", "batch = 2.5", "batch: expected int, found 2.5"),
+        ("batch = 2", "batch = 2.5", "batch: expected a whole number, found 2.5"),
         ('tasks = ["TASK"]', "", "tasks is missing"),
     ],
 )

@@ -213,7 +213,7 @@ def test_tasks_on_the_same_recordings_are_drawn_together() -> None:
         (("[row]", "[rows]"), "unknown part 'rows'"),
         (('matcher = "random"', 'matcher = "randon"'), "no matcher 'randon'"),
         (('name = "untrained"', 'name = "plain"'), "two rows are named 'plain 0.5'"),
-        (("untrained = true", "untrained = 1"), "untrained: expected bool"),
+        (("untrained = true", "untrained = 1"), "untrained: expected true or false"),
         (("rounds = 2", "round = 2"), "unknown key of a row 'round'. Did you mean rounds"),
         (('pairs = "shared"', 'pairs = "share"'), "Did you mean shared"),
         (("shares = [0.9, 0.5]", "shares = [9]"), "numbers from 0 to 1"),

@@ -10,12 +10,12 @@ tasks = ["phil-pitch", …]         # that judge: none of their clips but train 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from permgraph.data_files import read_toml
-from permgraph.errors import FileError, nearest
+from permgraph.data_files import fields_of, read_toml, refuse_unknown
+from permgraph.errors import FileError
 from permgraph.evaluation.task import Task, load_task
 from pretraining.train import Settings
 
@@ -43,9 +43,7 @@ class Recipe:
 def load_recipe(path: Path, data: Path, out: Path) -> Recipe:
     """A recipe with its paths filled in. Raises FileError, which names the file and the field."""
     table = read_toml(path)
-    for key in table:
-        if key not in PARTS:
-            raise FileError(f"{path}: unknown part {key!r}.{nearest(key, PARTS)} Known: {', '.join(PARTS)}.")
+    refuse_unknown(str(path), "part", table, PARTS)
     for key in PARTS:
         if not table.get(key):
             raise FileError(f"{path}: {key} is missing.")
@@ -59,18 +57,7 @@ def load_recipe(path: Path, data: Path, out: Path) -> Recipe:
 
 
 def _settings(values: Mapping[str, Any], path: Path, data: Path, out: Path, stem: str) -> Settings:
-    known = {field.name: type(field.default) for field in fields(Settings)}
-    for key, value in values.items():
-        if key not in known:
-            raise FileError(
-                f"{path}: unknown setting {key!r}.{nearest(key, known)} Known: {', '.join(known)}."
-            )
-        expected = list if known[key] is tuple else known[key]
-        if type(value) is not expected:
-            raise FileError(f"{path}: {key}: expected {expected.__name__}, found {value!r}.")
-    filled: dict[str, Any] = {}
-    for key, value in values.items():
-        filled[key] = tuple(value) if isinstance(value, list) else value
+    filled = fields_of(Settings, "setting", values, str(path))
     filled["audio"] = tuple(str(data / text) for text in filled.get("audio", ()))
     filled["targets"] = tuple(_target(text, out, stem) for text in filled.get("targets", ()))
     return Settings(**filled)

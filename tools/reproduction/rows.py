@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from permgraph.data_files import read_toml
+from permgraph.data_files import fields_of, read_toml, refuse_unknown
 from permgraph.errors import FileError, nearest
 from permgraph.evaluation.task import load_task
 from permgraph.matching.matchers import find_matcher
@@ -81,7 +81,7 @@ class Experiment:
     def load(path: Path) -> Experiment:
         """Raises FileError, which names the file and the field; UsageError for a task or matcher that there is not."""
         table = read_toml(path)
-        _refuse_unknown(path, "part", table, PARTS)
+        refuse_unknown(str(path), "part", table, PARTS)
         for key in ("tasks", "head", "calibrate", "sections"):
             if not table.get(key):
                 raise FileError(f"{path}: {key} is missing.")
@@ -102,7 +102,7 @@ class Experiment:
 def _section(
     path: Path, values: Mapping[str, Any], common: Mapping[str, Any], audio: Mapping[str, Any]
 ) -> Section:
-    _refuse_unknown(path, "key", values, OF_SECTION)
+    refuse_unknown(str(path), "key", values, OF_SECTION)
     pairs = values.get("pairs", PAIRS[0])
     if pairs not in PAIRS:
         raise FileError(f"{path}: pairs: {pairs!r}.{nearest(pairs, PAIRS)} There are: {', '.join(PAIRS)}.")
@@ -113,33 +113,17 @@ def _section(
 
 
 def _row(path: Path, values: Mapping[str, Any], audio: Mapping[str, Any]) -> Row:
-    known = {field.name: field for field in fields(Row)}
-    _refuse_unknown(path, "key of a row", values, known)
     if not values.get("name"):
         raise FileError(f"{path}: a row has no name.")
-    for key, value in values.items():
-        default = known[key].default if key != "name" else ""
-        wanted = list if isinstance(default, tuple) else type(default)
-        if type(value) is not wanted:
-            raise FileError(f"{path}: {values['name']}: {key}: expected {wanted.__name__}, found {value!r}.")
-    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    row = Row(**given)
+    row = Row(**fields_of(Row, "key of a row", values, f"{path}: {values['name']}"))
     find_matcher(row.matcher)
     for kind in row.calibrate:
         if kind not in audio:
             raise FileError(f"{path}: {row.name}: calibrate: {kind!r}.{nearest(kind, audio)}")
-    if not row.shares or not all(type(s) in (int, float) and 0 <= s <= 1 for s in row.shares):
+    if not row.shares or not all(0 <= s <= 1 for s in row.shares):
         raise FileError(f"{path}: {row.name}: shares are numbers from 0 to 1.")
     if row.rounds < 1 or row.runs < 0 or row.seconds < 0 or row.clip <= 0:
         raise FileError(
             f"{path}: {row.name}: rounds is one at least, clip above 0, runs and seconds not below it."
         )
     return row
-
-
-def _refuse_unknown(path: Path, what: str, values: Mapping[str, Any], known: Any) -> None:
-    for key in values:
-        if key not in known:
-            raise FileError(
-                f"{path}: unknown {what} {key!r}.{nearest(key, known)} Known: {', '.join(known)}."
-            )
