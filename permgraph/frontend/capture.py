@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from permgraph.errors import TraceError
+from permgraph.frontend.agreement import check_agreement
 from permgraph.frontend.arguments import Call, call_of, exportable
 from permgraph.frontend.decomposition import decomposed
 from permgraph.frontend.export import program_of
@@ -140,6 +141,7 @@ def _ran(network: nn.Module, call: Call, error: Exception, title: str) -> tuple[
         raise TraceError(refusal(error, title, inner, call)) from error
     try:
         recorder = record(inner, call, inner_names(network))
+        check_agreement(inner, call, recorder.outputs)
     except Exception as second:
         raise TraceError(refusal(error, title, inner, call, second)) from second
     return with_unreached(recorder.nodes, state_of(network, state_names(network)))

@@ -59,12 +59,14 @@ class Recorder(TorchDispatchMode):
 
     keep     names of nodes whose results are wanted
     results  the results of these, after the run
+    outputs  what the network returned
     """
 
     def __init__(self, keep: frozenset[str] = frozenset()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.nodes: list[Node] = []
         self.keep, self.results = keep, dict[str, Tensor]()
+        self.outputs: list[Tensor] = []
         self.reads = False  # whether Python has read a value
         self.sized: set[str] = set()  # nodes whose results have a size that values decide
         self.modules: list[tuple[str, str]] = []  # (path, class) of the modules that are running

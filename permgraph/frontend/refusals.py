@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from permgraph.errors import TraceError
+from permgraph.frontend.agreement import GRADIENTS
 from permgraph.frontend.arguments import Call, tensors_in
 from permgraph.frontend.call_site import raised_at
 from permgraph.frontend.flatten import FRAME, short
@@ -38,6 +39,11 @@ def refusal(
         return (
             f"{title}: nested tensors{_at(error)} have no sizes that axes could be read from. Give a wrapper whose"
             " forward uses padded tensors."
+        )
+    if "does not require grad" in str(second):
+        return (
+            f"{title}: its code asks torch.autograd for gradients{_at(second)}, which a recorded run has not."
+            f" {GRADIENTS}"
         )
     if problem := _own_failure(module, call):
         return (

@@ -24,7 +24,7 @@ Wrap = Callable[[Tensor], Tensor]
 def record(
     module: nn.Module, call: Call, names: dict[str, str], keep: frozenset[str] = frozenset()
 ) -> Recorder:
-    """Run the module and record it; the last node is the output.
+    """Run the module and record it; the last node is the output, and the recorder has what it returned.
 
     The module is not changed: it runs as a copy that shares the tensors, and nothing is written into these.
 
@@ -57,8 +57,8 @@ def record(
         wrapped = {key: FunctionalTensor.to_functional(t) for key, t in held.items()}
         _exchange(module, lambda tensor: wrapped[id(tensor)])
         stack.enter_context(Reads(recorder))
-        outputs = [recorder.inner(t) for t in tensors_in(module(*args, **kwargs))]
-    recorder.nodes.append(node_of("output", "output", (tuple(recorder.ref(t) for t in outputs),)))
+        recorder.outputs = [recorder.inner(t) for t in tensors_in(module(*args, **kwargs))]
+    recorder.nodes.append(node_of("output", "output", (tuple(map(recorder.ref, recorder.outputs)),)))
     return recorder
 
 

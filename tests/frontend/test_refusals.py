@@ -52,6 +52,17 @@ def nested(h: Tensor) -> Tensor:
     return torch.nested.nested_tensor([h[:1], h]).tanh().to_padded_tensor(0.0)
 
 
+def gradient(h: Tensor) -> Tensor:
+    with torch.enable_grad():
+        h = h.detach().requires_grad_()
+        return torch.autograd.grad(h.tanh().sum(), h)[0]
+
+
+def jacobian(h: Tensor) -> Tensor:
+    """Below autograd these are zeros, and no error."""
+    return torch.autograd.functional.jacobian(lambda x: x.tanh().sum(), h)  # type: ignore[no-any-return,no-untyped-call]
+
+
 def other_library(h: Tensor) -> Tensor:
     raise_in_tracing = isinstance(h, nn.Parameter) or type(h) is not Tensor
     if raise_in_tracing:
@@ -89,6 +100,9 @@ CASES: dict[str, Callable[[], tuple[Any, Any]]] = {
         Net(nested),
         X,
     ),
+    "its code asks torch.autograd for gradients": lambda: (Net(gradient), X),
+    "of a run under the recorder is not that of the network, as where code computes with gradients or asks whether"
+    " there are any.": lambda: (Net(jacobian), X),
     "Give a wrapper whose forward does without that line.": lambda: (Net(other_library), X),
 }
 

@@ -438,3 +438,33 @@ def test_a_branch_not_taken_is_told_and_holds_nothing_on_the_path_that_was() -> 
     )
     assert sizes(trace) == [5, 6]
     assert verify(net, x, infer(trace)) < 1e-12
+
+
+def test_a_network_that_draws_numbers_without_torch_is_no_disagreement() -> None:
+    class Noisy(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            h = super().forward(x)
+            return h * float(np.random.default_rng().uniform(1, 2)) if h.sum() > 0 else -h
+
+    module = Noisy(4, 4)
+    nn.init.constant_(module.bias, 10.0)
+    assert capture(module, (torch.randn(2, 4),)).nodes
+
+
+def test_an_operation_that_the_recorder_loses_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reads(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            h = super().forward(x)
+            return h.tanh() if h.sum() > 0 else h.sin()
+
+    module, inputs = Reads(4, 4), (torch.randn(2, 4),)
+    assert capture(module, inputs).nodes
+    run = Recorder.__torch_dispatch__
+
+    def lossy(self: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        lost = func in (torch.ops.aten.tanh.default, torch.ops.aten.sin.default)
+        return args[0] if lost else run(self, func, types, args, kwargs)
+
+    monkeypatch.setattr(Recorder, "__torch_dispatch__", lossy)
+    with pytest.raises(TraceError, match="output 0 of a run under the recorder is not that of the network"):
+        capture(module, inputs)
