@@ -67,7 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
         {n: pg.report(maker.permutations(rows[n], *pairs.trained[0])) for n in MOVED if n in rows},
     )
     text = page.text(
-        f"python tools/reproduce.py {_typed(pairs)} --data ../shared/data -o OUT --page docs/results.md"
+        f"python tools/reproduce.py {_typed(pairs, given)} -o OUT --page docs/results.md",
+        "`specs/experiments/results.toml`" if given.rows == ROWS else f"`{given.rows.name}`",
     )
     print(text)
     if given.page:
@@ -102,7 +103,9 @@ def _paired(a: Sequence[Path], b: Sequence[Path]) -> tuple[tuple[Path, Path], ..
     return tuple(zip(a, b, strict=True))
 
 
-def _typed(pairs: Pairs) -> str:
+def _typed(pairs: Pairs, given: argparse.Namespace) -> str:
+    """The arguments that this page comes from; encoders and audio without the folders of one machine."""
+
     def listed(option: str, paths: Sequence[Path]) -> str:
         return f"{option} {' '.join(f'DIR/{path.name}' for path in paths)}"
 
@@ -112,7 +115,16 @@ def _typed(pairs: Pairs) -> str:
             listed("--shared-a", [a for a, _ in pairs.shared]),
             listed("--shared-b", [b for _, b in pairs.shared]),
         ]
-    return " ".join(found)
+    found += [f"--rows {given.rows.name}"] if given.rows != ROWS else []
+    found += [f"--tasks {' '.join(given.tasks)}"] if given.tasks else []
+    found += [f"--head {given.head}"] if given.head else []
+    if given.calibrate:
+        audio = [text.partition("=") for text in given.calibrate]
+        found.append(f"--calibrate {' '.join(f'{kind}=DIR/{Path(path).name}' for kind, _, path in audio)}")
+    found += [f"--seed {given.seed}"] if given.seed else []
+    return " ".join(
+        [*found, "--data", f"DIR/{given.data.name}" if given.data.is_absolute() else str(given.data)]
+    )
 
 
 def parser() -> argparse.ArgumentParser:

@@ -20,12 +20,12 @@ SHARES = (0.9, 0.7, 0.5)  # of the finding
 
 HEAD = """# Merged encoders, judged
 
-A speech encoder (A, `{a}`) and a music encoder (B, `{b}`) that were trained here ([encoders.md](encoders.md): how good they are, and what the
-gate says of them), averaged as λ·A + (1 - λ)·B in many ways. Written by
+Two encoders, A (`{a}`) and B (`{b}`), averaged as λ·A + (1 - λ)·B in many ways. Of those that are trained by recipes of this
+repository, [encoders.md](encoders.md) tells how good they are, and what the gate says of them. Written by
 
     {command}
 
-from `specs/experiments/results.toml`. Accuracy on test by the head `{head}`; numbers of a domain are means over its tasks. In brackets 95 %
+from the rows of {rows}. Accuracy on test by the head `{head}`; numbers of a domain are means over its tasks. In brackets 95 %
 intervals, by drawing speakers, recordings or clips and pre-training runs anew, {runs} of them where a row does not say another
 number; differences are paired. `score` is Eq. 6: 0 is log-mel, 1000 the better parent of every task; a task whose better parent is not
 above log-mel has none. Accuracy and interval of every task: results.csv beside this page.
@@ -45,9 +45,11 @@ class Page:
     valid: Mapping[str, float]
     moved: Mapping[str, MatchingReport]
 
-    def text(self, command: str) -> str:
+    def text(self, command: str, rows: str) -> str:
+        """`command`: what wrote it; `rows`: the file of its experiment."""
         a, b = self.parents
-        head = HEAD.format(a=a, b=b, command=command, head=self.experiment.head, runs=self.runs[a])
+        told = {"command": command, "rows": rows, "head": self.experiment.head, "runs": self.runs[a]}
+        head = HEAD.format(a=a, b=b, **told)
         sections = [self._section(section) for section in self.experiment.sections]
         return "\n".join(
             [head, self._finding(), self._parents(), *filter(None, sections), self._moved(), self._refused()]
