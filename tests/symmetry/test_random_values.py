@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 import torch.nn.functional as F
 from networks.randomise import noise, randomise
@@ -53,3 +56,48 @@ def test_a_network_that_draws_nothing_says_nothing() -> None:
 
 def test_dropout_of_nothing_draws_nothing() -> None:
     assert not any("dropout" in note for note in spec_of(Noisy(0.0)).notes)
+
+
+OF_EACH: dict[str, Callable[[Tensor], Tensor]] = {
+    "bernoulli": lambda h: torch.bernoulli(h.sigmoid()),
+    "normal": lambda h: torch.normal(h, 1.0),
+    "normal of both": lambda h: torch.normal(h, h.exp()),
+    "poisson": lambda h: torch.poisson(h.exp()),
+    "binomial": lambda h: torch.binomial(torch.full_like(h, 3), h.sigmoid()),
+    "gamma": lambda h: torch._standard_gamma(h.exp()),
+}
+OF_NONE: dict[str, Callable[[Tensor], Tensor]] = {
+    "normal": lambda h: torch.empty_like(h).normal_(),
+    "uniform": lambda h: torch.empty_like(h).uniform_(),
+    "exponential": lambda h: torch.empty_like(h).exponential_(),
+    "log-normal": lambda h: torch.empty_like(h).log_normal_(),
+    "cauchy": lambda h: torch.empty_like(h).cauchy_(),
+    "geometric": lambda h: torch.empty_like(h).geometric_(0.5),
+    "gumbel": lambda h: F.gumbel_softmax(h, dim=-1),
+}
+
+
+class Drawn(nn.Module):
+    def __init__(self, draw: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.one, self.last, self.draw = nn.Linear(5, 6), nn.Linear(6, 3), draw
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.one(x)
+        return self.last(h.tanh() * self.draw(h))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", OF_EACH)
+def test_what_is_drawn_for_each_value_moves_with_it(name: str) -> None:
+    module = randomise(Drawn(OF_EACH[name]))
+    spec = pg.infer(pg.trace(module, X))
+    assert [group.size for group in spec.groups] == [6]
+    assert "in distribution" in spec.notes[0] and not spec.unknown_ops
+    assert pg.verify(module, X, pg.plan(spec)).kept
+
+
+@pytest.mark.parametrize("name", OF_NONE)
+def test_what_is_drawn_without_a_value_has_an_order_of_its_own(name: str) -> None:
+    spec = spec_of(Drawn(OF_NONE[name]))
+    assert not spec.groups and not spec.unknown_ops
+    assert "random values" in {pin.reason for pin in spec.pinned}

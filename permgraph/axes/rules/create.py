@@ -45,7 +45,8 @@ def by_position(call: Call) -> LabelledTensor:
     return pinned_tensor(call.space, call.shape, "position", weight=True)
 
 
-@op("rand randn randint randperm rand_like randn_like randint_like")
+@op("""rand randn randint randperm rand_like randn_like randint_like normal_functional uniform exponential log_normal
+    cauchy geometric random""")
 def random_values(call: Call) -> LabelledTensor:
     """Every element has a value of its own, which does not move along with a unit."""
     call.only_shapes()

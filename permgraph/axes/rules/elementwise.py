@@ -20,7 +20,8 @@ register("log_sigmoid_forward", "... -> ...")
 register("isin", "...?, t*? -> ...", "elements", "test_elements")
 
 
-@op("permgraph.pointwise hardswish masked_fill copy floor_divide complex polar _prelu_kernel")
+@op("""permgraph.pointwise hardswish masked_fill copy floor_divide complex polar _prelu_kernel normal poisson binomial
+    _standard_gamma""")
 def elementwise(call: Call) -> LabelledTensor:
     """..., ... -> ..."""
     tensors = call.tensors
