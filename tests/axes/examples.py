@@ -375,6 +375,7 @@ POSITIONS = [
     ex("one_hot", C([0, 2, 1]), 4),
     ex("bucketize.Tensor", P(3, 4), C([-1.0, 0.0, 1.0])),
     ex("searchsorted.Tensor", C([-1.0, 0.0, 1.0]), P(3, 4)),
+    ex("searchsorted.Tensor", C([[-1.0, 0.0, 1.0], [-2.0, 0.0, 0.5]]), P(2, 3)),
     ex("col2im", P(2, 12, 12), [4, 5], [2, 2], [1, 1], [0, 0], [1, 1]),
     ex("cross", P(4, 3), P(4, 3), 1),
     ex("linalg_cross", P(4, 3), P(4, 3)),

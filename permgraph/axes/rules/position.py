@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from permgraph.axes.addressing import take_jointly
+from permgraph.axes.contraction import contract
 from permgraph.axes.labelled_tensor import LabelledTensor
 from permgraph.axes.movement import permute
 from permgraph.axes.refusal import UnsupportedForm
@@ -51,8 +52,10 @@ def diagonal(self: LabelledTensor, offset: int, dim1: int, dim2: int) -> Labelle
 
 @op("searchsorted")
 def search(sorted_sequence: LabelledTensor, self: LabelledTensor | None = None) -> LabelledTensor:
-    """Where each element falls among sorted ones: those are ordered."""
-    if sorted_sequence.rank > 1 or self is None:
-        raise UnsupportedForm("a table per row" if sorted_sequence.rank > 1 else "a number searched for")
+    """Where each element falls among sorted ones, of all or of its own row: those are ordered."""
+    if self is None:
+        raise UnsupportedForm("a number searched for")
+    if sorted_sequence.rank > 1:
+        return contract("l* !s, l* v -> l* v", [sorted_sequence, self], self.shape, {"l*": self.rank - 1})
     sorted_sequence.pin("ordered axis")
     return pointwise(self)
