@@ -3,7 +3,8 @@
 An op that torch composes of others (`hstack`, `cosine_similarity`, `gru_cell`) needs no rule: its parts have
 theirs. So every one is decomposed, except those in `WHOLE`, which have a rule of their own: their parts say less of
 the units or of where to observe them, or they stand in most networks, and a program in which anything is decomposed
-is traced a second time. Besides, the ops of `ALSO`, which torch does not compose but has a decomposition for.
+is traced a second time. Besides, the ops of `ALSO`, which torch does not compose but has a decomposition for, and those
+of `OURS`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 from torch import fx
 from torch.export import ExportedProgram, default_decompositions
+
+from permgraph.frontend.strided import as_strided_in_parts, parts_of
 
 # compositions that have a row in the rule table (tests/frontend/test_compound.py compares the two)
 _WHOLE = """
@@ -33,6 +36,7 @@ linalg_cross diag_embed unfold_backward
 
 WHOLE = frozenset(_WHOLE.split())
 ALSO = frozenset(_ALSO.split())
+OURS: dict[Any, Callable[..., Any]] = {torch.ops.aten.as_strided.default: as_strided_in_parts}
 _ROUNDS = 12  # what an op is made of may be compound again
 
 
@@ -43,6 +47,8 @@ def _known() -> dict[Any, Callable[..., Any]]:
 
 def run_in_parts(op: torch._ops.OpOverload, args: Any, kwargs: Any) -> Any:
     """The results of an op, computed as torch composes or decomposes it; NotImplemented where it does neither."""
+    if op in OURS:
+        return OURS[op](*args, **kwargs)
     if composed(op):
         return op.decompose(*args, **kwargs)
     return _known()[op](*args, **kwargs) if op in _known() else NotImplemented
@@ -54,7 +60,8 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
     known = _known()
     for _ in range(_ROUNDS):
         program = program.run_decompositions(table)
-        table = {op: known[op] for op in set(_compound(program.graph_module)) if op in known}
+        found = set(_compound(program.graph_module))
+        table = {op: OURS.get(op) or known[op] for op in found if op in OURS or op in known}
         if not table:
             break
     return program
@@ -63,8 +70,19 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
 def _compound(graph: fx.GraphModule) -> Iterator[torch._ops.OpOverload]:
     for module in graph.modules():
         for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
-            if isinstance(node.target, torch._ops.OpOverload) and is_decomposed(node.target):
-                yield node.target
+            op = node.target
+            if (
+                isinstance(op, torch._ops.OpOverload)
+                and is_decomposed(op)
+                and (op not in OURS or _has_parts(node))
+            ):
+                yield op
+
+
+def _has_parts(node: fx.Node) -> bool:
+    """Whether `as_strided` has a form that is known."""
+    given: Any = fx.node.map_arg(node.args, lambda n: n.meta["val"])
+    return parts_of(*given) is not None
 
 
 def is_decomposed(op: torch._ops.OpOverload) -> bool:
@@ -72,7 +90,7 @@ def is_decomposed(op: torch._ops.OpOverload) -> bool:
     if op.namespace != "aten" or torch.Tag.pointwise in op.tags:
         return False
     name = str(op).split(".")[1]
-    if name in ALSO:
+    if name in ALSO or op in OURS:
         return True
     return name not in WHOLE and composed(op) and makes_tensors(op)
 

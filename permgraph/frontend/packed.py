@@ -28,12 +28,15 @@ class Recorder(Protocol):
 
     def read(self, tensor: Tensor) -> None: ...
 
+    def meet(self, values: Any) -> None: ...
+
 
 def pack(recorder: Recorder, args: tuple[Any, ...], result: Any) -> None:
     """_pack_padded_sequence(padded, lengths, batch_first) → (data, batch sizes)"""
     padded, lengths, batch_first = args
     data, sizes = result
     recorder.read(lengths)
+    recorder.meet(sizes)  # known from what was read
     steps, rows = _pairs(sizes)
     order = (rows, steps) if batch_first else (steps, rows)
     recorder.name(data, _index(recorder, recorder.ref(padded), order, data))
@@ -76,6 +79,7 @@ def pad(recorder: Recorder, args: tuple[Any, ...], result: Any) -> None:
     if batch_first:
         ref = recorder.add("transpose", "aten.transpose.int", (ref, 0, 1), result[0])
     recorder.name(result[0], ref)
+    recorder.meet(result[1])  # the lengths, as they were read
 
 
 def _pairs(sizes: Tensor) -> tuple[Tensor, Tensor]:

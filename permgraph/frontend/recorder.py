@@ -72,6 +72,7 @@ class Recorder(TorchDispatchMode):
         self.modules: list[tuple[str, str]] = []  # (path, class) of the modules that are running
         self._known: Any = WeakTensorKeyDictionary()
         self._count: Counter[str] = Counter()
+        self._outside: Any = WeakTensorKeyDictionary()
         self._constants: list[Tensor] = []  # alive as long as their names are
 
     def name(self, tensor: Tensor, ref: Ref) -> None:
@@ -81,13 +82,16 @@ class Recorder(TorchDispatchMode):
             self.results[ref.node] = tensor
 
     def ref(self, tensor: Tensor) -> Ref:
-        """The node of a tensor. One that no recorded op made is a constant, in order on every axis.
+        """The node of a tensor. One that came from outside is a constant, in order on every axis.
 
         Its values are kept, as those of the constants of an exported program, only as long as no value was read:
-        later they may be computed from it, and differ for another input.
+        later they may be computed from it, and differ for another input. Raises TraceError for one that was computed
+        and that no recorded op made.
         """
         known: Ref | None = self._known.get(tensor)
         if known is None:
+            if tensor.numel() > 1 and tensor not in self._outside:  # a number may be made below the modes
+                raise TraceError(not_recorded())
             known = self.add(
                 "constant", "constant", (), tensor, value=None if self.reads else table_of(tensor)
             )
@@ -95,21 +99,29 @@ class Recorder(TorchDispatchMode):
             self._constants.append(tensor)
         return known
 
-    def inner(self, tensor: Tensor) -> Tensor:
-        """What the recorder knows of a tensor that code holds. Raises TraceError; called while the modes are on.
-
-        After code has written into a tensor its views are computed anew when an op meets them, so one meets it here: then
-        that is recorded. Else what was written, and all before it, would pass for a constant.
-        """
-        if not isinstance(tensor, FunctionalTensor):
+    def current(self, tensor: Tensor) -> Tensor:
+        """What a tensor of the upper mode holds. After code has written into it, or into that of which it is a view, it is
+        computed anew: that is recorded, else what was written, and all before it, would pass for a constant."""
+        if isinstance(tensor, FunctionalTensor):
+            tensor = tensor.elem
+        if not torch._is_functional_tensor(tensor):
             return tensor
-        torch.ops.aten.is_same_size(tensor, tensor)
-        inner: Tensor = tensor.from_functional()
-        if inner not in self._known:
-            raise TraceError(
-                f"what was computed at {call_site() or 'an unknown place'} was not recorded; please report it"
-            )
-        return inner
+        with self:
+            torch._functionalize_sync(tensor)
+        return torch._from_functional_tensor(tensor)
+
+    def inner(self, tensor: Tensor) -> Tensor:
+        """What the recorder knows of a tensor that code holds. Raises TraceError for what was not recorded."""
+        found = self.current(tensor)
+        if found is not tensor and found not in self._known:
+            raise TraceError(not_recorded())
+        return found
+
+    def meet(self, values: Any) -> None:
+        """Tensors that code hands to an op and that no op made: literals, what was made by other libraries."""
+        for tensor in _tensors(values):
+            if not isinstance(tensor, FunctionalTensor):
+                self._outside[tensor] = True
 
     def add(self, base: str, op: str, args: tuple[Any, ...], results: Any, **rest: Any) -> Ref:
         count = self._count[base]
@@ -210,7 +222,9 @@ class Functional(FunctionalTensorMode):  # type: ignore[no-untyped-call]
                 f"it has both {func.__name__}, which only torch.export follows, and code that reads values of tensors,"
                 f" which it cannot follow ({call_site()}): write one without the other"
             )
+        self.recorder.meet((args, kwargs))
         if func in FunctionalTensor.metadata_fns:
+            tree_map_only(FunctionalTensor, self.recorder.current, (args, kwargs))
             return super().__torch_dispatch__(func, types, args, kwargs)
         apart = is_decomposed(func)
         if composed(func) and (func._schema.name == f"aten::{_PAD}" or not (apart or _writes_or_views(func))):
@@ -224,11 +238,15 @@ class Functional(FunctionalTensorMode):  # type: ignore[no-untyped-call]
             return super().__torch_dispatch__(func, types, args, kwargs)
 
     def _whole(self, func: Any, args: Any, kwargs: Any) -> Any:
-        inner = tree_map_only(FunctionalTensor, lambda t: t.from_functional(), (args, kwargs))
+        inner = tree_map_only(FunctionalTensor, self.recorder.current, (args, kwargs))
         with self.recorder:
             result = func(*inner[0], **inner[1])
         with self:
             return tree_map_only(Tensor, FunctionalTensor.to_functional, result)
+
+
+def not_recorded() -> str:
+    return f"what was computed at {call_site() or 'an unknown place'} was not recorded; please report it"
 
 
 def writes_outside(place: str) -> str:

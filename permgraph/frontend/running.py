@@ -40,6 +40,7 @@ def record(
         id(t): t.detach() for t in _all_tensors(module)
     }  # the recorder's name of a tensor lasts while it lives
     _name_state(recorder, module, names, held)
+    recorder.meet(tuple(held.values()))
     given = {id(t): t.detach() for t in tensors_in(call)}
     for name, tensor in zip(paths, given.values(), strict=True):
         recorder.name(tensor, recorder.add(name, "input", (), tensor))

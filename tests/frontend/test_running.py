@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from permgraph.axes.rules import RULES, Call, Results
@@ -468,3 +469,33 @@ def test_an_operation_that_the_recorder_loses_is_noticed(monkeypatch: pytest.Mon
     monkeypatch.setattr(Recorder, "__torch_dispatch__", lossy)
     with pytest.raises(TraceError, match="output 0 of a run under the recorder is not that of the network"):
         capture(module, inputs)
+
+
+class Written(Layers):
+    """It writes into what a view was taken of, and the view goes into an op that is recorded whole."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.one(x)
+        if x.sum() > 1e6:
+            return h  # type: ignore[no-any-return]
+        rows = h.view(1, *h.shape)
+        h /= 2.0
+        return self.three(self.two(torch.einsum("abc,abc->bc", rows, rows)).tanh())  # type: ignore[no-any-return]
+
+
+def test_a_view_of_what_was_written_into_is_no_constant() -> None:
+    trace = capture(Written().eval(), (torch.randn(2, 4),))
+    assert not any(node.op == "constant" for node in trace.nodes)
+    assert {tensor for tensor in trace.unused if tensor.startswith("one")} == set()
+
+
+def test_what_was_computed_and_not_recorded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(self: Recorder, tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, FunctionalTensor):
+            return tensor
+        torch._functionalize_sync(tensor.elem)
+        return torch._from_functional_tensor(tensor.elem)
+
+    monkeypatch.setattr(Recorder, "current", stale)
+    with pytest.raises(TraceError, match=r"what was computed at test_running.py:\d+ was not recorded"):
+        capture(Written().eval(), (torch.randn(2, 4),))
