@@ -43,6 +43,13 @@ def refuse_unknown(where: str, what: str, table: Mapping[str, Any], known: Colle
             )
 
 
+def refuse_missing(where: str, table: Mapping[str, Any], needed: Collection[str]) -> None:
+    """Raises FileError for a key that a table lacks, or that is empty there."""
+    for key in needed:
+        if not table.get(key):
+            raise FileError(f"{where}: {key} is missing.")
+
+
 def fields_of(
     kind: type, what: str, table: Mapping[str, Any], where: str, but: Collection[str] = ()
 ) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from permgraph.data_files import fields_of, read_toml, specs
+from permgraph.data_files import fields_of, read_toml, refuse_missing, specs
 from permgraph.errors import FileError, UsageError, nearest
 
 LOWER = ("wer",)  # metrics of which less is better
@@ -103,9 +103,7 @@ def load_task(name: str | Path) -> Task:
 def task_of(data: dict[str, Any], path: Path) -> Task:
     """The content of a TOML file as a task. Raises FileError, which names the file and the field."""
     values = fields_of(Task, "field", data, str(path), but=("name",))
-    for key in ("domain", "label"):
-        if not data.get(key):
-            raise FileError(f"{path}: {key} is missing.")
+    refuse_missing(str(path), data, ("domain", "label"))
     task = Task(path.stem, **values)
     _check(task, path)
     return task

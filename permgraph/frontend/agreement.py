@@ -16,9 +16,8 @@ from permgraph.errors import TraceError
 from permgraph.frontend.arguments import Call, tensors_in
 
 CLOSE = 1e-3  # of the largest number: ops that the recorder decomposes round in another way
-SHARE = (
-    0.9  # of the numbers of each output: a number that is rounded may change which of several is the largest
-)
+SHARE = 0.9  # of the numbers of each output: rounding may change which of several is the largest
+GRADIENTS = "Write gradients with torch.func (grad, vjp, jacrev): these are captured."
 
 
 def check_agreement(module: nn.Module, call: Call, recorded: Sequence[Tensor]) -> None:
@@ -34,9 +33,6 @@ def check_agreement(module: nn.Module, call: Call, recorded: Sequence[Tensor]) -
             f"output {apart} of a run under the recorder is not that of the network, as where code computes with"
             f" gradients or asks whether there are any. {GRADIENTS}"
         )
-
-
-GRADIENTS = "Write gradients with torch.func (grad, vjp, jacrev): these are captured."
 
 
 def outputs_of(module: nn.Module, call: Call) -> list[Tensor]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 
-import torch
 from torch import nn
 
 from permgraph.errors import TraceError
-from permgraph.frontend.agreement import GRADIENTS
+from permgraph.frontend.agreement import GRADIENTS, outputs_of
 from permgraph.frontend.arguments import Call, tensors_in
 from permgraph.frontend.call_site import raised_at
 from permgraph.frontend.flatten import FRAME, short
@@ -59,10 +57,8 @@ def refusal(
 
 def _own_failure(module: nn.Module, call: Call) -> Exception | None:
     """What the network raises when it simply runs."""
-    args, kwargs = copy.deepcopy(call)
     try:
-        with torch.no_grad():
-            module(*args, **kwargs)
+        outputs_of(module, call)
     except Exception as error:
         return error
     return None

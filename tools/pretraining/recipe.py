@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from permgraph.data_files import fields_of, read_toml, refuse_unknown
-from permgraph.errors import FileError
+from permgraph.data_files import fields_of, read_toml, refuse_missing, refuse_unknown
 from permgraph.evaluation.task import Task, load_task
 from pretraining.train import Settings
 
@@ -44,9 +43,7 @@ def load_recipe(path: Path, data: Path, out: Path) -> Recipe:
     """A recipe with its paths filled in. Raises FileError, which names the file and the field."""
     table = read_toml(path)
     refuse_unknown(str(path), "part", table, PARTS)
-    for key in PARTS:
-        if not table.get(key):
-            raise FileError(f"{path}: {key} is missing.")
+    refuse_missing(str(path), table, PARTS)
     common, stem = table["settings"], path.stem
     first = Run(f"{stem}-{FIRST}", _settings(common | table["first"], path, data, out, stem))
     later = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from permgraph.data_files import fields_of, read_toml, refuse_unknown
+from permgraph.data_files import fields_of, read_toml, refuse_missing, refuse_unknown
 from permgraph.errors import FileError, nearest
 from permgraph.evaluation.task import load_task
 from permgraph.matching.matchers import find_matcher
@@ -82,9 +82,7 @@ class Experiment:
         """Raises FileError, which names the file and the field; UsageError for a task or matcher that there is not."""
         table = read_toml(path)
         refuse_unknown(str(path), "part", table, PARTS)
-        for key in ("tasks", "head", "calibrate", "sections"):
-            if not table.get(key):
-                raise FileError(f"{path}: {key} is missing.")
+        refuse_missing(str(path), table, ("tasks", "head", "calibrate", "sections"))
         for task in table["tasks"]:
             load_task(task)
         audio = {kind: tuple(files) for kind, files in table["calibrate"].items()}

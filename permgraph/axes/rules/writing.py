@@ -63,10 +63,10 @@ def scatter(
     done = _by_one_table(self, dim, index, src, call)
     if done is not None:
         return done
-    return (added if _adds(call) else written)(self, dim, [index] if src is None else [index, src])
+    return (added if _reduces(call) else written)(self, dim, [index] if src is None else [index, src])
 
 
-def _adds(call: Call) -> bool:
+def _reduces(call: Call) -> bool:
     """Whether what meets at a position is reduced, in no order; otherwise the last that is written there stays."""
     op, options = call.node.short_op, call.node.options
     return op in ("scatter_add", "scatter_reduce", "index_add", "index_reduce") or bool(options.get("reduce"))
@@ -117,7 +117,7 @@ def index_add(
         if put is not None:
             call.only_shapes(index, *([source] if source is not None and filling else []))
             return put
-    if source is not None and source.rank and index.rank and _adds(call):
+    if source is not None and source.rank and index.rank and _reduces(call):
         return added(self, dim, [index, source])
     index.pin(INDEX)
     return written(self, dim, [source] if source is not None and source.rank else [])
@@ -155,7 +155,7 @@ def index_put(
     part = full[len(full) - values.rank :]
     if accumulate and not mask:
         terms = ", ".join([*(term(new[len(new) - i.rank :]) for i in given), term(part)])
-        tensors = [placed(self, tuple(dims), INDEX), *map(settled, given), values]
+        tensors = [placed(self, tuple(dims), INDEX), *map(settled, (*given, values))]
         return contract(f"{term(names)}, {terms} -> {term(names)}", tensors, self.shape)
     for tensor in given:
         tensor.pin(INDEX)
