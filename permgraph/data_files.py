@@ -34,6 +34,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     return data
 
 
+def read_extended_toml(path: Path) -> dict[str, Any]:
+    """One TOML file, laid over the file beside it that `extends` names; tables are merged key by key. Raises FileError."""
+    data = read_toml(path)
+    base = read_extended_toml(path.with_name(f"{data.pop('extends')}.toml")) if "extends" in data else {}
+    tables = {key: base[key] | data[key] for key in data if key in base and isinstance(data[key], dict)}
+    return base | data | tables
+
+
 def refuse_unknown(where: str, what: str, table: Mapping[str, Any], known: Collection[str]) -> None:
     """Raises FileError for a key that a table has not. `where`: the file, and the part of it that the table is."""
     for key in table:

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from permgraph.data_files import read_toml, specs
+from permgraph.data_files import read_extended_toml, specs
 from permgraph.errors import FileError
 
 
@@ -56,17 +56,9 @@ def is_alias(name: str) -> bool:
 
 
 def _architecture(path: Path) -> Architecture:
-    data = _read(path)
+    data = read_extended_toml(path)
     try:
         example = data.pop("input")
         return Architecture(shape=tuple(example["shape"]), dtype=example["dtype"], **data)
     except (KeyError, TypeError) as error:
         raise FileError(f"{path}: a field is missing or unknown: {error}.") from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """One file, laid over the file that it extends; tables are merged key by key."""
-    data = read_toml(path)
-    base = _read(path.with_name(f"{data.pop('extends')}.toml")) if "extends" in data else {}
-    tables = {key: base[key] | data[key] for key in ("overrides", "input") if key in base and key in data}
-    return base | data | tables

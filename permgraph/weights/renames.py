@@ -7,9 +7,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from permgraph.data_files import read_toml, specs
+from permgraph.data_files import read_extended_toml, specs
 from permgraph.errors import FileError, reason
 from permgraph.ir.names import canonical
 
@@ -82,17 +81,9 @@ def renamed(keys: Iterable[str]) -> tuple[Renames, dict[str, str | None]] | None
 
 def _read(path: Path) -> Renames:
     try:
-        data = _laid_over(path)
+        data = read_extended_toml(path)
         for name in ("when", "heads", "architectures"):
             data[name] = tuple(data.get(name, ()))
         return Renames(**data)
     except TypeError as error:
         raise FileError(f"{path}: cannot read this table of names: {reason(error)}.") from error
-
-
-def _laid_over(path: Path) -> dict[str, Any]:
-    """One file, laid over the file that it extends; tables are merged key by key."""
-    data = read_toml(path)
-    base = _laid_over(path.with_name(f"{data.pop('extends')}.toml")) if "extends" in data else {}
-    merged = {k: base[k] | data[k] for k in data if isinstance(data[k], dict) and k in base}
-    return base | data | merged
