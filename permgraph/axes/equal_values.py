@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from permgraph.axes.against_itself import meets_itself, softmax_of
+from permgraph.axes.cancellation import cancelling
+from permgraph.axes.constant_ops import is_constant, is_rectified
 from permgraph.axes.extreme_values import Extremes, extreme_values, is_zeros
-from permgraph.axes.op_kinds import LAYERS, MOVEMENTS, NORMS, RANDOM, RECTIFIED, SUMS, ZERO_AT_ZERO
+from permgraph.axes.op_kinds import LAYERS, MOVEMENTS, NORMS, RANDOM, SUMS, ZERO_AT_ZERO
 from permgraph.axes.own_weights import own_weights
 from permgraph.axes.ways import meetings
 from permgraph.ir.trace import Node, Ref, Trace
@@ -97,7 +99,7 @@ def equal_values(trace: Trace) -> EqualValues:
     """How equal the values of every node may be."""
     found = _Levels(trace, own_weights(trace), extreme_values(trace), {})
     worst: dict[str, int] = {}
-    met = meetings(trace)
+    met = meetings(trace) | cancelling(trace)
     widened: set[str] = set()  # holds coordinates twice, along dims of their own
     for node in trace.nodes:
         refs = [ref for ref in node.refs() if ref in found.levels]
@@ -142,10 +144,18 @@ class _Levels:
             return DISTINCT
         refs = [ref for ref in node.refs() if ref in self.levels]
         given = [self.levels[ref] for ref in refs if _varies(self.trace.by_name[ref])]
-        if name == "mul" and node.is_float and len(refs) > 1 and not meets_itself(node, self.trace):
+        if (
+            name == "mul"
+            and node.is_float
+            and len(refs) > 1
+            and not is_constant(node, self.trace)
+            and not meets_itself(node, self.trace)
+        ):
             return self.of_product(node, refs)
-        if not node.is_float or not given or meets_itself(node, self.trace):
+        if not node.is_float or not given or meets_itself(node, self.trace) or is_constant(node, self.trace):
             return EQUAL
+        if is_rectified(node):
+            return max(ZEROS, *given)
         if (softened := softmax_of(node, self.trace)) is not None:
             return DISTINCT if self.levels.get(softened) == DISTINCT else EQUAL
         if name in LAYERS or (name in NORMS and node.operands.get("weight") is not None):
@@ -178,6 +188,8 @@ class _Levels:
             return EQUAL
         varying = self.along(node, refs)
         levels = [self.levels[ref] for ref in varying]
+        if node.short_op == "lerp" and refs[-1] in self.extremes.zero:  # a mask says which of the two
+            return max(map(self.levels.__getitem__, refs[:2])) if len(varying) == len(refs) else EQUAL
         if node.short_op in ("add", "sub", "rsub"):
             least = min(levels, default=EQUAL)
         else:  # of a product that may be zero nothing is left but the first operand
@@ -212,8 +224,6 @@ def _of_elements(name: str, given: list[int]) -> int:
         return max(given)
     if name in _SMOOTH or name in NORMS:
         return DISTINCT if max(given) == DISTINCT else EQUAL
-    if name in RECTIFIED:
-        return max(ZEROS, *given)
     return EQUAL
 
 

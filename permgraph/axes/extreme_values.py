@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from permgraph.axes.cancellation import cancelling
+from permgraph.axes.constant_ops import is_constant, is_rectified
 from permgraph.axes.op_kinds import LAYERS, MOVEMENTS, NORMS, RANDOM, SUMS, UNCHANGED, ZERO_AT_ZERO
-from permgraph.axes.ways import is_fixed, moved_from
+from permgraph.axes.ways import is_fixed, meetings, moved_from
 from permgraph.ir.trace import Node, Ref, Trace
 
 HUGE = 1e10  # what is added to it is lost, in float32
@@ -75,7 +77,7 @@ class Extremes:
 
 
 def extreme_values(trace: Trace) -> Extremes:
-    zero: set[str] = set()
+    zero: set[str] = set(cancelling(trace) | meetings(trace))
     huge: set[str] = set()
     for node in trace.nodes:
         if _is_huge(node, huge):
@@ -107,7 +109,7 @@ def _size(value: Any) -> float:
 def _is_zero(node: Node, trace: Trace, zero: set[str], huge: set[str]) -> bool:
     """Masks and other numbers that are no activations may be zero anywhere."""
     name = node.short_op
-    if not node.is_float or is_zeros(node):
+    if not node.is_float or is_zeros(node) or is_constant(node, trace) or is_rectified(node):
         return True
     if (
         node.op in ("state", "input")
@@ -125,13 +127,15 @@ def _is_zero(node: Node, trace: Trace, zero: set[str], huge: set[str]) -> bool:
             return False
         given = (trace.by_name[ref] for ref in refs if ref in zero)
         return _has_empty_windows(node, trace) or any(not _is_softmax(one, trace) for one in given)
+    if name == "lerp" and (weight := _weight_of_lerp(node)) is not None and weight in zero:
+        return any(ref in zero for ref in refs if ref != weight)  # by a mask
     if name in SUMS:
         first, *rest = [ref in zero for ref in node.refs()]
         return first and bool(rest) and (all(rest) if len(rest) == 1 else any(rest))
     if name in ("div", "true_divide"):
         return node.operands["self"].node in zero
     if name == "mul":  # a mask is a factor, too
-        return any(ref in zero or _is_input(trace.by_name[ref], trace) for ref in node.refs())
+        return any(ref in zero or _may_be_a_mask(trace.by_name[ref], trace) for ref in node.refs())
     if (
         name in ("clamp", "clamp_min")
         and isinstance(low := node.options.get("min"), (int, float))
@@ -183,9 +187,17 @@ def _has_empty_windows(node: Node, trace: Trace) -> bool:
     )
 
 
-def _is_input(node: Node, trace: Trace) -> bool:
-    """What multiplies by an input itself may be a mask."""
-    return moved_from(node, trace.by_name).op == "input"
+def _may_be_a_mask(node: Node, trace: Trace) -> bool:
+    """An input, or a buffer: of weights no value is zero by structure."""
+    source = moved_from(node, trace.by_name)
+    return source.op == "input" or (
+        source.op == "state" and trace.state[source.options["tensor"]].kind == "buffer"
+    )
+
+
+def _weight_of_lerp(node: Node) -> str | None:
+    weight = node.operands.get("weight")
+    return weight.node if isinstance(weight, Ref) else None
 
 
 def _is_softmax(node: Node, trace: Trace) -> bool:
