@@ -32,6 +32,8 @@ from permgraph.weights.output import refuse_out, write_like
 from permgraph.weights.planned import numbers_in, numbers_stored
 from permgraph.weights.record import Record
 from permgraph.weights.source import open_planned
+from permgraph.weights.tensors import held_by
+from permgraph.weights.tied import refuse_untied
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def multiply_state(spec: PermSpec, done: Sequence[Multiplied], state: Mapping[st
         written_by(spec, done),
         read_by(spec, done),
     )
+    refuse_untied(names, lambda key: held_by(state[key]), "state dict")
     read = {name: state[key] for key, name in names.items() if name in wanted}
     values = multiply(spec, done, {name: torch.as_tensor(tensor) for name, tensor in read.items()})
     result: dict[str, Any] = {}
@@ -105,6 +108,7 @@ def multiply_state(spec: PermSpec, done: Sequence[Multiplied], state: Mapping[st
 def fold_state(spec: PermSpec, factors: Sequence[Factor], state: Mapping[str, Any]) -> tuple[Multiplied, ...]:
     """See `permgraph.fold_factors`."""
     names = stored_names(spec, state, "state dict")
+    refuse_untied(names, lambda key: held_by(state[key]), "state dict")
     wanted = {name for factor in factors if (name := factor.folds())}
     read = {name: torch.as_tensor(state[key]) for key, name in names.items() if name in wanted}
     return tuple(fold(spec, factors, read))

@@ -34,6 +34,7 @@ from permgraph.weights.refusals import (
 from permgraph.weights.rows import blocks_of
 from permgraph.weights.source import Source, open_planned
 from permgraph.weights.tensors import held_by, numbers_of
+from permgraph.weights.tied import refuse_torn, refuse_untied
 
 if TYPE_CHECKING:
     import torch
@@ -58,18 +59,19 @@ def apply(
     given, state_dict = state_dict, tensors_of(state_dict)
     names, moves = find_moves(plan, perms, state_dict, "state dict", prefix, ignore_unexpected)
     refuse_other_values(plan.spec, {name: state_dict[key] for key, name in names.items()}, "state dict")
+    known = {key: name for key, name in names.items() if not getattr(state_dict[key], "is_meta", False)}
+    refuse_untied(known, lambda key: held_by(state_dict[key]), "state dict")
+    moved = {key: moves.get(key, Move((key,), 0, ())) for key in state_dict}
+    identities = _identities(moved, state_dict)
     done: dict[Any, T] = {}
-    move: Move
     result: dict[str, T] = {}
-    for key in state_dict:
-        tensor: T = state_dict[key]
-        move = moves.get(key, Move((key,), 0, ()))
-        identity = (*(_storage(state_dict[source]) for source in move.sources), move.key)
-        if identity not in done:
+    move: Move
+    for key, move in moved.items():
+        if identities[key] not in done:
             if not allow_nonfinite:
-                _refuse_nonfinite_tensor(key, tensor)
-            done[identity] = move.of(state_dict.__getitem__)
-        result[key] = done[identity]
+                _refuse_nonfinite_tensor(key, state_dict[key])
+            done[identities[key]] = move.of(state_dict.__getitem__)
+        result[key] = done[identities[key]]
     return with_rest_of(given, result)
 
 
@@ -180,7 +182,7 @@ def find_moves(
     by_name = moves_of(plan.spec, found)
     keys = {name: key for key, name in reversed(stored.items())}
     moves = {
-        key: _stored_move(by_name[name], keys, key, tensors, where)
+        key: _stored_move(by_name[name], name, keys, key, tensors, where)
         for key, name in stored.items()
         if name in by_name
     }
@@ -194,10 +196,10 @@ def find_moves(
 
 
 def _stored_move(
-    move: Move, keys: Mapping[str, str], key: str, tensors: Mapping[str, Any], where: str
+    move: Move, name: str, keys: Mapping[str, str], key: str, tensors: Mapping[str, Any], where: str
 ) -> Move:
     """A move in the keys of a checkpoint. Raises FileError where it needs what is not there, or of another dtype."""
-    if len(move.sources) == 1 and keys.get(move.sources[0]) in (key, None):
+    if move.sources == (name,) or (len(move.sources) == 1 and move.sources[0] not in keys):
         return replace(move, sources=(key,))
     missing = [name for name in move.sources if name not in keys]
     if missing:
@@ -215,6 +217,14 @@ def _stored_move(
 def applied_step(plan: Plan, perms: Permutations) -> Applied:
     """The digests that a result records: of the plan, and of the permutations it uses."""
     return Applied(plan.digest, perms.digest)
+
+
+def _identities(moved: Mapping[str, Move], state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Key → equal for those that stay tied. Raises PlanError where one tensor would become two."""
+    storage = {key: _storage(tensor) for key, tensor in state_dict.items()}
+    found = {key: (*(storage[source] for source in move.sources), move.key) for key, move in moved.items()}
+    refuse_torn("state dict", found, storage.__getitem__)
+    return found
 
 
 def _storage(tensor: Any) -> tuple[Any, ...]:

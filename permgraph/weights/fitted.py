@@ -20,6 +20,8 @@ from permgraph.weights.beside_tensors import tensors_of, with_rest_of
 from permgraph.weights.computed import layers_in
 from permgraph.weights.layers import Layers
 from permgraph.weights.names import stored_names
+from permgraph.weights.tensors import held_by
+from permgraph.weights.tied import refuse_untied
 
 ONES = "running_var"  # of an empty slot: a variance that is divided by
 
@@ -53,6 +55,8 @@ def fitted(
     given, state_a = state_a, tensors_of(state_a)
     names_a = stored_names(spec_a, state_a, "state dict of A")
     names_b = stored_names(spec_b, state_b, "state dict of B")
+    refuse_untied(names_a, lambda key: held_by(state_a[key]), "state dict of A")
+    refuse_untied(names_b, lambda key: held_by(state_b[key]), "state dict of B")
     keys = {layers.of_a(name): key for key, name in names_b.items()}
     found: set[str] = set()
     groups = _paired_groups(spec_a, spec_b, layers)

@@ -28,6 +28,7 @@ from permgraph.weights.refusals import (
     refuse_other_stored,
     refuse_other_weights,
     refuse_twice,
+    refuse_untied_stored,
 )
 from permgraph.weights.safetensors_io import Info
 from permgraph.weights.source import Source, open_planned
@@ -227,11 +228,9 @@ def _based(plan: Plan | None, a: Source, path: str | Path, state: str, ignore: S
     if plan is None:
         source = Source(checkpoint, {})
     else:
-        source = Source(
-            checkpoint,
-            stored_names(plan.spec, checkpoint.infos, str(checkpoint.path), ignore),
-            Fingerprint(plan.spec),
-        )
+        names = stored_names(plan.spec, checkpoint.infos, str(checkpoint.path), ignore)
+        refuse_untied_stored(checkpoint, names)
+        source = Source(checkpoint, names, Fingerprint(plan.spec))
     return _Base(source, _pairs(plan, a, source, "the base"))
 
 

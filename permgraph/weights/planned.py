@@ -16,6 +16,7 @@ from permgraph.weights.dtypes import Array, Dtype, is_inexact, widen
 from permgraph.weights.names import stored_names
 from permgraph.weights.quantised import refuse_quantised
 from permgraph.weights.tensors import float32_of, held_by, numbers_of
+from permgraph.weights.tied import refuse_untied
 
 
 def numbers_in(plan: Plan, state: Mapping[str, Any], where: str) -> tuple[dict[str, Array], str]:
@@ -52,6 +53,7 @@ def planned_numbers(
     """
     names = stored_names(plan.spec, infos, where)
     wanted = {name for step in plan.steps for name in plan.spec.members(step.tensor)}
+    refuse_untied(names, read, where)
     weights, found, integers = Fingerprint(plan.spec), dict[str, Array](), dict[str, Array]()
     for key, name in names.items():
         held, dtype = read(key)

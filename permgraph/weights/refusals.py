@@ -11,15 +11,24 @@ from permgraph.ir.values import refuse_other_values
 from permgraph.weights.checkpoint import Checkpoint
 from permgraph.weights.record import Applied
 from permgraph.weights.rows import blocks_of
+from permgraph.weights.tied import refuse_untied
 
 
 def refuse_other_stored(plan: Plan, checkpoint: Checkpoint, names: Mapping[str, str]) -> None:
-    """Refuse a checkpoint whose integer state is not the one that the plan follows. Raises PlanError.
+    """Refuse a checkpoint whose integer state is not the one that the plan follows, or that holds two numbers for one of a tied
+    tensor. Raises PlanError, FileError.
 
     names   stored key → the plan's name
     """
     tables = {name: checkpoint.rows(key) for key, name in names.items() if name in plan.spec.values}
     refuse_other_values(plan.spec, tables, str(checkpoint.path))
+    refuse_untied_stored(checkpoint, names)
+
+
+def refuse_untied_stored(checkpoint: Checkpoint, names: Mapping[str, str]) -> None:
+    """See `refuse_untied`."""
+    infos = checkpoint.infos
+    refuse_untied(names, lambda key: (checkpoint.rows(key), infos[key].dtype), str(checkpoint.path))
 
 
 LATER = "Match again; or pass --other-weights when these are a later state of that model."

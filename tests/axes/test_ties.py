@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from oracles.law import law
 from torch import Tensor, nn
 
 import permgraph as pg
-from oracles.law import law
 
 UNITS = 4
 Form = Callable[[Tensor], Tensor]
