@@ -88,6 +88,18 @@ def settled(tensor: LabelledTensor) -> LabelledTensor:
     return replace(tensor, arrays=plain.arrays, chosen=None)
 
 
+def settled_if_done(tensor: LabelledTensor) -> LabelledTensor:
+    """Settled where nothing has an order of its own in each of what is chosen from: then what was chosen no longer matters.
+
+    Not in a first pass, which finds what has such orders.
+    """
+    assert tensor.chosen is not None
+    values, space = tensor.chosen.values, tensor.space
+    space.chose = True
+    done = space.settles and not any(values.rank - 1 in a.dims and len(a.dims) > 1 for a in values.arrays)
+    return settled(tensor) if done and not tensor.chosen.index else tensor
+
+
 _CHOICE = "choice"  # the name of what was chosen from; no equation of an op has it
 
 
@@ -125,8 +137,8 @@ def _by_choice(
     first = next(iter(chosen.values()))
     before = contract(whole, values, (*shape, first.values.shape[-1]), sizes)
     at = tuple(out.index(axis) for axis in where)
-    return LabelledTensor(
-        before.space, shape, weight=before.weight, chosen=replace(first, values=before, at=at)
+    return settled_if_done(
+        LabelledTensor(before.space, shape, weight=before.weight, chosen=replace(first, values=before, at=at))
     )
 
 

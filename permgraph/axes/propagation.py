@@ -23,7 +23,7 @@ from permgraph.axes.refusal import UnsupportedForm
 from permgraph.axes.rules import Call, Results, results_of, rule_of
 from permgraph.axes.rules.rule import flat
 from permgraph.axes.side_by_side import Sides
-from permgraph.axes.slices import Slices, slices_of
+from permgraph.axes.slices import Slices, slices_of, slicing
 from permgraph.axes.state_labels import constant_arrays, elementwise_integers, label_state
 from permgraph.axes.usage import Usage, usage
 from permgraph.axes.workspace import ORDERED, READ, Workspace
@@ -84,6 +84,7 @@ class Propagation:
     unknown   nodes whose op has no rule for what it was asked, with what the rule said of it ("": no rule)
     usage     producers and consumers of weights, probes, and what structure says of points
     slices    axes of weights that may have an order in each slice
+    chose     whether anything was chosen by value or by index
     """
 
     points: Points
@@ -92,31 +93,40 @@ class Propagation:
     unknown: list[tuple[Node, str]]
     usage: Usage
     slices: Slices
+    chose: bool
 
 
 def propagate(
-    trace: Trace, free_output: bool = False, slices: Slices | None = None, sides: Sides | None = None
+    trace: Trace,
+    free_output: bool = False,
+    slices: Slices | None = None,
+    sides: Sides | None = None,
+    settles: bool = False,
 ) -> Propagation:
     """Label the whole network.
 
     Args:
         free_output: leave the channels of the outputs free to move; otherwise the output pins them.
         slices: axes of weights that are labelled separately in each slice, as a first pass found them.
+        settles: forget what was chosen where that costs no order, so that what lies behind it can be observed.
         sides: equal branches, whose ends have no order that what reads them could rely on.
 
     Raises RuleError where a rule is mistaken.
     """
-    return _Pass(trace, free_output, slices or {}, sides).run()
+    return _Pass(trace, free_output, slices or {}, sides, settles).run()
 
 
 class _Pass:
     """The nodes of one trace, in order."""
 
-    def __init__(self, trace: Trace, free_output: bool, slices: Slices, sides: Sides | None) -> None:
+    def __init__(
+        self, trace: Trace, free_output: bool, slices: Slices, sides: Sides | None, settles: bool
+    ) -> None:
         self.per_slice = slices
         self.trace, self.free_output = trace, free_output
         self.space = Workspace(sides)
         self.merges = sides.merges if sides else frozenset[str]()
+        self.space.slicing, self.space.settles = slicing(trace), settles or bool(slices)
         self.space.mirrored = Mirrored(trace).dims
         self.results: dict[str, tuple[LabelledTensor | None, ...]] = {}
         self.outputs: list[tuple[str, LabelledTensor]] = []
@@ -145,7 +155,9 @@ class _Pass:
         shown = {name: results[0] for name, results in self.results.items() if results and results[0]}
         found = usage(self.space.points, self.space.record, shown, self.space.inside)
         slices = {} if self.per_slice else self.slices(shown)
-        return Propagation(self.space.points, self.outputs, shown, self.unknown, found, slices)
+        return Propagation(
+            self.space.points, self.outputs, shown, self.unknown, found, slices, self.space.chose
+        )
 
     def merged(self, node: Node, result: LabelledTensor) -> LabelledTensor:
         """The end of equal branches: positions that one of them made are positions of the whole, but where the branches

@@ -16,11 +16,16 @@ from permgraph.axes.contraction import Contraction
 from permgraph.axes.kernels import computed_blocks, plain_kernels
 from permgraph.axes.label_array import LabelArray
 from permgraph.axes.labelled_tensor import LabelledTensor
+from permgraph.axes.op_kinds import RESHAPES
 from permgraph.axes.points import Labels, Points, components
 from permgraph.axes.state_labels import Rows
+from permgraph.axes.ways import is_fixed
 from permgraph.axes.workspace import UNREAD
+from permgraph.ir.ref import refs_in
 from permgraph.ir.trace import Node, Ref, Trace
 
+_RECURRENT = frozenset(["lstm", "gru", "rnn_tanh", "rnn_relu"])
+_KEEP_FIRST = RESHAPES | frozenset(["alias", "clone", "contiguous", "detach", "expand", "repeat"])
 _LARGEST = 2**22  # labels of one axis in all its slices
 
 Slices = dict[
@@ -149,6 +154,19 @@ def _pairs(
                     yield outer, inner
 
 
+def slicing(trace: Trace) -> frozenset[str]:
+    """Indices, computed or given, that take matrices or larger parts out of weights."""
+    return frozenset(
+        name
+        for node in trace.nodes
+        if node.short_op in ("index", "index_select", "embedding")
+        for name in refs_in([node.operands.get(key) for key in ("indices", "index")])
+        if (weight := trace.by_name[next(node.refs())]).is_float
+        and len(weight.shape) > 2
+        and is_fixed(weight, trace.by_name)
+    )
+
+
 def _read_by_slices(trace: Trace, name: str, tensor: LabelledTensor) -> dict[int, Rows]:
     """Every axis in each slice of another, when the state is read slice by slice and in no other way."""
     along = {_sliced(trace, node, name) for node in trace.readers.get(name, ())}
@@ -160,7 +178,15 @@ def _read_by_slices(trace: Trace, name: str, tensor: LabelledTensor) -> dict[int
 
 def _sliced(trace: Trace, node: Node, name: str) -> int | None:
     """The dim along which a node takes single slices of a tensor; None where it reads it in another way."""
-    if node.operands.get("self") != Ref(name) or node.short_op not in ("select", "unbind"):
+    if name in refs_in([node.operands.get("hx")]) and node.short_op in _RECURRENT:
+        return 0 if [*node.refs()].count(name) == 1 else None  # (layer and direction, batch, unit)
+    if node.operands.get("self") != Ref(name):
+        return None
+    shape = trace.by_name[name].shape
+    if node.short_op in _KEEP_FIRST and node.shape[:1] == shape[:1]:
+        along = {_sliced(trace, reader, node.name) for reader in trace.readers.get(node.name, ())}
+        return 0 if along == {0} else None
+    if node.short_op not in ("select", "unbind"):
         return None
     dim, index = node.options["dim"], node.options.get("index", 0)
-    return dim % len(trace.by_name[name].shape) if isinstance(index, int) else None
+    return dim % len(shape) if isinstance(index, int) else None

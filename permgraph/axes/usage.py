@@ -76,14 +76,15 @@ def usage(
     found = Usage()
     made: set[int] = set()  # results of weights and activations, by the identity of their arrays
     for step in record:
+        kept = {name for names, _ in step.names[-1] for name in names}
         for number, (tensor, summed) in enumerate(step.operands):
-            for array, consumed in zip(tensor.arrays, summed, strict=True):
+            for (names, array), consumed in zip(step.names[number], summed, strict=True):
                 if tensor.weight:
                     _use(points, found, step, array, consumed)
                 elif consumed:
                     found.observe("entering", tensor, step.node.module, array)
                 if consumed or number > 0:
-                    _mark_product(found, step, array, consumed)
+                    _mark_product(found, step, array, consumed and not kept.issuperset(names[-1:]))
         _mark_addition(found, step)
         if _makes_units(step, made):
             made.add(id(step.result.arrays))

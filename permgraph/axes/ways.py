@@ -34,6 +34,9 @@ def meetings(trace: Trace) -> frozenset[str]:
     for node in trace.nodes:
         if not node.is_float:
             continue
+        if (part := _slice_of_state(node, trace)) is not None:
+            ways[node.name] = {part: frozenset({()})}  # shares no number with the other slices
+            continue
         given = [(i, trace.by_name[ref], ways[ref]) for i, ref in enumerate(node.refs()) if ref in ways]
         name = node.short_op
         again = alike[layers[node.name]] > 1
@@ -58,6 +61,21 @@ def meetings(trace: Trace) -> frozenset[str]:
             met.add(node.name)
         ways[node.name] = {node.name: frozenset({()})} if node.name in met or not found else found
     return frozenset(met)
+
+
+def _slice_of_state(node: Node, trace: Trace) -> str | None:
+    """The slice of a parameter, where all that is read of it are slices along one dim."""
+    source = trace.by_name.get(next(node.refs(), ""))
+    if node.short_op != "select" or source is None or source.op != "state":
+        return None
+    rank = len(source.shape)
+    dims = {
+        one.options["dim"] % rank if one.short_op == "select" else None for one in trace.readers[source.name]
+    }
+    index, dim = node.options["index"], node.options["dim"] % rank
+    if dims != {dim} or not isinstance(index, int):
+        return None
+    return f"{source.name}[{index % source.shape[dim]}]"
 
 
 def _differ(operands: list[Ways]) -> bool:

@@ -31,6 +31,9 @@ class Workspace:
     record   every contraction so far, in order: what roles and probes are read off
     mirrored   whether two dims of a node's result may change places (`axes/mirrored.py`)
     inside   node → what its op computes on its way and does not return, by the names under which it is observed
+    slicing  indices that take matrices out of weights
+    settles  whether what was chosen is forgotten as soon as that costs no order
+    chose    whether anything was chosen
     """
 
     def __init__(self, sides: Sides | None = None) -> None:
@@ -40,6 +43,9 @@ class Workspace:
         self.record: list[Contraction] = []
         self.mirrored: Callable[[str, int, int], bool] = lambda node, a, b: False
         self.inside: dict[str, list[LabelledTensor]] = {}
+        self.slicing = frozenset[str]()
+        self.settles = False
+        self.chose = False
         self._used: set[int] = set()
         self._taken: list[Labels] = []
         self._left: list[Labels] = []

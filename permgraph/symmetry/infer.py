@@ -48,8 +48,9 @@ def infer(trace: Trace, free_output: bool = False) -> PermSpec:
     """
     check_trace(trace)
     context = propagate(trace, free_output)
+    seen = propagate(trace, free_output, settles=True) if context.chose else context
     try:
-        plain = _infer(trace, context, free_output)
+        plain = _infer(trace, seen, free_output)
     except RowsMixed as mixed:
         raise TraceError(
             f"{mixed}: its units lie in several blocks of a grouped convolution, in no common order, which no place of a "

@@ -70,6 +70,7 @@ def _marks(context: Propagation, classes: Classes) -> dict[str, np.ndarray]:
         found = np.zeros(classes.count, dtype=bool)
         for labels in context.usage.marks.get(mark, ()):
             found[classes.of[labels.ravel()]] = True
+        marks[f"{mark} itself"] = found.copy()
         if mark != "residual":  # a factor of a marked product, the block of marked members
             a, b = classes.edges.a, classes.edges.b
             near = np.concatenate([b[found[a]], a[found[b]]])
@@ -107,7 +108,8 @@ def _inner(block: Block, marks: dict[str, np.ndarray]) -> str:
     members = block.owner.members(block)
     qk, v = bool(marks["qk"][members].any()), bool(marks["v"][members].any())
     if qk and v:
-        return "queries"  # query heads that share a key head
+        only_v = marks["v itself"][members].any() and not marks["qk itself"][members].any()
+        return "v" if only_v else "queries"  # query heads that share a key head
     return "qk" if qk else "v" if v else "inner"
 
 

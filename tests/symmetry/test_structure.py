@@ -446,3 +446,20 @@ def test_rows_that_the_example_does_not_reach_stay() -> None:
         p.reason for p in found.pinned if p.tensor == "embeddings.position_embeddings.weight" and p.axis == 0
     }
     assert held == {"input", "not reached by the example input"}
+
+
+def test_attention_to_a_memory_has_heads() -> None:
+    """nn.Transformer's decoder: values stand beside positions of the memory, which stand beside keys."""
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.net = nn.Linear(3, 8), nn.Transformer(8, 2, 1, 1, 5, batch_first=True)
+            self.down = nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.down(self.net(self.up(x), self.up(x) + 1))  # type: ignore[no-any-return]
+
+    groups = infer(capture(Both(), (torch.randn(2, 5, 3),))).groups
+    assert sum(g.role == "heads" for g in groups) == 3
+    assert Counter(g.role for g in groups if g.ancestors) == {"heads/qk": 3, "heads/v": 3}

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from permgraph.axes.addressing import take_jointly
-from permgraph.axes.contraction import contract, settled
+from permgraph.axes.contraction import contract, settled, settled_if_done
 from permgraph.axes.labelled_tensor import Chosen, LabelledTensor
 from permgraph.axes.movement import expand, merged, permute, reshape, resized, select, take
 from permgraph.axes.points import Labels
@@ -49,8 +49,10 @@ def pick(tensor: LabelledTensor, dim: int, index: LabelledTensor) -> LabelledTen
         before = replace(before, weight=tensor.weight)
         at = tuple(dim + d for d in chosen.at)
         weights = Chosen(before, at, chosen.key)
-        return LabelledTensor(tensor.space, shape, weight=tensor.weight, chosen=weights)
+        return settled_if_done(LabelledTensor(tensor.space, shape, weight=tensor.weight, chosen=weights))
     index = settled(index)
+    if index.table is None and index.name in tensor.space.slicing and tensor.weight and not tensor.chosen:
+        return _given(tensor, dim, index, shape)
     if index.table is not None:
         table = np.asarray(index.table).reshape(-1).astype(np.int64) % tensor.shape[dim]
         tensor.space.use(index)
@@ -60,6 +62,17 @@ def pick(tensor: LabelledTensor, dim: int, index: LabelledTensor) -> LabelledTen
     sizes = {"l*": dim, "i*": index.rank}
     picked = contract("l* n r*, i* -> l* i* r*", [in_order, index], shape, sizes)
     return replace(picked, weight=tensor.weight and index.weight)
+
+
+def _given(tensor: LabelledTensor, dim: int, index: LabelledTensor, shape: Shape) -> LabelledTensor:
+    """The same of a weight, where an input or a computed number says which: in order, and each slice may have its own inner order."""
+    one_hot = LabelledTensor(tensor.space, (*index.shape, tensor.shape[dim]), index.arrays)
+    one_hot = one_hot.with_positions((index.rank,), INDEX)
+    sizes = {"l*": dim, "i*": index.rank}
+    before = contract("l* n r*, i* n -> l* i* r* n", [tensor, one_hot], (*shape, tensor.shape[dim]), sizes)
+    at = tuple(dim + d for d, size in enumerate(index.shape) if size > 1)
+    chosen = Chosen(before, at, (index.name, tensor.shape[dim]))
+    return settled_if_done(LabelledTensor(tensor.space, shape, chosen=chosen))
 
 
 @op("embedding")
@@ -113,7 +126,8 @@ def embedding_bag(weight: LabelledTensor, call: Call) -> Results:
     """Rows of a weight summed by bag: which rows is a matter of position, channels pass."""
     for tensor in call.tensors[1:]:
         tensor.pin(INDEX)
-    return (contract("!r c -> !b c", [weight], call.shape), *call.pinned(INDEX, 1))
+    sums = contract("!r c -> !b c", [weight], call.shape)
+    return (replace(sums, weight=False), *call.pinned(INDEX, 1))
 
 
 @op("index _unsafe_index")
@@ -129,7 +143,8 @@ def index(self: LabelledTensor, indices: tuple[LabelledTensor | None, ...], call
     if at is None or taken is None:
         for tensor in given:
             tensor.pin(INDEX)
-        return _joint_pick(self, dims, call.shape)
+        picked = _joint_pick(self, dims, call.shape)
+        return replace(picked, weight=self.weight and all(tensor.weight for tensor in given))
     for tensor in given:
         self.space.use(tensor)
     if not are_together(dims):  # what is addressed apart comes first
@@ -194,7 +209,8 @@ def gather(self: LabelledTensor, dim: int, index: LabelledTensor, call: Call) ->
     if (chosen := by_choice(index, self.shape[dim])) is not None:
         text = "l* n r*, l* m r* n -> l* m r* n"
         before = contract(text, [self, chosen.values], (*index.shape, self.shape[dim]), {"l*": dim})
-        return LabelledTensor(self.space, index.shape, chosen=Chosen(before, chosen.at, chosen.key))
+        picked = Chosen(before, chosen.at, chosen.key)
+        return settled_if_done(LabelledTensor(self.space, index.shape, chosen=picked))
     in_order = placed(self, (dim,), INDEX)
     return contract("l* n r*, l* m r* -> l* m r*", [in_order, settled(index)], index.shape, {"l*": dim})
 

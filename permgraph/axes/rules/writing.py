@@ -145,6 +145,10 @@ def index_put(
                 self.space.use(tensor)
             return put
     mask = any(is_mask(i) for i in given)
+    if mask and len(given) == 1 and not values.rank:  # one number wherever the mask is true
+        names = axes(self.rank)
+        text = f"{term(names)}, {term([names[d] for d in dims])}, -> {term(names)}"
+        return contract(text, [self, given[0], values], self.shape)
     if mask and len(given) > 1:
         raise UnsupportedForm("a mask among other indices")
     if not are_together(dims):
