@@ -25,6 +25,22 @@ def eval_mode(*models: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def flex_attention_uncompiled() -> Iterator[None]:
+    """flex_attention runs as plain ops inside: by itself it is compiled, which is not done under a dispatch mode."""
+    from torch.nn.attention import flex_attention
+
+    name = "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG"
+    before = getattr(flex_attention, name, None)  # torch's own switch, not in every version
+    if before is not None:
+        setattr(flex_attention, name, True)
+    try:
+        yield
+    finally:
+        if before is not None:
+            setattr(flex_attention, name, before)
+
+
+@contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """The generators of torch (CPU), numpy and Python start at this seed inside, and go on as before after."""
     import numpy as np

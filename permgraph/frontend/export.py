@@ -29,9 +29,12 @@ def program_of(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
         except torch._dynamo.exc.TorchDynamoException:
             # what dynamo remembers of a loop that ran eagerly before keeps it from tracing that loop again
             torch._dynamo.reset()
+        except NotImplementedError:
+            pass  # what has no gradient on this device (flex attention on a CPU)
+        try:
             return export()
         except NotImplementedError:
-            with torch.no_grad():  # what has no gradient on this device (flex attention on a CPU)
+            with torch.no_grad():
                 return export()
 
 

@@ -54,6 +54,10 @@ _PAD = "_pad_packed_sequence"  # torch composes it of others, and reads memory t
 _PACKED = ("aten.lstm.data", "aten.gru.data", "aten.rnn_tanh.data", "aten.rnn_relu.data")
 
 
+class ForExportAlone(TraceError):
+    """An op with functions of its own, by name and place: only torch.export follows it."""
+
+
 class Recorder(TorchDispatchMode):
     """The lower mode: `nodes` in the order of execution.
 
@@ -218,10 +222,7 @@ class Functional(FunctionalTensorMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if isinstance(func, torch._ops.HigherOrderOperator):
-            raise TraceError(
-                f"it has both {func.__name__}, which only torch.export follows, and code that reads values of tensors,"
-                f" which it cannot follow ({call_site()}): write one without the other"
-            )
+            raise ForExportAlone(f"{func.__name__} ({call_site()})")
         self.recorder.meet((args, kwargs))
         if func in FunctionalTensor.metadata_fns:
             tree_map_only(FunctionalTensor, self.recorder.current, (args, kwargs))

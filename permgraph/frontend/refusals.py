@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import traceback
+from pathlib import Path
 
 from torch import nn
 
@@ -11,7 +13,7 @@ from permgraph.frontend.agreement import GRADIENTS, outputs_of
 from permgraph.frontend.arguments import Call, tensors_in
 from permgraph.frontend.call_site import raised_at
 from permgraph.frontend.flatten import FRAME, short
-from permgraph.frontend.recorder import writes_outside
+from permgraph.frontend.recorder import ForExportAlone, writes_outside
 
 
 def without_values(module: nn.Module, call: Call) -> bool:
@@ -29,11 +31,16 @@ def refusal(
             " there are no values that its code could read; give it with weights, for example by a factory that builds"
             " it on the CPU: then it is captured by running it."
         )
+    if isinstance(second, ForExportAlone):
+        return (
+            f"{title}: it has {second}, which only torch.export follows, and torch.export could not capture this"
+            f" network{_at(error)}: {_first(error)}. Write it without the one or the other."
+        )
     if isinstance(second, TraceError):
         return f"{title}: {_ended(str(second))}"
     if "non-functional tensor" in str(second):
         return f"{title}: {writes_outside(raised_at(second))}."
-    if "NestedTensor" in str(second) or "_nested_" in str(error):
+    if "NestedTensor" in str(second) or "_nested_" in str(error) or _is_nested(error) or _is_nested(second):
         return (
             f"{title}: nested tensors{_at(error)} have no sizes that axes could be read from. Give a wrapper whose"
             " forward uses padded tensors."
@@ -53,6 +60,12 @@ def refusal(
         f" recorder failed too{_at(second)}: {type(second).__name__}: {_first(second)}. Give a wrapper whose forward"
         " does without that line."
     )
+
+
+def _is_nested(error: Exception) -> bool:
+    """Whether it was raised inside torch's nested tensors."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any("torch/nested/" in Path(frame.filename).as_posix() for frame in frames)
 
 
 def _own_failure(module: nn.Module, call: Call) -> Exception | None:

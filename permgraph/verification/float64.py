@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map_only
 from permgraph.errors import CheckError
 from permgraph.frontend.outputs import result_tensors
 from permgraph.frontend.random_ops import is_random
-from permgraph.torch_modes import eval_mode, seeded
+from permgraph.torch_modes import eval_mode, flex_attention_uncompiled, seeded
 from permgraph.verification.random_values import Constants
 from permgraph.verification.state import State
 
@@ -61,6 +61,7 @@ def run(module: nn.Module, state: State, inputs: tuple[tuple[Any, ...], dict[str
             _default_float64(),
             seeded(0),
             torch.no_grad(),
+            flex_attention_uncompiled(),
             mode,
         ):
             result = shell(*inputs[0], **inputs[1])

@@ -87,7 +87,7 @@ CASES: dict[str, Callable[[], tuple[Any, Any]]] = {
         (X[0].to("meta"),),
     ),
     "the code takes the memory of a tensor": lambda: (Net(pointer), X),
-    "which only torch.export follows, and code that reads values of tensors, which it cannot follow": lambda: (
+    "which only torch.export follows, and torch.export could not capture this network": lambda: (
         Net(branch),
         X,
     ),
