@@ -1011,8 +1011,8 @@ def evaluate(
     """Judge frozen encoders by probes on labelled audio, as SUPERB (https://arxiv.org/abs/2105.01051) and MARBLE
     (https://arxiv.org/abs/2306.10548) do, beside a log-mel baseline.
 
-    Each clip is read at the encoder's sampling rate and run by itself, unpadded; means and standard
-    deviations of every layer over frames are kept. The heads of those papers, "linear" and "two-layer", read the means alone.
+    Each clip is read at the encoder's sampling rate and run by itself, unpadded (in pieces of half a minute where it is longer);
+    means and standard deviations of every layer over frames are kept. The heads of those papers, "linear" and "two-layer", read the means alone.
     What a probe chooses (layer, penalty, step) it chooses on `valid`; `test` judges. A task of transcripts (metric "wer") is judged by
     a CTC probe on the frames of every layer, and by its word error rate: less is better.
 

@@ -119,9 +119,12 @@ def _verdict(
     rows = {r.encoder: r for r in judged.results if r.task == task}
     mine = rows[name]
     any_head = max(r.value for r in rows.values() if r.encoder.startswith(NAME))
-    best = max(
-        (rows[key] for word in baselines if (key := f"{NAME} ({word})") in rows), key=lambda r: r.value
-    )
+    theirs_of = [rows[key] for word in baselines if (key := f"{NAME} ({word})") in rows]
+    if not theirs_of:
+        raise UsageError(
+            f"{task}: none of the baselines {', '.join(baselines)} is there for it. Add {dataset.task.head}, the head of this gate."
+        )
+    best = max(theirs_of, key=lambda r: r.value)
     theirs = [p for p in judged.predictions if p.task == task and p.encoder == best.encoder]
     own = counts_of([p for p in judged.predictions if p.task == task and p.encoder == name])
     value = Interval(mine.value, mine.low, mine.high, mine.unit)

@@ -167,6 +167,8 @@ def export(
         print_json({"written": [str(made.folder)], "file": str(made.file), "usage": made.usage})
     else:
         print_text(*made.usage.split("\n"))
+    for note in made.notes:
+        say(note)
     say(f"Encoder written to {made.file}, its weights beside it.")
 
 

@@ -17,6 +17,7 @@ from permgraph.atomic_write import refuse_output, replacing, write_file
 from permgraph.data_files import specs
 from permgraph.errors import UsageError, nearest
 from permgraph.evaluation.features import FrozenEncoder, usable_rate
+from permgraph.inputs.clips import LONGEST, SHORTEST
 from permgraph.weights.encoder import open_encoder
 from permgraph.weights.safetensors_io import Info, write_safetensors
 from permgraph.weights.tensors import held_by
@@ -37,10 +38,11 @@ MARK = "export.json"  # says that permgraph wrote the folder
 
 @dataclass(frozen=True)
 class Exported:
-    """Where an encoder was written: the folder, and the file in it that the benchmark loads."""
+    """Where an encoder was written: the folder, and the file in it that the benchmark loads; what was assumed of its audio."""
 
     folder: Path
     file: Path
+    notes: tuple[str, ...] = ()
 
     @property
     def usage(self) -> str:
@@ -65,7 +67,8 @@ def export(
         write_file(partial / file, _source(format, out.name, name, file, encoder, frozen).encode())
         mark = {"permgraph": "export", "format": format, "model": encoder.name, "digest": frozen.digest}
         write_file(partial / MARK, f"{json.dumps(mark)}\n".encode())
-    return Exported(out, out / file)
+    assumed = encoder.audio.assumed
+    return Exported(out, out / file, (f"{encoder.name}: {assumed}.",) if assumed else ())
 
 
 def refuse_export(format: str, out: Path, force: bool = False) -> None:
@@ -131,6 +134,8 @@ def _source(format: str, folder: str, name: str, file: str, encoder: Encoder, fr
         "PermgraphWidth": str(module.config.hidden_size),
         "PermgraphLayers": str(module.config.num_hidden_layers),
         "PermgraphRate": str(frozen.preprocess.rate),
+        "PermgraphLongest": f"{LONGEST:g}",
+        "PermgraphShortest": f"{SHORTEST:g}",
         "permgraph_encoder": name,
         "FOLDER": folder,
         "FILE.py": file,

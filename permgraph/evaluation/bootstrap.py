@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True)
 class Counts:
     """What is counted in every clip, (runs · seeds, clips): 1 where it is right, or its word errors; the run of every row;
-    the cluster of every clip; what the count is out of: 1, or the words of its transcript.
+    the cluster of every clip; what the count is out of: 1, or the words of its transcript; the clips.
 
     A rate is a sum of counts over the sum of sizes, never a mean of rates of clips.
     """
@@ -32,6 +32,7 @@ class Counts:
     runs: tuple[str, ...]
     clusters: tuple[str, ...]
     sizes: tuple[int, ...]
+    items: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,13 @@ def counts_of(predictions: Sequence[Prediction]) -> Counts:
     """The predictions of one encoder on one task as a table; clips in a fixed order."""
     items = sorted({(p.item, p.cluster or p.item, p.words or 1) for p in predictions})
     column = {item: k for k, (item, *_) in enumerate(items)}
-    rows = sorted({(p.run, p.seed) for p in predictions})
+    rows = sorted({(p.run, p.seed) for p in predictions}, key=lambda row: [(len(x), x) for x in row])
     values = np.full((len(rows), len(items)), np.nan)
     for p in predictions:
         values[rows.index((p.run, p.seed)), column[p.item]] = p.errors if p.words else p.correct
     assert np.isfinite(values).all()
-    _, clusters, sizes = zip(*items, strict=True)
-    return Counts(values, tuple(run for run, _ in rows), clusters, sizes)
+    names, clusters, sizes = zip(*items, strict=True)
+    return Counts(values, tuple(run for run, _ in rows), clusters, sizes, names)
 
 
 def _mean(side: Counts) -> float:

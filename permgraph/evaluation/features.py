@@ -54,11 +54,14 @@ class FrozenEncoder:
     """A module in eval mode that gives all its layers.
 
     Layers are those that s3prl takes: the input of every transformer layer, and the encoder's output.
+
+    notes   what of the network is run, and what of its audio no file says
     """
 
     def __init__(self, encoder: Encoder, device: str = "cpu") -> None:
         rate = usable_rate(encoder)
-        self.name, self.note, self.device = encoder.name, encoder.source.note, usable(device)
+        self.name, self.device = encoder.name, usable(device)
+        self.notes = tuple(note for note in (encoder.source.note, encoder.audio.assumed) if note)
         self.preprocess = Preprocess(rate, encoder.do_normalize)
         whole: Any = encoder.module(device)
         self.module: nn.Module = whole.base_model  # without the head, where the class has one

@@ -153,7 +153,7 @@ class _Work:
         for subject in self.subjects:
             for number, paths in enumerate(subject.runs):
                 name, run, encoders = subject.name, str(number), [self._frozen(path) for path in paths]
-                notes += [f"{name}: {encoder.note}." for encoder in encoders if encoder.note]
+                notes += [f"{name}: {note}." for encoder in encoders for note in encoder.notes]
                 for group, features in self._features(name, partial(side_by_side, encoders)):
                     for dataset in group:
                         found += probe(dataset, name, run, features, seeds, choices)

@@ -29,7 +29,15 @@ class _Clips(torch.nn.Module):
             self.shortest, step = self.shortest + (kernel - 1) * step, step * stride
 
     def layers(self, clip: torch.Tensor) -> torch.Tensor:
-        """(layers, frames, width) of one clip at `rate`, (samples,). One shorter than a frame gets zeros at its end."""
+        """(layers, frames, width) of one clip at `rate`, (samples,): whole, or in pieces of PermgraphLongest s, one after another.
+
+        One shorter than a frame gets zeros at its end.
+        """
+        step, shortest = round(PermgraphLongest * self.rate), round(PermgraphShortest * self.rate)
+        parts = [part for part in clip.split(step) if len(part) >= max(shortest, self.shortest)]
+        return torch.cat([self._piece(part) for part in parts or [clip]], dim=1)
+
+    def _piece(self, clip: torch.Tensor) -> torch.Tensor:
         clip = clip.to(self.model.device, torch.float32)
         if self.normalize:
             wide = clip.double()

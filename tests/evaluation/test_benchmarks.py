@@ -264,3 +264,33 @@ def resample(clip: Tensor, rate: int, wanted: int) -> Tensor:
     """Linear: enough to see that it is called, and with what."""
     frames = round(len(clip) * wanted / rate)
     return torch.nn.functional.interpolate(clip[None, None], size=frames, mode="linear")[0, 0]
+
+
+def test_long_clips_are_cut_as_evaluate_cuts_them(folder: Path, tmp_path: Path) -> None:
+    """In pieces of half a minute; a rest too short for a frame is left out."""
+    import soundfile
+
+    rate = 16_000
+    clip = torch.randn(30 * rate * 2 + 300, generator=torch.Generator().manual_seed(0)) * 0.1
+    clip[30 * rate :] *= 0.01  # what is normalised or normed over the clip alone is another there
+    soundfile.write(tmp_path / "long.wav", clip.numpy(), rate, subtype="FLOAT")
+    made = pg.export(folder / "speech", "s3prl", "out")
+    upstream = torch.hub.load(str(made.folder), "speech", source="local").eval()
+    with torch.no_grad():
+        layers = torch.stack(upstream([clip])["hidden_states"])[:, 0]
+    frozen = FrozenEncoder(open_encoder(folder / "speech"))
+    judged = torch.from_numpy(np.concatenate([*frozen.of_file(tmp_path / "long.wav")], axis=1))
+    assert same(layers, judged)
+
+
+def test_what_is_assumed_of_the_audio_is_told(folder: Path) -> None:
+    (folder / "bare").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / "bare" / name).write_bytes((folder / "music" / name).read_bytes())
+    assert pg.export(folder / "music", "s3prl", "out").notes == ()
+    assert any("assumed" in note for note in FrozenEncoder(open_encoder(folder / "bare")).notes)
+    made = pg.export(folder / "bare", "s3prl", "out", force=True)
+    assert len(made.notes) == 1 and "bare: no file says what it receives" in made.notes[0]
+    assert "assumed: 16,000 Hz" in made.notes[0]
+    told = run("export", str(folder / "bare"), "--format", "s3prl", "-o", "out", "--force")
+    assert made.notes[0] in " ".join(told.err.split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from pretraining.network import save_encoder, small_config
 from reproduction.comparisons import Judged
 from reproduction.judging import Pairs
-from reproduction.making import Maker
+from reproduction.making import Maker, _heard
 from reproduction.rows import Experiment, Row
 from safetensors.numpy import load_file
 from transformers import HubertModel
@@ -271,3 +272,51 @@ def test_the_rows_that_are_shipped() -> None:
 def test_pairs_that_do_not_fit_are_refused(a: list[str], b: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Pairs(tool._paired([Path(x) for x in a], [Path(x) for x in b])).parents()
+
+
+def test_a_clip_that_two_tasks_judge_counts_once() -> None:
+    """One task twice tells no more than once, and a clip that each row wins once tells nothing."""
+    first = [replace(p, encoder="first", task=t) for t in ("t", "u") for p in _predictions(0, 0.9, "t", 1)]
+    second = [replace(p, encoder="second", task=t) for t in ("t", "u") for p in _predictions(1, 0.4, "t", 1)]
+    once = Judged.of([*first, *second], {"t": "m.csv", "u": "m.csv"})
+    apart = Judged.of([*first, *second], {"t": "m.csv", "u": "n.csv"})
+    assert once.p("first", "second", ["t", "u"]) == once.p("first", "second", ["t"])
+    assert apart.p("first", "second", ["t", "u"]) < once.p("first", "second", ["t"])
+    turned = [replace(p, task={"t": "u", "u": "t"}[p.task], encoder="second") for p in first]
+    other = [replace(p, correct=1 - p.correct) if p.task == "t" else p for p in first]
+    swapped = [replace(p, correct=1 - p.correct) if p.task == "t" else p for p in turned]
+    none = Judged.of([*other, *swapped], {"t": "m.csv", "u": "m.csv"})
+    assert none.p("first", "second", ["t", "u"]) == 1.0
+
+
+def test_runs_are_paired_by_number() -> None:
+    """Run 2 of one row with run 2 of the other, also where one of them has a run 11."""
+    made = [p for k in range(12) for p in (replace(q, run=str(k)) for q in _predictions(k, 0.5, "t", 1))]
+    first = [replace(p, encoder="first") for p in made]
+    second = [replace(p, encoder="second") for p in made if p.run != "11"]
+    found = Judged.of([*first, *second], {"t": "m.csv"}).difference("first", "second", ["t"])
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+
+
+def test_what_is_there_is_taken_only_for_the_same_audio_and_configuration(
+    folder: Path, tmp_path: Path
+) -> None:
+    experiment = Experiment.load(folder / "rows.toml")
+    row = Row(name="aligned", calibrate=("speech",), seconds=2.0, clip=0.25, shares=(0.5,))
+    here = tmp_path / "data"
+    shutil.copytree(folder, here)
+    a, b = here / "speech-0", here / "music-0"
+
+    def key(data: Path = here) -> str:
+        _heard.cache_clear()
+        return Maker(experiment, data, tmp_path / "out")._key(row, a, b)
+
+    before = key()
+    assert key(folder) == before
+    for audio in here.rglob("*.wav"):
+        audio.write_bytes(audio.read_bytes()[:-4] + b"\1\2\3\4")
+    other = key()
+    assert other != before
+    settings = b / "preprocessor_config.json"
+    settings.write_text('{"sampling_rate": 16000, "do_normalize": true}')
+    assert key() not in (before, other)

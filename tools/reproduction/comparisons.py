@@ -6,6 +6,7 @@ so do rows that are made of the same runs: run 1 of a merge is a merge of run 1 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,13 +50,21 @@ class Judged:
         return self._interval(values, first, tasks)
 
     def p(self, first: str, second: str, tasks: Sequence[str]) -> float:
-        """McNemar's test of the clips of all tasks together, its runs combined by Rüger's rule."""
+        """McNemar's test of the clips of all tasks together, its runs combined by Rüger's rule.
+
+        A clip that several tasks judge counts once, for the row that is right in more of them.
+        """
         one, other = self.counts[first], self.counts[second]
         runs = min(len(side[task].values) for side in (one, other) for task in tasks)
-        tests = [
-            mcnemar_over_folds((one[t].values[run] > 0.5, other[t].values[run] > 0.5) for t in tasks).p
-            for run in range(runs)
-        ]
+        tests = []
+        for run in range(runs):
+            gains: Counter[tuple[str, str]] = Counter()
+            for task in tasks:
+                gain = one[task].values[run] - other[task].values[run]
+                for item, value in zip(one[task].items, gain, strict=True):
+                    gains[self.source[task], item] += round(value)
+            total = np.array(list(gains.values()))
+            tests.append(mcnemar_over_folds([(total > 0, total < 0)]).p)
         return combine_seeds(tests)
 
     def _interval(self, values: Mapping[str, Floats], row: str, tasks: Sequence[str]) -> Interval:

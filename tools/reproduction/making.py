@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -15,6 +16,8 @@ from transformers.utils import logging
 
 from permgraph.calibration import Calibration
 from permgraph.errors import FileError
+from permgraph.inputs.clips import BadAudio, header
+from permgraph.inputs.sources import gather
 from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.pipeline import Aligned, align, merge_all, plan_for
@@ -110,9 +113,24 @@ class Maker:
 
     def _key(self, row: Row, a: Path, b: Path) -> str:
         """Of all that a merged encoder depends on."""
-        audio = {kind: self.experiment.calibrate[kind] for kind in row.calibrate}
-        what = [asdict(row), audio, dict(self.experiment.where), self.seed, _digest(a), _digest(b)]
+        where = tuple(sorted(self.experiment.where.items()))
+        files = tuple(
+            str(self.data / file) for kind in row.calibrate for file in self.experiment.calibrate[kind]
+        )
+        what = [asdict(row), _heard(files, where), self.seed, _digest(a), _digest(b)]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@cache
+def _heard(files: tuple[str, ...], where: tuple[tuple[str, str], ...]) -> str:
+    """A digest of what calibrates: its files by size, beginning and end, in their order."""
+    total = hashlib.sha256()
+    for source in gather(files, dict(where))[0]:
+        try:
+            total.update(header(source).digest.encode())
+        except BadAudio as problem:  # is left out, and said so, where it is read
+            total.update(f"{source.name}: {problem}".encode())
+    return total.hexdigest()
 
 
 def _for_these(found: Aligned, of: Permutations) -> Aligned:
@@ -121,7 +139,7 @@ def _for_these(found: Aligned, of: Permutations) -> Aligned:
 
 
 def _digest(encoder: Path) -> str:
-    """Of the files of weights. Raises FileError where there are none."""
+    """Of the files of weights, and of what says how they are run. Raises FileError where there are no weights."""
     files = (
         [encoder]
         if encoder.is_file()
@@ -130,7 +148,8 @@ def _digest(encoder: Path) -> str:
     if not files:
         raise FileError(f"{encoder}: holds no weights.")
     total = hashlib.sha256()
-    for file in files:
+    beside = [encoder / name for name in ("config.json", *SOURCES)]
+    for file in [*files, *(file for file in beside if file.is_file())]:
         with open(file, "rb") as stream:
             while block := stream.read(2**24):
                 total.update(block)
