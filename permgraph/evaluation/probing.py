@@ -231,16 +231,19 @@ def _refuse_copies(dataset: Dataset, features: Features | Frames) -> None:
     """Refuse a recording that is in two splits under two names."""
     digest = dict(zip(features.files, features.digests, strict=True))
     for part in dataset.rounds:
-        first: dict[str, tuple[str, int]] = {}
+        alike: dict[str, list[tuple[str, int]]] = {}  # a digest knows size and ends of a file alone
         for name in ("train", "valid", "test"):
             for i in getattr(part, name):
-                split, other = first.setdefault(digest[dataset.rows[i].file], (name, i))
-                pair = dataset.rows[i].file, dataset.rows[other].file
-                if split != name and cmp(*pair, shallow=False):
-                    raise FileError(
-                        f"{dataset.rows[i].where}: {shown(pair[0].name)} is in {name} and has the content "
-                        f"of {shown(pair[1].name)}, which is in {split}."
-                    )
+                row = dataset.rows[i]
+                others = alike.setdefault(digest[row.file], [])
+                for split, other in others:
+                    copy = dataset.rows[other].file
+                    if split != name and cmp(row.file, copy, shallow=False):
+                        raise FileError(
+                            f"{row.where}: {shown(row.file.name)} is in {name} and has the content of {shown(copy.name)}, which "
+                            f"is in {split}."
+                        )
+                others.append((name, i))
 
 
 def probe(

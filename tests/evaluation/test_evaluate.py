@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 import permgraph as pg
 from permgraph.demo import demo_models
@@ -210,6 +211,18 @@ def test_one_recording_in_two_splits_under_two_names_is_refused(data: Path, tmp_
     with pytest.raises(
         FileError, match=r"line 37: test_3\.wav is in test and has the content of train_5\.wav"
     ):
+        pg.evaluate([data / "a"], [task], tmp_path)
+
+
+def test_clips_that_begin_and_end_with_silence_are_compared_whole(data: Path, tmp_path: Path) -> None:
+    m.tones(tmp_path, COUNTS)
+    for i, name in enumerate(("train_4", "train_5", "train_6")):
+        clip = np.zeros(6 * 16_000)
+        clip[40_000:56_000] = 0.1 * np.random.default_rng(i).standard_normal(16_000)
+        soundfile.write(tmp_path / f"audio/{name}.wav", clip, 16_000)
+    (tmp_path / "audio/test_3.wav").write_bytes((tmp_path / "audio/train_6.wav").read_bytes())
+    task = m.task(tmp_path, head="ridge")
+    with pytest.raises(FileError, match=r"test_3\.wav is in test and has the content of train_6\.wav"):
         pg.evaluate([data / "a"], [task], tmp_path)
 
 
