@@ -146,8 +146,8 @@ class Observers:
             return None
         shape = ", ".join(str(tuple(t.shape)) for t in tree_leaves(call) if isinstance(t, Tensor))
         raise MatchError(
-            f"with inputs of shape {shape} the network has other groups than in the plan. The plan is for another "
-            "architecture, or the network takes another path at this length: trace it with an input like this."
+            f"with inputs of shape {shape} the network has other groups than in the plan: it is another architecture, "
+            "has other constants or other tied tensors, or takes another path at this length. Trace it with an input like this."
         )
 
 

@@ -67,8 +67,9 @@ def refuse_unobserved(plan: Plan) -> None:
         tensors = ", ".join(dict.fromkeys(p.tensor for p in plan.spec.by_name[names[0]].places))
         raise MatchError(
             f"the units of {', '.join(names)} cannot be matched from activations: no activation of the network holds "
-            f"them ({tensors}: they are summed over between weights, or inside an op that does not return them). Leave "
-            f"them in order (-x {','.join(names)}), or match the networks by their weights (--matcher weights)."
+            f"them ({tensors}: they are summed over between weights, or inside an op that does not return them, or lie "
+            f"in several branches or slices that see inputs of their own). Leave them in order (-x {','.join(names)}), or match the networks by "
+            "their weights (--matcher weights)."
         )
 
 
