@@ -1022,7 +1022,7 @@ def evaluate(
             one after the other, on tasks of classes: the ceiling of a merge.
         tasks: names in specs/tasks, or TOML files.
         data: the folder that the tasks' manifests and folders are relative to. Its tasks.csv, where there is one, is
-            quoted.
+            quoted for tasks on whole manifests (DATASET/manifest.csv).
         head: "ridge" (a screen, less than a second), "logistic", "linear" (SUPERB's weighted sum of layers), "two-layer";
             by default the task's own. Of transcripts there is "ctc".
         seeds: of the probe, for heads that draw.
@@ -1077,7 +1077,8 @@ def score(
             correct (a row per clip; errors and words of a transcript); or task, encoder, value; or the encoder first and a column of numbers per task.
         parents: rows of the table; without them the best encoder of each task stands for them.
         baseline: rows that are the log-mel baseline, of which the strongest counts; by default those named log-mel… or FBANK….
-        lower: tasks where less is better, beside those whose name or metric is an error rate (WER, EER, ↓).
+        lower: tasks where less is better, beside those whose metric, or where none is given the last word of the name, is an
+            error rate (WER, EER, ↓).
         resamples: of the bootstrap.
         seed: of the bootstrap.
 

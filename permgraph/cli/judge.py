@@ -110,8 +110,9 @@ def score(
     if figures is not None and figures.is_dir():
         for path in paths([NAME], figures):
             refuse_file(path, force, table)
-    drawn = [] if figures is None else _panels(table, _listed(parents))
-    made = run(table, _listed(parents), _listed(baseline), _listed(lower), resamples=resamples, seed=seed)
+    named = _listed(parents), _listed(baseline), _listed(lower)
+    drawn = [] if figures is None else _panels(table, *named)
+    made = run(table, *named, resamples=resamples, seed=seed)
     if figures is not None:
         from permgraph.reporting.figures.weights import draw
 
@@ -134,13 +135,13 @@ def score(
     )
 
 
-def _panels(table: Path, parents: list[str]) -> list[Panel]:
+def _panels(table: Path, parents: list[str], baseline: list[str], lower: list[str]) -> list[Panel]:
     """Curves of the table, a panel for each domain."""
     from permgraph.evaluation.curves import curves
     from permgraph.evaluation.tables import load_table
     from permgraph.reporting.figures.weights import Panel
 
-    found = curves(load_table(table), parents)
+    found = curves(load_table(table), parents, baseline, lower)
     return [Panel(c.domain, _over(c.tasks), c.families, c.baseline) for c in found]
 
 

@@ -6,6 +6,8 @@ A mistake in a manifest makes a wrong number that looks right, so every one is r
 from __future__ import annotations
 
 import csv
+import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +67,7 @@ def load_dataset(task: Task, data: str | Path) -> Dataset:
     """Read and check the clips of a task below the folder `data`. Raises FileError with the row at fault."""
     rows = read_rows(task, Path(data))
     _refuse_bad_rows(task, rows)
+    _refuse_two_spellings(task, rows)
     rows, left_out = _with_labels(task, rows)
     if task.fold:
         rounds, notes = _folds(task, rows)
@@ -103,26 +106,33 @@ def read_rows(task: Task, data: Path) -> list[Row]:
 def _read_manifest(path: Path, audio: str) -> tuple[list[str], list[Row]]:
     rows = []
     try:
-        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
-            table = csv.DictReader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            columns = list(table.fieldnames or ())
-            if len(set(columns)) < len(columns):
-                raise FileError(f"{shown(path)}: a column is named twice: {', '.join(columns)}.")
-            for values in table:
-                where = f"{shown(path)}, line {table.line_num}"
-                if None in values or None in values.values():
-                    raise FileError(f"{where}: has not as many fields as the header ({len(columns)}).")
-                rows.append(Row(where, path.parent / values.get(audio, ""), dict(values)))
+        stream = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
+        table = csv.DictReader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        columns = list(table.fieldnames or ())
+        if len(set(columns)) < len(columns):
+            raise FileError(f"{shown(path)}: a column is named twice: {', '.join(columns)}.")
+        for values in table:
+            where = f"{shown(path)}, line {table.line_num}"
+            if None in values or None in values.values():
+                raise FileError(f"{where}: has not as many fields as the header ({len(columns)}).")
+            rows.append(Row(where, path.parent / values.get(audio, ""), dict(values)))
+    except UnicodeDecodeError as error:
+        line = 1 + error.object.count(b"\n", 0, error.start)
+        raise FileError(f"{shown(path)}, line {line}: not UTF-8; save the manifest as UTF-8.") from error
     except (OSError, csv.Error) as error:
         raise FileError(f"{shown(path)}: cannot read: {reason(error)}.") from error
     return columns, rows
+
+
+def _skipped(task: Task, row: Row) -> bool:
+    return bool(task.split) and row.values[task.split] in task.skip
 
 
 def _refuse_bad_rows(task: Task, rows: Sequence[Row]) -> None:
     """Refuse empty cells, blanks about them, files named twice and files that are not there."""
     seen: dict[str, Row] = {}
     for row in rows:
-        if row.values.get(task.split) in task.skip and task.split:
+        if _skipped(task, row):
             continue
         for name in task.columns:
             value = row.values[name]
@@ -137,6 +147,21 @@ def _refuse_bad_rows(task: Task, rows: Sequence[Row]) -> None:
         seen[real] = row
 
 
+def _refuse_two_spellings(task: Task, rows: Sequence[Row]) -> None:
+    """Refuse 1 beside 1.0, which tools write into columns with gaps: two labels, folds or speakers where there is one."""
+    texts = (task.path, task.split, task.label if task.transcribes else "")
+    for name in (name for name in task.columns if name not in texts):
+        first: dict[str, Row] = {}
+        for row in (row for row in rows if not _skipped(task, row)):
+            value = row.values[name]
+            whole = re.fullmatch(r"(-?[0-9]+)\.0*", value)
+            other = first.setdefault(whole[1] if whole else value, row)
+            if (earlier := other.values[name]) != value:
+                raise FileError(
+                    f"{row.where}: {name} is {value!r}, and {earlier!r} in {other.where}: one number, written in two ways."
+                )
+
+
 def _with_labels(task: Task, rows: list[Row]) -> tuple[list[Row], list[str]]:
     """The rows whose label takes part. Raises FileError for a label that no row has."""
     if not task.only:
@@ -146,7 +171,11 @@ def _with_labels(task: Task, rows: list[Row]) -> tuple[list[Row], list[str]]:
         if label not in present:
             raise FileError(f"{task.name}: no clip has the {task.label} {label!r}.{nearest(label, present)}")
     kept = [row for row in rows if row.values[task.label] in task.only]
-    return kept, [f"{len(rows) - len(kept)} clips of other labels left out"] if len(kept) < len(rows) else []
+    return kept, [f"{clips(len(rows) - len(kept))} of other labels left out"] if len(kept) < len(rows) else []
+
+
+def clips(count: int) -> str:
+    return f"{count} clip{'s' if count != 1 else ''}"
 
 
 def _splits(task: Task, rows: list[Row]) -> tuple[list[Row], list[Round], list[str]]:
@@ -163,14 +192,15 @@ def _splits(task: Task, rows: list[Row]) -> tuple[list[Row], list[Round], list[s
         known = {row.values[task.label] for row in rows if row.values[task.split] == "train"}
         kept = [row for row in rows if row.values[task.label] in known]
         if len(kept) < len(rows):
-            notes.append(f"{len(rows) - len(kept)} clips left out: train has no clip of their label")
+            notes.append(f"{clips(len(rows) - len(kept))} left out: train has no clip of the same label")
         rows = kept
     _refuse_shared(task, rows, [row.values[task.split] for row in rows])
     train, valid, test = ([i for i, r in enumerate(rows) if r.values[task.split] == s] for s in SPLITS)
     _refuse_empty(task, "", train, test)
     if not valid:
         train, valid = _hold_out(task, rows, train)
-        notes.append(f"no valid clips: {len(valid)} of train choose instead")
+        chosen = f"{clips(len(valid))} of train {'choose' if len(valid) != 1 else 'chooses'} instead"
+        notes.append(f"no valid clips: {chosen}")
     return rows, [Round("", tuple(train), tuple(valid), tuple(test))], notes
 
 
@@ -178,7 +208,7 @@ def _folds(task: Task, rows: list[Row]) -> tuple[list[Round], list[str]]:
     names = sorted({row.values[task.fold] for row in rows}, key=lambda n: (len(n), n))
     if len(names) < 2:
         raise FileError(
-            f"{task.name}: {task.fold} has {len(names)} folds; cross-validation needs two or more."
+            f"{task.name}: {task.fold} has {len(names)} fold{'s' if not names else ''}; cross-validation needs two or more."
         )
     _refuse_shared(task, rows, [row.values[task.fold] for row in rows])
     rounds = []

@@ -170,7 +170,9 @@ def write_table(path: Path, kind: type[Any], rows: Iterable[Any], force: bool = 
     writer.writeheader()
     writer.writerows(asdict(row) for row in rows)
     with replacing(path, folder=False, force=force) as partial:
-        partial.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
+        partial.write_bytes(
+            text.getvalue().encode("utf-8", "backslashreplace")
+        )  # else `score` could not read it
 
 
 def read_table(path: Path) -> tuple[list[str], list[tuple[str, Mapping[str, str]]]]:

@@ -117,9 +117,9 @@ def score(
 ) -> Scores:
     """Score a table of results. See `permgraph.score`."""
     known = results if isinstance(results, Table) else load_table(results)
-    floors = _named(baseline, known.encoders, "--baseline") or [n for n in known.encoders if is_baseline(n)]
-    chosen = _named(parents, known.encoders, "--parents")
-    errors = {*_named(lower, known.tasks, "--lower"), *known.lower}
+    floors = floors_of(known, baseline)
+    chosen = named(parents, known.encoders, "--parents")
+    errors = {*named(lower, known.tasks, "--lower"), *known.lower}
     if both := set(floors) & set(chosen):
         raise UsageError(f"{both.pop()} cannot be a parent and the baseline.")
     others = [name for name in known.encoders if name not in floors]
@@ -136,6 +136,8 @@ def score(
             f"McNemar's test is of clips that are right or wrong: of {', '.join(untested)}, a word error rate, the intervals tell. "
             "A difference below 0 is for the first."
         )
+    for name, tasks in _untested(known, others).items():
+        notes.append(f"No test of {name} on {', '.join(tasks)}: predictions.csv has no clips of it.")
     if not known.clips:
         notes.append("A table of numbers has no significance: that needs predictions.csv, a row per clip.")
     return Scores(scores, counted, refused, tuple(comparisons), (*notes, *lacking))
@@ -146,7 +148,14 @@ def is_baseline(name: str) -> bool:
     return name.lower().startswith(BASELINES)
 
 
-def _named(names: Sequence[str], known: Sequence[str], option: str) -> list[str]:
+def floors_of(table: Table, baseline: Sequence[str] = ()) -> list[str]:
+    """The rows that are the baseline: those named, else those whose name says so. Raises UsageError."""
+    chosen = named(baseline, table.encoders, "--baseline")
+    return chosen or [name for name in table.encoders if is_baseline(name)]
+
+
+def named(names: Sequence[str], known: Sequence[str], option: str) -> list[str]:
+    """Names that the table has, each once. Raises UsageError."""
     names = listed(names)
     for name in names:
         if name not in known:
@@ -154,6 +163,16 @@ def _named(names: Sequence[str], known: Sequence[str], option: str) -> list[str]
                 f"{option} {name}: not in the table.{nearest(name, known)} It has: {', '.join(known)}."
             )
     return list(dict.fromkeys(names))
+
+
+def _untested(table: Table, encoders: Sequence[str]) -> dict[str, list[str]]:
+    """Encoder → tasks of which a table with clips has its number alone."""
+    judged = {(p.encoder, p.task) for p in table.clips}
+    found: dict[str, list[str]] = {}
+    for name, task in table.values if judged else ():
+        if name in encoders and (name, task) not in judged:
+            found.setdefault(name, []).append(task)
+    return found
 
 
 def _scales(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from permgraph.errors import UsageError
 from permgraph.evaluation.logmel import NAME
+from permgraph.inputs.sources import is_text, shown
 
 Encoders = Sequence[str | Path] | Mapping[str, str | Path | Sequence[str | Path]]
 Run = tuple[Path, ...]  # one encoder; or several, whose features stand side by side
@@ -43,6 +44,9 @@ def subjects_of(encoders: Encoders) -> list[Subject]:
     found: dict[str, list[Run]] = {}
     for name, run, named in pairs:
         where = _shown(run)
+        if name != name.strip() or not is_text(name):  # in a table it would be another name
+            what = "is not UTF-8" if not is_text(name) else "has blanks about it"
+            raise UsageError(f"{shown(where)}: the name {shown(name)!r} {what}. Write NAME=PATH.")
         if name.startswith(NAME) or not name:
             raise UsageError(f"{where}: the name {name!r} is not an encoder's. Write NAME=PATH.")
         if name in found and not named:

@@ -13,7 +13,7 @@ from permgraph.evaluation.bootstrap import counts_of, interval
 from permgraph.evaluation.dataset import Dataset
 from permgraph.evaluation.logmel import NAME
 from permgraph.evaluation.results import Prediction, Result
-from permgraph.evaluation.task import Task, sign
+from permgraph.evaluation.task import sign
 
 # tasks.csv has three digits: 0.328 and 21 of 64 are the same, and 0.562 and 9 of 16, half a digit away in float64
 ROUNDING = 0.0005 + 1e-9
@@ -50,7 +50,7 @@ def results_of(
                 choice=choices[task.name, name],
             )
         )
-    if (quoted := quoted_baseline(task, data)) is not None:
+    if (quoted := quoted_baseline(dataset, data)) is not None:
         nan = float("nan")
         rows.append(
             Result(
@@ -90,15 +90,16 @@ def _chance(dataset: Dataset) -> float:
     return right / total
 
 
-def quoted_baseline(task: Task, data: Path) -> float | None:
-    """The log-mel accuracy that tasks.csv in the data folder states for this task, when it does. Raises FileError."""
-    path = data / "tasks.csv"
-    if not path.is_file() or not task.manifest or task.transcribes:  # a word error rate is no accuracy
+def quoted_baseline(dataset: Dataset, data: Path) -> float | None:
+    """The log-mel accuracy that tasks.csv in the data folder states of exactly these clips and labels, when it does.
+    Raises FileError."""
+    path, task = data / "tasks.csv", dataset.task
+    # a word error rate is no accuracy
+    if not path.is_file() or not task.split or task.only or task.transcribes:
         return None
     with open(path, newline="", encoding="utf-8-sig") as stream:
         for row in csv.DictReader(stream):
-            here = (row.get("dataset"), row.get("label_column"), row.get("split_column"))
-            if here == (Path(task.manifest).parent.as_posix(), task.label, task.split):
+            if _is_of(dataset, row):
                 try:
                     value = float(row["logmel_lr_test_acc"])
                 except (KeyError, ValueError, TypeError) as error:
@@ -109,6 +110,20 @@ def quoted_baseline(task: Task, data: Path) -> float | None:
                     )
                 return value
     return None
+
+
+def _is_of(dataset: Dataset, row: Mapping[str, str | None]) -> bool:
+    """Whether a row of tasks.csv is of this task: of DATASET/manifest.csv, by its columns and metric.
+
+    A task that skips clips of labels that train lacks has other clips, unless the row counts the same labels.
+    """
+    task = dataset.task
+    manifest = Path(row.get("dataset") or "") / "manifest.csv"
+    metric = (row.get("metric") or "accuracy").strip().lower()  # as the number's column says
+    of = (manifest, row.get("label_column"), row.get("split_column"), metric)
+    if of != (Path(task.manifest), task.label, task.split, task.metric):
+        return False
+    return task.unseen != "skip" or row.get("classes") == str(len(set(dataset.labels())))
 
 
 def notes_of(dataset: Dataset, results: Sequence[Result]) -> list[str]:

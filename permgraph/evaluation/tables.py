@@ -9,18 +9,17 @@ wide    the encoder's name first, then a column of numbers per task; an empty ce
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from permgraph.errors import FileError
+from permgraph.evaluation.names import domain_of, less_is_better
 from permgraph.evaluation.results import PREDICTIONS, RESULTS, Prediction, read_table
-from permgraph.evaluation.task import Task, load_task, task_names
 
 CLIPS = ("task", "encoder", "item", "correct")
 LONG = ("task", "encoder", "value")
-_ERROR = re.compile(r"(?<![a-z])(wer|cer|per|eer|der|error)(?![a-z])|↓", re.I)
+_NAMES = ("task", "encoder", "domain", "metric")  # of which blanks about them are no part
 
 Rows = Sequence[tuple[str, Mapping[str, str]]]
 
@@ -47,7 +46,7 @@ class Table:
 def load_table(path: str | Path) -> Table:
     """Read a table of any of the three kinds. Raises FileError, which names the row."""
     path = Path(path)
-    columns, rows = read_table(path)
+    columns, rows = _without_blanks(path, *read_table(path))
     if set(CLIPS) <= set(columns):
         return table_of_clips(_clips(rows))
     if set(LONG) <= set(columns):
@@ -58,6 +57,18 @@ def load_table(path: str | Path) -> Table:
             f"column of numbers per task. This one has: {', '.join(columns)}."
         )
     return _wide(columns, rows)
+
+
+def _without_blanks(path: Path, columns: Sequence[str], rows: Rows) -> tuple[list[str], Rows]:
+    """Names without blanks about them, which would make another encoder or task. Texts of clips keep theirs."""
+    names = {column: column.strip() for column in columns}
+    if len(set(names.values())) < len(names):
+        raise FileError(f"{path}: a column is named twice, but for blanks: {', '.join(names.values())}.")
+    clean = [
+        (where, {names[k]: v.strip() if names[k] in _NAMES else v for k, v in row.items()})
+        for where, row in rows
+    ]
+    return list(names.values()), clean
 
 
 def table_of_clips(clips: Sequence[Prediction]) -> Table:
@@ -107,8 +118,7 @@ def _clips(rows: Rows) -> list[Prediction]:
             words=_count(row, "words", where),
             **text,
         )
-        if p.errors and not p.words:
-            raise FileError(f"{where}: {p.errors} errors of no words.")
+        _refuse_contradiction(p, where, told="predicted" in row)
         key = (p.task, p.encoder, p.run, p.seed, p.item)
         if key in seen:
             raise FileError(
@@ -117,6 +127,18 @@ def _clips(rows: Rows) -> list[Prediction]:
         seen[key] = where
         found.append(p)
     return _same_clips(found)
+
+
+def _refuse_contradiction(p: Prediction, where: str, told: bool) -> None:
+    """Refuse a row that says two things of its clip; `told`: there is a column of what was predicted."""
+    if p.errors and not p.words:
+        raise FileError(f"{where}: {p.errors} errors of no words.")
+    if p.errors and p.correct:
+        raise FileError(f"{where}: correct is 1, with {p.errors} errors.")
+    if told and p.label and (p.label == p.predicted) != bool(p.correct):
+        raise FileError(
+            f"{where}: correct is {p.correct}, but label is {p.label!r} and predicted is {p.predicted!r}."
+        )
 
 
 def _count(row: Mapping[str, str], column: str, where: str) -> int:
@@ -156,10 +178,14 @@ def _same_clips(clips: list[Prediction]) -> list[Prediction]:
 def _long(rows: Rows) -> Table:
     values: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     domains: dict[str, str] = {}
-    lower = set()
+    metrics: dict[str, str] = {}
     for where, row in rows:
         if not (row["encoder"] and row["task"]):
             raise FileError(f"{where}: encoder or task is empty.")
+        metric = row.get("metric", "")
+        other = metrics.setdefault(row["task"], metric) if metric else ""
+        if other.lower() != metric.lower():
+            raise FileError(f"{where}: {row['task']} has two metrics, {other} and {metric}.")
         run, seed = row.get("run", ""), row.get("seed", "")
         seeds = values.setdefault((row["encoder"], row["task"]), {}).setdefault(run, {})
         if seed in seeds:
@@ -167,15 +193,14 @@ def _long(rows: Rows) -> Table:
                 f"{where}: {row['encoder']} on {row['task']} is here twice, with the same run and seed."
             )
         seeds[seed] = _number(row["value"], where, "value")
-        domain = row.get("domain") or _domain(row["task"])
+        domain = row.get("domain") or domain_of(row["task"])
         if domains.setdefault(row["task"], domain) != domain:
             raise FileError(f"{where}: {row['task']} has two domains, {domains[row['task']]} and {domain}.")
-        if _is_error(row["task"], row.get("metric", "")):
-            lower.add(row["task"])
     means = {
         key: _mean([_mean(list(seeds.values())) for seeds in runs.values()]) for key, runs in values.items()
     }
-    return Table(means, domains, frozenset(lower))
+    lower = frozenset(task for task in domains if less_is_better(task, metrics.get(task, "")))
+    return Table(means, domains, lower)
 
 
 def _with_clips(table: Table, path: Path) -> Table:
@@ -187,7 +212,8 @@ def _with_clips(table: Table, path: Path) -> Table:
     for key, value in of_clips.values.items():
         if key not in table.values or abs(table.values[key] - value) > 1e-9:
             raise FileError(f"{beside}: {' on '.join(key)} is not as in {path}: they are of two evaluations.")
-    return replace(table, clips=of_clips.clips)
+    lower = of_clips.lower | (table.lower - set(of_clips.tasks))  # what a clip counts, its rows say
+    return replace(table, lower=lower, clips=of_clips.clips)
 
 
 def _wide(columns: Sequence[str], rows: Rows) -> Table:
@@ -195,16 +221,17 @@ def _wide(columns: Sequence[str], rows: Rows) -> Table:
     values: dict[tuple[str, str], float] = {}
     seen = set()
     for where, row in rows:
-        if not row[name] or row[name] in seen:
+        encoder = row[name].strip()
+        if not encoder or encoder in seen:
             raise FileError(
-                f"{where}: {row[name] or 'the first column'} is {'here twice' if row[name] else 'empty'}."
+                f"{where}: {encoder or 'the first column'} is {'here twice' if encoder else 'empty'}."
             )
-        seen.add(row[name])
+        seen.add(encoder)
         for task in tasks:
             if row[task].strip():
-                values[row[name], task] = _number(row[task], where, task)
-    lower = frozenset(task for task in tasks if _is_error(task, ""))
-    return Table(values, {task: _domain(task) for task in tasks}, lower)
+                values[encoder, task] = _number(row[task], where, task)
+    lower = frozenset(task for task in tasks if less_is_better(task))
+    return Table(values, {task: domain_of(task) for task in tasks}, lower)
 
 
 def _number(text: str, where: str, column: str) -> float:
@@ -215,22 +242,3 @@ def _number(text: str, where: str, column: str) -> float:
     if not math.isfinite(value):
         raise FileError(f"{where}: {column} is {text!r}, not a number.")
     return value
-
-
-def _known(task: str) -> Task | None:
-    """The task of specs/tasks that a column is named after: "ASR", "ESC-50 (acc)"."""
-    name = re.split(r"[ (/↓↑]", task.strip().lower())[0]
-    return load_task(name) if name in task_names() else None
-
-
-def _domain(task: str) -> str:
-    known = _known(task)
-    return known.domain if known else ""
-
-
-def _is_error(task: str, metric: str) -> bool:
-    """Whether less is better: by the metric, by the task's name (WER, EER, ↓), or as specs/tasks says."""
-    if "↑" in task:
-        return False
-    known = None if metric else _known(task)
-    return any(_ERROR.search(text) for text in (task, metric, known.metric if known else ""))

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from permgraph.errors import FileError
-from permgraph.evaluation.dataset import Dataset, Round
+from permgraph.evaluation.dataset import Dataset, Round, clips
 from permgraph.evaluation.extras import extra
 from permgraph.evaluation.frames import Frames
 
@@ -55,7 +55,7 @@ def notes_on_texts(dataset: Dataset) -> list[str]:
         if others:
             unknown = _shown(set().union(*(texts[i] for i in others)) - known)
             notes.append(
-                f"{_clips(others)} of valid and test{where} {'has' if len(others) == 1 else 'have'} characters that no transcript of train has "
+                f"{clips(len(others))} of valid and test{where} {'has' if len(others) == 1 else 'have'} characters that no transcript of train has "
                 f"({unknown}): they count as errors. The first is {dataset.rows[others[0]].where}"
             )
     return notes
@@ -64,10 +64,10 @@ def notes_on_texts(dataset: Dataset) -> list[str]:
 def notes_on_lengths(dataset: Dataset, name: str, frames: Frames) -> list[str]:
     """Clips with fewer frames than their transcript needs: left out of train; judged with the errors that they must have."""
     texts, notes = dataset.labels(), []
-    parts: Mapping[str, str] = {
-        "train": "do not train",
-        "valid": "keep the errors that this makes",
-        "test": "keep the errors that this makes",
+    parts: Mapping[str, tuple[str, str]] = {  # of one, of several
+        "train": ("does not train", "do not train"),
+        "valid": ("keeps the errors that this makes", "keep the errors that this makes"),
+        "test": ("keeps the errors that this makes", "keep the errors that this makes"),
     }
     for part in dataset.rounds:
         for split, done in parts.items():
@@ -76,7 +76,7 @@ def notes_on_lengths(dataset: Dataset, name: str, frames: Frames) -> list[str]:
                 text, count = texts[short[0]], len(frames.of(dataset.rows[short[0]].file))
                 where = f" (fold {part.fold})" if part.fold else ""
                 notes.append(
-                    f"{name}: {_clips(short)} of {split}{where} with fewer frames than CTC needs for the transcript {done}. "
+                    f"{name}: {clips(len(short))} of {split}{where} with fewer frames than CTC needs for the transcript {done[len(short) > 1]}. "
                     f"The first is {dataset.rows[short[0]].where}: {count} frames, {frames_needed(text)} needed"
                 )
     return notes
@@ -101,7 +101,3 @@ def _shown(found: set[str]) -> str:
     """The first ones, of alphabets of thousands."""
     some = "".join(sorted(found)[:MOST])
     return some if len(found) <= MOST else f"{some}… ({len(found)})"
-
-
-def _clips(rows: Sequence[int]) -> str:
-    return f"{len(rows)} clip{'s' if len(rows) > 1 else ''}"

@@ -288,6 +288,11 @@ def _manifest(path: Path, where: Mapping[str, str]) -> Iterator[Path]:
         raise FileError(f"{shown(path)}: cannot read: {reason(error)}.") from error
 
 
+def is_text(name: str) -> bool:
+    """Whether a name has no bytes that are not UTF-8, as names of files may have."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 def shown(path: str | Path) -> str:
     """A path that can be printed: control characters and bytes that are not UTF-8 escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")

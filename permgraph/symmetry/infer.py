@@ -91,7 +91,7 @@ def _in_branches(trace: Trace, sides: Sides, free_output: bool, failed: list[_Fa
     """With equal branches that may change places; then with axes labelled in each slice as well. And without those that may
     hold what could move else."""
     context = propagate(sides.trace, free_output, {}, sides)
-    contexts = [context]
+    contexts = [propagate(sides.trace, free_output, {}, sides, settles=True) if context.chose else context]
     if context.slices:
         contexts.append(propagate(sides.trace, free_output, context.slices, sides))
     for one in contexts:

@@ -80,8 +80,8 @@ def test_labels_may_be_left_out_and_are_counted(tmp_path: Path) -> None:
     m.manifest(tmp_path / "tones.csv", rows)
     made = load(tmp_path, unseen="skip")
     assert len(made.rows) == len(rows) - 1
-    assert made.notes == ("1 clips left out: train has no clip of their label",)
-    assert load(tmp_path, only=["note0", "note1"]).notes == ("1 clips of other labels left out",)
+    assert made.notes == ("1 clip left out: train has no clip of the same label",)
+    assert load(tmp_path, only=["note0", "note1"]).notes == ("1 clip of other labels left out",)
     with pytest.raises(FileError, match=r"no clip has the note 'note7'"):
         load(tmp_path, only=["note0", "note7"])
 
@@ -141,7 +141,7 @@ def test_a_speaker_in_two_folds_is_refused(tmp_path: Path) -> None:
 def test_one_fold_is_refused(tmp_path: Path) -> None:
     rows = silent_files(tmp_path, {"train": 30})
     m.manifest(tmp_path / "tones.csv", [{**row, "fold": "1"} for row in rows])
-    with pytest.raises(FileError, match="1 folds"):
+    with pytest.raises(FileError, match="has 1 fold;"):
         load(tmp_path, split=None, fold="fold")
 
 
@@ -161,6 +161,42 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, text: str | None, message
     if text is not None:
         (tmp_path / "tones.csv").write_text(text)
     with pytest.raises(FileError, match=message):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["note", "speaker", "fold"])
+def test_a_number_that_is_written_in_two_ways_is_refused(tmp_path: Path, name: str) -> None:
+    rows = silent_files(tmp_path, {"train": 30})
+    numbers = [{**row, name: str(i % 3)} for i, row in enumerate(rows)]
+    fields = dict(split=None, fold="fold", cluster="speaker")
+    for other in ("1.0", "1."):
+        mixed = [{**row, name: other if i == 28 else row[name]} for i, row in enumerate(numbers)]
+        m.manifest(tmp_path / "tones.csv", mixed)
+        with pytest.raises(
+            FileError, match=rf"line 30: {name} is '{other}', and '1' in .*, line 3: one number"
+        ):
+            load(tmp_path, **fields)
+    for one, other in (("1", "2"), ("1.0", "2.0"), ("3.1", "3.10"), ("1", "01")):  # as chapters, say
+        m.manifest(
+            tmp_path / "tones.csv", [{**r, name: (one, other)[i // 2 % 2]} for i, r in enumerate(rows)]
+        )
+        load(tmp_path, **fields)
+
+
+def test_a_manifest_that_is_not_utf_8_is_refused_with_its_line(tmp_path: Path) -> None:
+    rows = silent_files(tmp_path, COUNTS)
+    text = m.manifest(
+        tmp_path / "tones.csv", [{**r, "note": r["note"].replace("note1", "für")} for r in rows]
+    )
+    whole = text.read_text(encoding="utf-8")
+    for encoding in ("utf-8", "utf-8-sig"):
+        text.write_text(whole, encoding=encoding)
+        assert "für" in load(tmp_path).labels()
+    text.write_text(whole, encoding="latin-1")
+    with pytest.raises(FileError, match=r"tones\.csv, line 3: not UTF-8; save the manifest as UTF-8"):
+        load(tmp_path)
+    text.write_text(whole, encoding="utf-16")
+    with pytest.raises(FileError, match=r"line 1: not UTF-8"):
         load(tmp_path)
 
 

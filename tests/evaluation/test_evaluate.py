@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,7 +21,7 @@ from permgraph.evaluation.dataset import load_dataset
 from permgraph.evaluation.features import FrozenEncoder, encoder_features, side_by_side
 from permgraph.evaluation.results import Evaluation, Prediction, Result, Retained, write_table
 from permgraph.evaluation.subjects import subjects_of
-from permgraph.evaluation.summary import is_above, results_of
+from permgraph.evaluation.summary import is_above, quoted_baseline, results_of
 from permgraph.evaluation.task import load_task
 from permgraph.weights.encoder import open_encoder
 from tests.command import run
@@ -143,7 +144,8 @@ def test_a_baseline_of_tasks_csv_is_quoted_and_counts(data: Path, tmp_path: Path
     header = "dataset,label_column,split_column,logmel_lr_test_acc\n"
     where = tmp_path / "data"
     m.tones(where / "tones", COUNTS)
-    task = m.task(where, manifest="tones/tones.csv", head="ridge")
+    (where / "tones" / "tones.csv").rename(where / "tones" / "manifest.csv")
+    task = m.task(where, manifest="tones/manifest.csv", head="ridge")
     (where / "tasks.csv").write_text(header + "tones,note,split,0.97\ntones,speaker,split,0.1\n")
     made = pg.evaluate([data / "a"], [task], where)
     quoted = next(r for r in made.results if r.encoder == "log-mel (tasks.csv)")
@@ -151,6 +153,37 @@ def test_a_baseline_of_tasks_csv_is_quoted_and_counts(data: Path, tmp_path: Path
     (where / "tasks.csv").write_text(header + "tones,note,split,97\n")
     with pytest.raises(FileError, match="not between 0 and 1"):
         pg.evaluate([data / "a"], [task], where)
+
+
+def test_a_baseline_of_other_clips_is_not_quoted(tmp_path: Path) -> None:
+    """tasks.csv speaks of manifest.csv, whole, by its columns and its metric."""
+    folder = tmp_path / "tones"
+    rows = m.tones(folder, COUNTS)
+    for name in ("manifest.csv", "hard.csv"):
+        m.manifest(folder / name, rows)
+    m.manifest(folder / "more.csv", [*rows[:-1], {**rows[-1], "note": "note9"}])
+
+    def quoted(row: str = "tones,note,split,accuracy,2,0.9", **fields: object) -> float | None:
+        header = "dataset,label_column,split_column,metric,classes,logmel_lr_test_acc"
+        (tmp_path / "tasks.csv").write_text(f"{header}\n{row}\n")
+        task = load_task(m.task(tmp_path, **({"manifest": "tones/manifest.csv"} | fields)))
+        return quoted_baseline(load_dataset(task, tmp_path), tmp_path)
+
+    assert quoted() == quoted("tones,note,split,,,0.9") == 0.9
+    assert quoted(manifest="tones/hard.csv") is quoted(only=["note0", "note1"]) is None
+    assert quoted("tones,note,split,f1,2,0.9") is quoted("tones,note,fold,accuracy,2,0.9") is None
+    assert quoted("tones,speaker,split,accuracy,2,0.9") is quoted("other,note,split,accuracy,2,0.9") is None
+    assert quoted("tones,note,,accuracy,2,0.9", split=None, fold="fold") is None
+    (folder / "more.csv").rename(folder / "manifest.csv")  # of one clip the label is in test alone
+    assert quoted(unseen="skip") == 0.9
+    assert quoted("tones,note,split,accuracy,3,0.9", unseen="skip") is None
+    assert quoted("tones,note,split,accuracy,,0.9", unseen="skip") is None
+
+
+@pytest.mark.parametrize("name", ["A ", " A", os.fsdecode(b"f\xfcr")])
+def test_a_name_that_a_table_would_change_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=r"(has blanks about it|is not UTF-8)\. Write NAME=PATH"):
+        subjects_of({name: "somewhere"})
 
 
 def test_mistakes_in_encoders_are_told_before_any_audio_is_read(
@@ -182,7 +215,8 @@ def test_what_rounding_took_from_the_baseline_is_no_gain(data: Path, tmp_path: P
 
     where = tmp_path / "data"
     m.tones(where / "tones", COUNTS)
-    dataset = load_dataset(load_task(m.task(where, manifest="tones/tones.csv", head="ridge")), where)
+    (where / "tones" / "tones.csv").rename(where / "tones" / "manifest.csv")
+    dataset = load_dataset(load_task(m.task(where, manifest="tones/manifest.csv", head="ridge")), where)
     rest = ("ridge", "", "0", "c", "x", "y")
     mine = [
         Prediction("tones", "music", "a", "0", "0", *rest[:2], str(i), *rest[3:], int(i < 9))
@@ -339,8 +373,9 @@ def test_tables_fit_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch, 
                 Result(task, "speech", name, "logistic", "accuracy", *numbers, "12 speakers", 64, 0.1, gate)
             )
             for i in range(10):
-                where = (task, "speech", name, "0", "0", "ridge", "0", f"{i}.wav", f"c{i % 8}", "x", "y")
-                predictions.append(Prediction(*where, int(i < 5 + k)))
+                where = (task, "speech", name, "0", "0", "ridge", "0", f"{i}.wav", f"c{i % 8}", "x")
+                right = i < 5 + k
+                predictions.append(Prediction(*where, "x" if right else "y", int(right)))
         screen += [Retained(task, names[2], names[1], layer, 0.9) for layer in range(25)]
     made = Evaluation(tuple(rows), tuple(predictions), tuple(screen), ("a note " * 30,))
     assert max(map(len, made.text().splitlines())) <= columns

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -272,6 +274,73 @@ def test_audio_of_librispeech_without_a_transcript_is_refused(tmp_path: Path) ->
     touch(tmp_path, "test-clean/61/198/61-198-0002.flac")
     with pytest.raises(FileError, match=r"61-198-0002\.flac: no \*\.trans\.txt .* \(1 such clips\)"):
         read_layout("librispeech", tmp_path)
+
+
+def test_a_listed_clip_of_speech_commands_that_is_missing_is_refused(tmp_path: Path) -> None:
+    """It would be judged on other clips than those of the list."""
+    for listed in ("test", "valid"):
+        root = tmp_path / listed
+        rows = speech_commands(root)
+        gone = sorted(path for path, row in rows.items() if row["split"] == listed)
+        for path in gone:
+            (root / path).unlink()
+        with pytest.raises(FileError, match=rf"names {gone[0]}, .*missing of the 4 clips in the lists: 2\)"):
+            read_layout("speech-commands-v1", root)
+
+
+@pytest.mark.parametrize("gone", ["Session3", "Session3/dialog", "Session5/dialog/EmoEvaluation"])
+def test_iemocap_has_its_five_sessions(tmp_path: Path, gone: str) -> None:
+    iemocap(tmp_path)
+    shutil.rmtree(tmp_path / gone)
+    with pytest.raises(FileError, match=rf"{gone[:8]}.dialog.EmoEvaluation: has no Ses\*\.txt"):
+        read_layout("iemocap", tmp_path)
+
+
+def test_a_dialogue_of_iemocap_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    iemocap(tmp_path)
+    file = tmp_path / "Session2/dialog/EmoEvaluation/Ses02F_impro01.txt"
+    file.write_text(file.read_text().replace("\t", " "))
+    with pytest.raises(FileError, match=r"Ses02F_impro01\.txt: no line is"):
+        read_layout("iemocap", tmp_path)
+    (tmp_path / "Session2 copy").mkdir()
+    with pytest.raises(FileError, match=r"Session2 copy: not one of the five sessions"):
+        read_layout("iemocap", tmp_path)
+
+
+def test_esc_50_has_its_five_folds(tmp_path: Path) -> None:
+    esc50(tmp_path)
+    file = tmp_path / "meta/esc50.csv"
+    lines = file.read_text().splitlines(keepends=True)
+    for left in ([line for line in lines if line[0] != "3"], lines[:-10]):
+        file.write_text("".join(left))
+        with pytest.raises(FileError, match=r"esc50\.csv: its folds are 1, .*, not 1, 2, 3, 4, 5"):
+            read_layout("esc-50", tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["fluent-speech-commands", "esc-50"])
+@pytest.mark.parametrize("change", ["{},more", "{0[0]}", "{0[0]},{0[1]}"])
+def test_a_row_of_another_width_is_refused(tmp_path: Path, layout: str, change: str) -> None:
+    """Cut off, or with a comma that is not quoted: its columns would be those of others."""
+    BUILDERS[layout](tmp_path)
+    file = next(tmp_path.rglob("*.csv"))
+    lines = file.read_text().splitlines()
+    lines[2] = change.format(lines[2] if "more" in change else lines[2].split(","))
+    file.write_text("\n".join(lines))
+    with pytest.raises(FileError, match=rf"{file.name}, line 3: has not as many fields as the header \(7\)"):
+        read_layout(layout, tmp_path)
+
+
+def test_names_that_are_no_text_are_no_labels(tmp_path: Path) -> None:
+    speech_commands(tmp_path)
+    strange = os.fsdecode(b"f\xfcr")
+    touch(tmp_path, f"{strange}/0_nohash_0.wav")
+    with pytest.raises(FileError, match=r"its word, f\\xfcr, is not UTF-8"):
+        read_layout("speech-commands-v1", tmp_path)
+    (tmp_path / strange / "0_nohash_0.wav").unlink()
+    touch(tmp_path, f"bed/0_nohash_{strange}.wav")  # a path may be so, but not in a manifest
+    assert read_layout("speech-commands-v1", tmp_path)
+    with pytest.raises(FileError, match=r"its path, .* is not UTF-8"):
+        write_manifest("speech-commands-v1", tmp_path, tmp_path / "manifest.csv")
 
 
 def test_a_written_manifest_also_calibrates(tmp_path: Path) -> None:

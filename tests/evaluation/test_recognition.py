@@ -138,6 +138,7 @@ def test_clips_that_are_too_short_for_their_text_are_told_and_do_not_train(
     for name in ("log-mel", "A"):
         assert f"tones: {name}: 1 clip of train with fewer frames than CTC needs" in text
         assert f"tones: {name}: 1 clip of test with fewer frames" in text
+    assert "for the transcript does not train" in text and "for the transcript keeps the errors" in text
     assert "tones.csv,line14:10frames,151needed" in "".join(text.split())  # a long folder may break the name
     assert sum(p.encoder == "A" for p in made.predictions) == 3  # judged all the same
     assert all(np.isfinite(r.value) for r in made.results)
@@ -179,7 +180,8 @@ def test_an_accuracy_of_tasks_csv_is_no_word_error_rate(
     monkeypatch.setattr(ctc, "STEPS", 5)
     monkeypatch.setattr(ctc, "EVERY", 5)
     (tmp_path / "set").mkdir()
-    task = manifest(tmp_path / "set", FEW, manifest="set/tones.csv")
+    task = manifest(tmp_path / "set", FEW, manifest="set/manifest.csv")
+    (tmp_path / "set" / "tones.csv").rename(tmp_path / "set" / "manifest.csv")
     (tmp_path / "tasks.csv").write_text(
         "dataset,label_column,split_column,logmel_lr_test_acc\nset,text,split,0.9\n"
     )

@@ -10,7 +10,11 @@ import pytest
 
 import permgraph as pg
 from permgraph.errors import FileError, UsageError
+from permgraph.evaluation.curves import Curves, curves
+from permgraph.evaluation.names import less_is_better
 from permgraph.evaluation.significance import holm, mcnemar
+from permgraph.evaluation.tables import Table, load_table
+from tests.command import run
 
 LONG = """task,domain,encoder,metric,value
 ks,speech,FBANK,accuracy,40
@@ -126,6 +130,19 @@ def test_an_encoder_that_lacks_a_task_gets_no_score_over_it(tmp_path: Path) -> N
         ("task,encoder,item,correct\nx,A,1,1\nx,A,1,0\n", r"line 3: A is judged on 1 in .*line 2 too"),
         ("task,encoder,item,correct\nx,A,1,1\nx,B,2,0\n", "not judged on the same clips"),
         ("task,encoder,item,correct,cluster\nx,A,1,1,s\nx,B,1,0,t\n", "two clusters"),
+        (
+            "task,encoder,item,correct,label,predicted\nx,A,1,0,s,s\n",
+            r"line 2: correct is 0, but label is 's'",
+        ),
+        (
+            "task,encoder,item,correct,label,predicted\nx,A,1,1,s,t\n",
+            r"line 2: correct is 1, but label is 's'",
+        ),
+        ("encoder,task,value,metric\nFBANK,x,1,f1\nA,x,2,wer\n", r"line 3: x has two metrics, f1 and wer"),
+        ("encoder,x\nFBANK,1\nA,3\nA ,4\n", r"line 4: A is here twice"),
+        ("encoder,task,value\nFBANK,x,1\nFBANK ,x,2\n", r"line 3: FBANK on x is here twice"),
+        ("task,encoder,item,correct\nx,A,1,1\nx,A ,1,0\n", r"line 3: A is judged on 1 in"),
+        ("encoder,x,x \nFBANK,1,2\n", "named twice"),
     ],
 )
 def test_a_mistaken_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -191,3 +208,96 @@ def test_a_table_of_numbers_says_that_it_has_no_significance(tmp_path: Path) -> 
     made = pg.score(write(tmp_path, LONG), ["A", "B"])
     assert not made.comparisons
     assert "no significance" in made.text()
+
+
+ERRORS = (
+    "asr-wer",
+    "asr_WER",
+    "EER",
+    "EER (%)",
+    "PR (PER)",
+    "WER (test-clean)",
+    "word error rate",
+    "loss ↓",
+    "ASR",
+)
+OTHERS = (
+    "tone-per-clip",
+    "words-per-minute",
+    "error-detection",
+    "wer-ist-das",
+    "ASR ↑",
+    "ASR (accuracy)",
+    "KS",
+    "power",
+)
+
+
+@pytest.mark.parametrize("name", [*ERRORS, *OTHERS])
+def test_the_name_of_a_task_counts_only_where_no_metric_is_given(tmp_path: Path, name: str) -> None:
+    """Of a name the last word: those before it may be English. A metric decides alone."""
+    assert less_is_better(name) == (name in ERRORS)
+    for metric, errors in (
+        ("accuracy", False),
+        ("wer", True),
+        ("WER (%)", True),
+        ("accuracy per clip", False),
+    ):
+        assert less_is_better(name, metric) == errors
+        rows = [f"{encoder},{name},{metric},{value}" for encoder, value in (("FBANK", 1), ("A", 3), ("M", 2))]
+        made = pg.score(write(tmp_path, "\n".join(["encoder,task,metric,value", *rows])), ["A"])
+        assert bool(made.refused) == errors
+
+
+def test_clips_beside_results_say_what_they_count(tmp_path: Path) -> None:
+    """A task of a misleading name has one score, by its numbers and by its clips; a row without clips is told."""
+    rows = [
+        f"clip-per,{e},{i},{int(i < n)}" for e, n in (("FBANK", 2), ("A", 8), ("M", 5)) for i in range(10)
+    ]
+    write(tmp_path, "\n".join(["task,encoder,item,correct", *rows]), "predictions.csv")
+    numbers = "encoder,task,value\nFBANK,clip-per,0.2\nA,clip-per,0.8\nM,clip-per,0.5\n"
+    both = [pg.score(path, ["A"]) for path in (write(tmp_path, numbers), tmp_path / "predictions.csv")]
+    assert both[0].scores == both[1].scores == pytest.approx({("A", "all"): 1000, ("M", "all"): 500})
+    assert not any("No test" in note for note in both[0].notes)
+    more = pg.score(write(tmp_path, numbers + "N,clip-per,0.4\n"), ["A"])
+    assert "No test of N on clip-per: predictions.csv has no clips of it." in more.notes
+    assert {c.first for c in more.comparisons} == {"A", "M"}
+
+
+WEIGHTED = "encoder,ks,loss\nmfcc,0.5,9\nFBANK,0.3,9\nA,0.8,2\nB,0.7,3\nM-0.9,0.75,2.5\nM-0.5,0.6,4\n"
+
+
+def test_curves_are_of_the_tasks_and_the_baseline_that_are_named(tmp_path: Path) -> None:
+    table = load_table(write(tmp_path, WEIGHTED))
+    (drawn,) = curves(table, ["A", "B"], ["mfcc"], ["loss"])
+    assert (drawn.tasks, drawn.baseline) == (("ks",), ("mfcc", 0.5))
+    assert drawn.families == {"M": ((0.0, 0.7), (0.5, 0.6), (0.9, 0.75), (1.0, 0.8))}
+    with pytest.raises(UsageError, match="tasks where more is better"):
+        curves(table, ["A", "B"], lower=["ks", "loss"])
+    for words in (dict(baseline=["mfc"]), dict(lower=["los"]), dict(parents=["C"])):
+        with pytest.raises(UsageError, match="not in the table"):
+            curves(table, **words)
+
+
+@pytest.mark.parametrize("other", ["M-0.90", "M_0.9", "M 0.900"])
+def test_two_rows_for_one_point_are_refused(tmp_path: Path, other: str) -> None:
+    """One would hide the other."""
+    table = load_table(write(tmp_path, f"{WEIGHTED}{other},0.1,1\n"))
+    with pytest.raises(UsageError, match=rf"M-0\.9 and {other} are both M at the weight 0\.9"):
+        curves(table, ["A", "B"])
+
+
+def test_the_command_draws_by_the_same_options_as_it_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    def recorded(table: Table, *options: object) -> list[Curves]:
+        given.append(options)
+        return curves(table, ["A", "B"], ["mfcc"], ["loss"])
+
+    monkeypatch.setattr("permgraph.evaluation.curves.curves", recorded)
+    monkeypatch.setattr("permgraph.reporting.figures.weights.draw", lambda panels, folder, force: [])
+    path, options = write(tmp_path, WEIGHTED), ("--parents", "A,B", "--baseline", "mfcc", "--lower", "loss")
+    run("score", path, *options, "--figures", tmp_path / "figures")
+    assert given == [(["A", "B"], ["mfcc"], ["loss"])]

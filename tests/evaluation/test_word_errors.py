@@ -92,7 +92,7 @@ def test_tests_of_classes_are_corrected_for_among_themselves(tmp_path: Path) -> 
     """A task without a test adds nothing to Holm's correction."""
     texts = several()
     classes = [
-        replace(p, task="ks", correct=int(i % 7 < k), errors=0, words=0)
+        replace(p, task="ks", correct=int(i % 7 < k), predicted="x" if i % 7 < k else "y", errors=0, words=0)
         for k, encoder in ((2, "log-mel (ctc)"), (2, "log-mel (other)"), (6, "A"), (5, "B"), (4, "M"))
         for i, p in enumerate(p for p in texts if p.encoder == encoder)
     ]
@@ -110,6 +110,7 @@ def test_tests_of_classes_are_corrected_for_among_themselves(tmp_path: Path) -> 
     [
         (["A,1,1,-2,3"], r"line 2: errors is '-2', not a number of words"),
         (["A,1,1,0,two"], r"line 2: words is 'two', not a number of words"),
+        (["A,1,1,2,3"], r"line 2: correct is 1, with 2 errors"),
         (["A,1,0,2,"], r"line 2: 2 errors of no words"),
         (["A,1,0,2,3", "B,1,0,2,4"], r"the clip 1 has two numbers of words"),
         (["A,1,0,2,3", "A,2,0,,"], r"some clips have a number of words, others none: 2"),

@@ -49,7 +49,8 @@ def log10_order(trace: Trace, free_output: bool = False) -> float:
         TooLarge: nauty cannot take the graph.
     """
     context = propagate(trace, free_output)
-    orders = [_log10_moves(graph_of(context.points))]
+    settled = propagate(trace, free_output, settles=True) if context.chose else context
+    orders = [_log10_moves(graph_of(settled.points))]
     if context.slices:  # labelled with an order in each slice as well
         orders.append(_log10_moves(graph_of(propagate(trace, free_output, context.slices).points)))
     return max([*orders, *_of_branches(trace, free_output)])
@@ -63,11 +64,12 @@ def _of_branches(trace: Trace, free_output: bool) -> Iterator[float]:
     if not sides.sets:
         return
     context = propagate(sides.trace, free_output, {}, sides)
+    settled = propagate(sides.trace, free_output, {}, sides, settles=True) if context.chose else context
     sliced = [propagate(sides.trace, free_output, context.slices, sides)] if context.slices else []
     numbers = range(len(sides.sets))
     most = len(numbers) - 1 if len(numbers) <= FEW_SETS else 1
     for left_out in chain.from_iterable(combinations(numbers, n) for n in range(most + 1)):
-        for one in (context, *sliced):
+        for one in (settled, *sliced):
             exchange, _ = equal_exchanges(one.points, sides.without(left_out) if left_out else sides)
             if exchange is not None:
                 which = list(exchange.which.values())

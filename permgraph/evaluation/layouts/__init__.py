@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from permgraph.atomic_write import write_file
 from permgraph.errors import FileError, UsageError, nearest
 from permgraph.evaluation.layouts import music, sounds, speech
+from permgraph.inputs.sources import is_text, shown
 
 Values = dict[str, str]
 
@@ -73,11 +74,22 @@ def read_layout(name: str, folder: str | Path) -> list[Values]:
         raise FileError(f"{folder}: no such folder; it should hold {name} as it is published.")
     try:
         rows = sorted(LAYOUTS[name].read(folder), key=lambda row: row["path"])
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FileError(f"{folder}: cannot read as {name}: {error}.") from error
     if not rows:
         raise FileError(f"{folder}: no clip of {name} is here; the folder has another layout.")
+    for row in rows:
+        _refuse_unreadable(folder, row, [column for column in row if column != "path"])
     return rows
+
+
+def _refuse_unreadable(folder: Path, row: Values, columns: Sequence[str]) -> None:
+    """Names of folders become labels, and labels are written to tables: of bytes that are no text none can be read."""
+    for column in columns:
+        if not is_text(row[column]):
+            raise FileError(
+                f"{shown(folder / row['path'])}: its {column}, {shown(row[column])}, is not UTF-8. Rename it."
+            )
 
 
 def write_manifest(name: str, folder: str | Path, out: str | Path) -> int:
@@ -85,6 +97,8 @@ def write_manifest(name: str, folder: str | Path, out: str | Path) -> int:
     rows = read_layout(name, folder)
     if Path(out).resolve().parent != Path(folder).resolve():
         raise UsageError(f"{out}: paths in a manifest are relative to it: write it into {folder}.")
+    for row in rows:
+        _refuse_unreadable(Path(folder), row, ["path"])
     text = io.StringIO()
     table = csv.DictWriter(text, ["path", *LAYOUTS[name].columns], lineterminator="\n")
     table.writeheader()

@@ -22,11 +22,17 @@ def table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, s
     _refuse_missing(path)
     with open(path, newline="", encoding="utf-8-sig") as stream:
         rows = csv.DictReader(stream)
+        header = list(rows.fieldnames or ())
+        if len(set(header)) < len(header):
+            raise FileError(f"{path}: a column is named twice: {', '.join(header)}.")
         for name in columns:
-            if name not in (rows.fieldnames or ()):
-                raise FileError(f"{path}: no column {name!r}. It has: {', '.join(rows.fieldnames or ())}.")
+            if name not in header:
+                raise FileError(f"{path}: no column {name!r}. It has: {', '.join(header)}.")
         for row in rows:
-            yield f"{path}, line {rows.line_num}", row
+            where = f"{path}, line {rows.line_num}"
+            if None in row or None in row.values():
+                raise FileError(f"{where}: has not as many fields as the header ({len(header)}).")
+            yield where, row
 
 
 def audio_below(folder: Path, root: Path) -> Iterator[str]:

@@ -10,6 +10,7 @@ from permgraph.errors import FileError
 from permgraph.evaluation.layouts.reading import audio_below, lines, only_folder, table
 
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
+SESSIONS = ("Session1", "Session2", "Session3", "Session4", "Session5")
 EMOTIONS = {"neu": "neutral", "hap": "happy", "exc": "happy", "ang": "angry", "sad": "sad"}  # as SUPERB does
 _TURN = re.compile(r"^\[\d+\.\d+ - \d+\.\d+\]\t(Ses(\d\d)[FM]_\w+_([FM])\d+)\t(\w+)\t")
 
@@ -18,23 +19,32 @@ def speech_commands(folder: Path) -> Iterator[dict[str, str]]:
     """WORD/SPEAKER_nohash_N.wav, validation_list.txt, testing_list.txt.
 
     `keyword` is one of ten words, or "unknown". The silence of SUPERB's task is cut from noise files at random, in
-    no list; it is left out here.
+    no list; it is left out here. A listed clip that is not there is refused: left out, it would make another test set.
     """
     parts = {name: "valid" for name in lines(folder / "validation_list.txt")}
     test = lines(folder / "testing_list.txt")
     if both := sorted(parts.keys() & set(test)):
         raise FileError(f"{folder}: {both[0]} is in validation_list.txt and in testing_list.txt.")
     parts.update((name, "test") for name in test)
+    missing = set(parts)
     for path in audio_below(folder, folder):
         word, _, name = path.rpartition("/")
         if word.startswith("_") or not word:
             continue
         if "/" in word or "_nohash_" not in name:
             raise FileError(f"{folder / path}: not WORD/SPEAKER_nohash_NUMBER.wav.")
-        parts.setdefault(path, "train")
+        missing.discard(path)
         keyword = word if word in KEYWORDS else "unknown"
         speaker = name.partition("_nohash_")[0]
-        yield {"path": path, "word": word, "keyword": keyword, "speaker": speaker, "split": parts[path]}
+        split = parts.get(path, "train")
+        yield {"path": path, "word": word, "keyword": keyword, "speaker": speaker, "split": split}
+    if missing:
+        first = min(missing)
+        file = "testing_list.txt" if parts[first] == "test" else "validation_list.txt"
+        raise FileError(
+            f"{folder / file}: names {first}, and no such clip is here (missing of the {len(parts)} clips in the lists: "
+            f"{len(missing)})."
+        )
 
 
 def fluent_speech_commands(folder: Path) -> Iterator[dict[str, str]]:
@@ -78,19 +88,36 @@ def voxceleb1(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def iemocap(folder: Path) -> Iterator[dict[str, str]]:
-    """Session*/dialog/EmoEvaluation/*.txt and Session*/sentences/wav; four classes, "excited" joined to "happy"."""
-    for session in sorted(path for path in folder.glob("Session*") if path.is_dir()):
-        for file in sorted((session / "dialog" / "EmoEvaluation").glob("Ses*.txt")):
-            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-                turn = _TURN.match(line)
-                if turn and turn[4] in EMOTIONS:
+    """Session{1..5}/dialog/EmoEvaluation/*.txt and Session*/sentences/wav; four classes, "excited" joined to "happy".
+
+    A session is a fold. One that is missing, or cannot be read, would make another cross-validation.
+    """
+    for path in sorted(path for path in folder.glob("Session*") if path.is_dir()):
+        if path.name not in SESSIONS:
+            raise FileError(f"{path}: not one of the five sessions, {', '.join(SESSIONS)}.")
+    for session in SESSIONS:
+        dialogues = folder / session / "dialog" / "EmoEvaluation"
+        files = sorted(dialogues.glob("Ses*.txt"))
+        if not files:
+            raise FileError(f"{dialogues}: has no Ses*.txt, which the official layout has.")
+        for file in files:
+            for turn in _turns(file):
+                if turn[4] in EMOTIONS:
                     yield {
-                        "path": f"{session.name}/sentences/wav/{file.stem}/{turn[1]}.wav",
+                        "path": f"{session}/sentences/wav/{file.stem}/{turn[1]}.wav",
                         "emotion": EMOTIONS[turn[4]],
                         "speaker": f"{turn[2]}{turn[3]}",
                         "dialogue": file.stem,
-                        "session": session.name,
+                        "session": session,
                     }
+
+
+def _turns(file: Path) -> list[re.Match[str]]:
+    text = file.read_text(encoding="utf-8", errors="replace")
+    found = [turn for line in text.splitlines() if (turn := _TURN.match(line))]
+    if not found:
+        raise FileError(f"{file}: no line is [START - END], turn, emotion, [V, A, D], with tabs between.")
+    return found
 
 
 def librispeech(folder: Path) -> Iterator[dict[str, str]]:
