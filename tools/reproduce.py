@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from pretraining.command import run_tool
 from reproduction.comparisons import Judged
-from reproduction.judging import Pairs, encoders, valid_means
+from reproduction.judging import Pairs, encoders, left_in, valid_means
 from reproduction.making import Maker
 from reproduction.page import Page
 from reproduction.rows import Experiment
@@ -65,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         {name: len(runs) for name, runs in (parents | merged).items()},
         valid_means(chosen, experiment, given.data, cache) if candidates else {},
         {n: pg.report(maker.permutations(rows[n], *pairs.trained[0])) for n in MOVED if n in rows},
+        left_in(merged, experiment, pairs, given.data, cache),
     )
     text = page.text(
         f"python tools/reproduce.py {_typed(pairs, given)} -o OUT --page docs/results.md",

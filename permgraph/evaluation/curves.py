@@ -73,6 +73,14 @@ def _families(encoders: Sequence[str]) -> dict[str, dict[float, str]]:
     return families
 
 
+def _ends(table: Table, family: str, parents: Sequence[str], tasks: Sequence[str]) -> dict[float, str]:
+    """A and B; of a family that is marked by a prime (aligned' 0.5), those that are marked so, too: another pair."""
+    mark = "'" * family.endswith("'")
+    pair = [name + mark for name in parents]
+    known = all((name, task) in table.values for name in pair for task in tasks)
+    return {1.0: pair[0], 0.0: pair[1]} if len(pair) == 2 and known else {}
+
+
 def _of_domain(
     table: Table,
     domain: str,
@@ -84,9 +92,13 @@ def _of_domain(
     def mean(name: str) -> float:
         return sum(table.values[name, task] for task in tasks) / len(tasks)
 
-    ends = {1.0: parents[0], 0.0: parents[1]} if len(parents) == 2 else {}
     drawn = {
-        family: tuple(sorted((weight, mean(name)) for weight, name in {**ends, **rows}.items()))
+        family: tuple(
+            sorted(
+                (weight, mean(name))
+                for weight, name in {**_ends(table, family, parents, tasks), **rows}.items()
+            )
+        )
         for family, rows in families.items()
     }
     whole = [n for n in floors if all((n, t) in table.values for t in tasks)]

@@ -279,6 +279,17 @@ def test_curves_are_of_the_tasks_and_the_baseline_that_are_named(tmp_path: Path)
             curves(table, **words)
 
 
+def test_curves_of_another_pair_end_at_its_own_parents(tmp_path: Path) -> None:
+    """aligned' 0.5 is a merge of A' and B'; where these are not in the table it has no ends."""
+    primes = "M' 0.9,0.4,1\nM' 0.5,0.3,1\n"
+    (drawn,) = curves(load_table(write(tmp_path, WEIGHTED + primes)), ["A", "B"], lower=["loss"])
+    assert drawn.families["M'"] == ((0.5, 0.3), (0.9, 0.4))
+    own = f"{WEIGHTED}{primes}A',0.45,1\nB',0.2,1\n"
+    (drawn,) = curves(load_table(write(tmp_path, own)), ["A", "B"], lower=["loss"])
+    assert drawn.families["M'"] == ((0.0, 0.2), (0.5, 0.3), (0.9, 0.4), (1.0, 0.45))
+    assert drawn.families["M"] == ((0.0, 0.7), (0.5, 0.6), (0.9, 0.75), (1.0, 0.8))
+
+
 @pytest.mark.parametrize("other", ["M-0.90", "M_0.9", "M 0.900"])
 def test_two_rows_for_one_point_are_refused(tmp_path: Path, other: str) -> None:
     """One would hide the other."""

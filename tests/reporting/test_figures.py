@@ -15,7 +15,7 @@ from permgraph.ir.moments import Layout, Moments, ProbeMoments
 from permgraph.ir.permutations import Permutations, random_permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.sums import Sums
-from permgraph.reporting.figures import matching
+from permgraph.reporting.figures import matching, weights
 from tests.reporting import made
 from tests.test_cli import run
 
@@ -110,3 +110,8 @@ def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pyte
     plan, perms, _ = planted()
     with pytest.raises(FileError, match=r"pip install 'permgraph\[figures\]'"):
         list(matching.draw(plan, perms, None, tmp_path / "a"))
+
+
+def test_curves_of_many_families_can_be_told_apart() -> None:
+    looks = [weights._look(number) for number in range(64)]
+    assert len({(look["color"], look["marker"]) for look in looks}) == 64

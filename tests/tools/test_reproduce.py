@@ -103,6 +103,8 @@ def test_rows_of_every_kind_are_made_judged_and_told(folder: Path, tmp_path: Pat
     assert "| aligned 0.5 | plain 0.5 | speech |" in text and "| aligned' 0.5 | plain' 0.5 | all |" in text
     assert "repair 0.5, 1 run |" in text and "The best there is **" in text
     assert "### cnn+all" in text and "attention output" in text
+    left = text.partition("## What is left of the parents")[2].partition("##")[0]
+    assert all(f"| {name} |" in left for name in three)
     made = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     assert tool.main(arguments) == 0  # goes on from what is there
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == made

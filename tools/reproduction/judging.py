@@ -8,16 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
+import permgraph as pg
 from permgraph.errors import UsageError
 from permgraph.evaluation.dataset import Dataset, files_of, load_dataset
 from permgraph.evaluation.features import FrozenEncoder, encoder_features
 from permgraph.evaluation.probing import probe
+from permgraph.evaluation.results import Retained
 from permgraph.evaluation.task import load_task
 from permgraph.weights.encoder import open_encoder
 from reproduction.making import Maker
 from reproduction.rows import Experiment, Row, Section
 
 BOTH = "side by side"
+SHARES = (0.9, 0.7, 0.5)  # of the finding
+SCREENED = ("plain", "aligned", "random")
 
 Runs = list[str]  # a path for each pre-training run; two of them, joined by "+", side by side
 
@@ -72,11 +76,35 @@ def valid_means(
     chosen: Mapping[str, Runs], experiment: Experiment, data: Path, cache: Path
 ) -> dict[str, float]:
     """The accuracy on valid, the mean over tasks and runs. What the probe chooses, it chooses there too."""
-    datasets = [load_dataset(replace(load_task(t), head=experiment.head), data) for t in experiment.tasks]
+    datasets = _datasets(experiment, data)
     return {
         name: float(np.mean([_on_valid(Path(path), datasets, cache) for path in runs]))
         for name, runs in chosen.items()
     }
+
+
+def left_in(
+    merged: Mapping[str, Runs], experiment: Experiment, pairs: Pairs, data: Path, cache: Path
+) -> Sequence[Retained]:
+    """The screen of the rows of the finding, run 0, on one task of each data set."""
+    first = dict(zip(pairs.names, map(str, pairs.trained[0]), strict=True))
+    wanted = (f"{row} {share:g}" for share in SHARES for row in SCREENED)
+    rows = {name: merged[name][0] for name in wanted if name in merged}
+    tasks = {d.task.manifest or d.task.folder: d.task.name for d in _datasets(experiment, data)}
+    if not rows:
+        return ()
+    return pg.evaluate(
+        first | rows,
+        list(tasks.values()),
+        data,
+        head=experiment.head,
+        parents=list(first),
+        cache=cache,
+    ).retained
+
+
+def _datasets(experiment: Experiment, data: Path) -> list[Dataset]:
+    return [load_dataset(replace(load_task(t), head=experiment.head), data) for t in experiment.tasks]
 
 
 def _on_valid(path: Path, datasets: Sequence[Dataset], cache: Path) -> float:

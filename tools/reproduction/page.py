@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
 from real_pairs import table
 
 from permgraph.evaluation.bootstrap import Interval
+from permgraph.evaluation.results import Retained
 from permgraph.evaluation.scoring import Scores
 from permgraph.evaluation.significance import holm
 from permgraph.reporting.sections import MatchingReport
 from reproduction.comparisons import Judged
-from reproduction.judging import BOTH
+from reproduction.judging import BOTH, SHARES
 from reproduction.rows import Experiment, Section
-
-SHARES = (0.9, 0.7, 0.5)  # of the finding
 
 HEAD = """# Merged encoders, judged
 
@@ -32,9 +32,15 @@ above log-mel has none. Accuracy and interval of every task: results.csv beside 
 """
 
 
+LEFT = """R² of each parent's layers, frame by frame, from the same layers of run 0 of a merge (ridge, on clips of test; the mean over the
+data sets): 1 is all of it.
+"""
+
+
 @dataclass(frozen=True)
 class Page:
-    """What a page tells. `domains`: name → its tasks. `valid`: accuracy there of candidates. `moved`: Table II by row."""
+    """What a page tells. `domains`: name → its tasks. `valid`: accuracy there of candidates. `moved`: Table II by row. `left`: R² of the
+    parents' layers from those of a merge."""
 
     experiment: Experiment
     parents: tuple[str, str]
@@ -44,6 +50,7 @@ class Page:
     runs: Mapping[str, int]
     valid: Mapping[str, float]
     moved: Mapping[str, MatchingReport]
+    left: Sequence[Retained]
 
     def text(self, command: str, rows: str) -> str:
         """`command`: what wrote it; `rows`: the file of its experiment."""
@@ -52,7 +59,14 @@ class Page:
         head = HEAD.format(a=a, b=b, **told)
         sections = [self._section(section) for section in self.experiment.sections]
         return "\n".join(
-            [head, self._finding(), self._parents(), *filter(None, sections), self._moved(), self._refused()]
+            [
+                head,
+                self._finding(),
+                self._parents(),
+                *filter(None, [*sections, self._left()]),
+                self._moved(),
+                self._refused(),
+            ]
         )
 
     def _finding(self) -> str:
@@ -124,6 +138,27 @@ class Page:
             scores = [self.scores.scores.get((name, d)) for d in self.scores.counted]
             rows.append([told, *means, *("" if s is None else f"{s:.0f}" for s in scores)])
         return table(head, rows)
+
+    def _left(self) -> str:
+        """Why: how much of each parent a ridge regression finds again in a merge, without labels."""
+        if not self.left:
+            return ""
+        last = max(one.layer for one in self.left)
+        rows: list[list[object]] = []
+        for name in dict.fromkeys(one.encoder for one in self.left):
+            cells: list[object] = [name]
+            for parent in self.parents:
+                mine = [one for one in self.left if (one.encoder, one.parent) == (name, parent)]
+                cells += [
+                    f"{np.mean([one.r2 for one in mine if one.layer in layers]):.2f}"
+                    for layers in ([0], range(1, last), [last])
+                ]
+            rows.append(cells)
+        head = [
+            "row",
+            *(f"{p}, {layers}" for p in self.parents for layers in ("layer 0", "between", "last layer")),
+        ]
+        return f"## What is left of the parents\n\n{LEFT}\n{table(head, rows)}"
 
     def _moved(self) -> str:
         parts = [f"### {name}\n\n```text\n{report}\n```\n" for name, report in self.moved.items()]

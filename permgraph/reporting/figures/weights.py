@@ -14,6 +14,7 @@ from permgraph.reporting.text import clean
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255")
 _MARKS = "osD^vPX*"
+_LINES = ("-", ":", "-.", "--")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,16 @@ def draw(panels: Sequence[Panel], folder: Path, force: bool = True) -> Iterable[
     yield from write({NAME: partial(_fill, panels)}, folder, force)
 
 
+def _look(number: int) -> dict[str, str]:
+    """Of one curve among many: no two of the first 64 share a colour and a mark."""
+    turn, place = divmod(number, len(_COLOURS))
+    return {
+        "color": _COLOURS[place],
+        "marker": _MARKS[(place + turn) % len(_MARKS)],
+        "linestyle": _LINES[turn % len(_LINES)],
+    }
+
+
 def _fill(panels: Sequence[Panel], figure: Any) -> None:
     families = list(dict.fromkeys(name for panel in panels for name in panel.curves))
     figure.set_size_inches(1.2 + 3.0 * max(1, len(panels)), 3.4)
@@ -42,10 +53,8 @@ def _fill(panels: Sequence[Panel], figure: Any) -> None:
         for i, name in enumerate(families):
             points = panel.curves.get(name, ())
             if points:
-                mark, colour = _MARKS[i % len(_MARKS)], _COLOURS[i % len(_COLOURS)]
-                axis.plot(
-                    *zip(*points, strict=True), f"-{mark}", color=colour, markersize=3, label=clean(name, 40)
-                )
+                look = _look(i)
+                axis.plot(*zip(*points, strict=True), **look, markersize=3, label=clean(name, 40))
         for name, value in () if panel.beside is None else (panel.beside,):
             axis.axhline(value, color=colours.PINNED, linestyle="--", linewidth=0.8)
             axis.annotate(
