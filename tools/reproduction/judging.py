@@ -90,7 +90,8 @@ def left_in(
     first = dict(zip(pairs.names, map(str, pairs.trained[0]), strict=True))
     wanted = (f"{row} {share:g}" for share in SHARES for row in SCREENED)
     rows = {name: merged[name][0] for name in wanted if name in merged}
-    tasks = {d.task.manifest or d.task.folder: d.task.name for d in _datasets(experiment, data)}
+    judged = zip(experiment.tasks, _datasets(experiment, data), strict=True)
+    tasks = {d.task.manifest or d.task.folder: task for task, d in judged}
     if not rows:
         return ()
     return pg.evaluate(
