@@ -13,65 +13,56 @@ from math import prod
 from permgraph.axes.op_kinds import LAYERS, MOVEMENTS, SUMS, UNCHANGED
 from permgraph.ir.trace import Node, Trace
 
+_TOTALS = frozenset(["sum", "mean", "logsumexp"])
 # Without a bend. Not here: sqrt and log, since sqrt(h * h) is |h|.
 _ANALYTIC = (
-    MOVEMENTS
-    | UNCHANGED
-    | SUMS
-    | frozenset(
+    (MOVEMENTS | UNCHANGED | SUMS | _TOTALS) - {"dropout"}
+    | set(
         [
-            *(
-                "mul",
-                "div",
-                "true_divide",
-                "reciprocal",
-                "neg",
-                "square",
-                "pow",
-                "exp",
-                "expm1",
-                "sigmoid",
-                "tanh",
-            ),
-            *(
-                "sin",
-                "cos",
-                "sinh",
-                "cosh",
-                "asinh",
-                "atan",
-                "erf",
-                "silu",
-                "gelu",
-                "mish",
-                "softplus",
-                "logsigmoid",
-            ),
-            *(
-                "log_sigmoid_forward",
-                "softmax",
-                "_softmax",
-                "log_softmax",
-                "_log_softmax",
-                "logsumexp",
-                "sum",
-                "mean",
-            ),
-            *("cumsum", "cat", "concat", "stack", "getitem"),
+            "mul",
+            "div",
+            "true_divide",
+            "reciprocal",
+            "neg",
+            "square",
+            "pow",
+            "exp",
+            "expm1",
+            "sigmoid",
+            "tanh",
+            "sin",
+            "cos",
+            "sinh",
+            "cosh",
+            "asinh",
+            "atan",
+            "erf",
         ]
     )
-) - frozenset(["dropout"])
+    | set(
+        [
+            "silu",
+            "gelu",
+            "mish",
+            "softplus",
+            "logsigmoid",
+            "log_sigmoid_forward",
+            "softmax",
+            "_softmax",
+            "log_softmax",
+            "_log_softmax",
+        ]
+    )
+    | set(["cumsum", "cat", "concat", "stack", "getitem"])
+)
 _GATHERS = frozenset(["index", "index_select", "gather"])  # the same values, in other places
-_TOTALS = frozenset(["sum", "mean", "logsumexp"])
 _QUOTIENTS = frozenset(["div", "true_divide"])
 _INVERSES = _QUOTIENTS | frozenset(["reciprocal", "rsqrt", "exp", "pow"])
 
 
 def cancelling(trace: Trace) -> frozenset[str]:
     """Sums, products and quotients of parts that come of one tensor without a layer between, one by a function with a bend."""
-    sources: dict[
-        str, frozenset[str]
-    ] = {}  # node → where its values were computed, before all that is elementwise
+    sources: dict[str, frozenset[str]] = {}  # node → where its values were computed, before elementwise ops
     bent: set[str] = set()
     inverse: set[str] = set()
     found = set()
@@ -106,4 +97,4 @@ def _is_analytic(node: Node) -> bool:
     name, exponent = node.short_op, node.options.get("exponent")
     if name == "pow":
         return isinstance(exponent, (int, float)) and float(exponent).is_integer()
-    return name in _GATHERS | _TOTALS or (name in _ANALYTIC and not node.options.get("rounding_mode"))
+    return name in _GATHERS or (name in _ANALYTIC and not node.options.get("rounding_mode"))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from permgraph.axes.against_itself import meets_itself, softmax_of
 from permgraph.axes.cancellation import cancelling
 from permgraph.axes.constant_ops import is_constant, is_rectified
-from permgraph.axes.extreme_values import Extremes, extreme_values, is_zeros
+from permgraph.axes.extreme_values import Extremes, extreme_values, is_zeros, mixes_by_a_mask
 from permgraph.axes.op_kinds import LAYERS, MOVEMENTS, NORMS, RANDOM, SUMS, ZERO_AT_ZERO
 from permgraph.axes.own_weights import own_weights
 from permgraph.axes.ways import meetings
@@ -97,9 +97,9 @@ class EqualValues:
 
 def equal_values(trace: Trace) -> EqualValues:
     """How equal the values of every node may be."""
-    found = _Levels(trace, own_weights(trace), extreme_values(trace), {})
-    worst: dict[str, int] = {}
     met = meetings(trace) | cancelling(trace)
+    found = _Levels(trace, own_weights(trace), extreme_values(trace, met), {})
+    worst: dict[str, int] = {}
     widened: set[str] = set()  # holds coordinates twice, along dims of their own
     for node in trace.nodes:
         refs = [ref for ref in node.refs() if ref in found.levels]
@@ -144,15 +144,11 @@ class _Levels:
             return DISTINCT
         refs = [ref for ref in node.refs() if ref in self.levels]
         given = [self.levels[ref] for ref in refs if _varies(self.trace.by_name[ref])]
-        if (
-            name == "mul"
-            and node.is_float
-            and len(refs) > 1
-            and not is_constant(node, self.trace)
-            and not meets_itself(node, self.trace)
-        ):
+        if not node.is_float or meets_itself(node, self.trace) or is_constant(node, self.trace):
+            return EQUAL
+        if name == "mul" and len(refs) > 1:
             return self.of_product(node, refs)
-        if not node.is_float or not given or meets_itself(node, self.trace) or is_constant(node, self.trace):
+        if not given:
             return EQUAL
         if is_rectified(node):
             return max(ZEROS, *given)
@@ -188,7 +184,7 @@ class _Levels:
             return EQUAL
         varying = self.along(node, refs)
         levels = [self.levels[ref] for ref in varying]
-        if node.short_op == "lerp" and refs[-1] in self.extremes.zero:  # a mask says which of the two
+        if mixes_by_a_mask(node, self.extremes.zero):
             return max(map(self.levels.__getitem__, refs[:2])) if len(varying) == len(refs) else EQUAL
         if node.short_op in ("add", "sub", "rsub"):
             least = min(levels, default=EQUAL)

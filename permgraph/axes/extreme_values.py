@@ -6,13 +6,13 @@ masked, padding, a state before the first step, whatever a ReLU cuts off. A mask
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from permgraph.axes.cancellation import cancelling
 from permgraph.axes.constant_ops import is_constant, is_rectified
 from permgraph.axes.op_kinds import LAYERS, MOVEMENTS, NORMS, RANDOM, SUMS, UNCHANGED, ZERO_AT_ZERO
-from permgraph.axes.ways import is_fixed, meetings, moved_from
+from permgraph.axes.ways import is_fixed, moved_from
 from permgraph.ir.trace import Node, Ref, Trace
 
 HUGE = 1e10  # what is added to it is lost, in float32
@@ -76,8 +76,9 @@ class Extremes:
     huge: frozenset[str]
 
 
-def extreme_values(trace: Trace) -> Extremes:
-    zero: set[str] = set(cancelling(trace) | meetings(trace))
+def extreme_values(trace: Trace, met: Collection[str]) -> Extremes:
+    """`met`: where values of one tensor come together, so that they may cancel."""
+    zero = set(met)
     huge: set[str] = set()
     for node in trace.nodes:
         if _is_huge(node, huge):
@@ -127,8 +128,8 @@ def _is_zero(node: Node, trace: Trace, zero: set[str], huge: set[str]) -> bool:
             return False
         given = (trace.by_name[ref] for ref in refs if ref in zero)
         return _has_empty_windows(node, trace) or any(not _is_softmax(one, trace) for one in given)
-    if name == "lerp" and (weight := _weight_of_lerp(node)) is not None and weight in zero:
-        return any(ref in zero for ref in refs if ref != weight)  # by a mask
+    if mixes_by_a_mask(node, zero):
+        return any(ref in zero for ref in refs[:2])
     if name in SUMS:
         first, *rest = [ref in zero for ref in node.refs()]
         return first and bool(rest) and (all(rest) if len(rest) == 1 else any(rest))
@@ -195,9 +196,10 @@ def _may_be_a_mask(node: Node, trace: Trace) -> bool:
     )
 
 
-def _weight_of_lerp(node: Node) -> str | None:
+def mixes_by_a_mask(node: Node, zero: Collection[str]) -> bool:
+    """Whether a lerp may be one of its two operands alone, here one and there the other."""
     weight = node.operands.get("weight")
-    return weight.node if isinstance(weight, Ref) else None
+    return node.short_op == "lerp" and isinstance(weight, Ref) and weight.node in zero
 
 
 def _is_softmax(node: Node, trace: Trace) -> bool:
