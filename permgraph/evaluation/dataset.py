@@ -14,6 +14,7 @@ from pathlib import Path
 
 from permgraph.errors import FileError, nearest, reason
 from permgraph.evaluation.task import SPLITS, Task
+from permgraph.inputs.csv_rows import csv_rows, delimiter_of
 from permgraph.inputs.sources import shown
 
 EVERY = (
@@ -104,18 +105,10 @@ def read_rows(task: Task, data: Path) -> list[Row]:
 
 
 def _read_manifest(path: Path, audio: str) -> tuple[list[str], list[Row]]:
-    rows = []
     try:
         stream = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
-        table = csv.DictReader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        columns = list(table.fieldnames or ())
-        if len(set(columns)) < len(columns):
-            raise FileError(f"{shown(path)}: a column is named twice: {', '.join(columns)}.")
-        for values in table:
-            where = f"{shown(path)}, line {table.line_num}"
-            if None in values or None in values.values():
-                raise FileError(f"{where}: has not as many fields as the header ({len(columns)}).")
-            rows.append(Row(where, path.parent / values.get(audio, ""), dict(values)))
+        columns, found = csv_rows(stream, shown(path), delimiter_of(path.name))
+        rows = [Row(where, path.parent / values.get(audio, ""), dict(values)) for where, values in found]
     except UnicodeDecodeError as error:
         line = 1 + error.object.count(b"\n", 0, error.start)
         raise FileError(f"{shown(path)}, line {line}: not UTF-8; save the manifest as UTF-8.") from error

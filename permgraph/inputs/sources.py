@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
 from permgraph.errors import FileError, nearest, reason
+from permgraph.inputs.csv_rows import csv_rows, delimiter_of
 from permgraph.ir.files import MAX_BYTES
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
@@ -265,23 +266,16 @@ def _manifest(path: Path, where: Mapping[str, str]) -> Iterator[Path]:
     """The files of a manifest's path column, relative to the manifest."""
     try:
         with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
-            rows = csv.DictReader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            columns = list(rows.fieldnames or ())
-            if len(set(columns)) < len(columns):
-                raise FileError(f"{shown(path)}: a column is named twice: {', '.join(columns)}.")
+            columns, rows = csv_rows(stream, shown(path), delimiter_of(path.name))
             for name in ("path", *where):
                 if name not in columns:
                     raise FileError(
                         f"{shown(path)}: no column {name!r}.{nearest(name, columns)} "
                         f"It has: {', '.join(columns) or 'nothing'}."
                     )
-            for row in rows:
-                if None in row or None in row.values():
-                    raise FileError(
-                        f"{shown(path)}, line {rows.line_num}: has not as many fields as the header ({len(columns)})."
-                    )
+            for line, row in rows:
                 if not row["path"]:
-                    raise FileError(f"{shown(path)}, line {rows.line_num}: the path is empty.")
+                    raise FileError(f"{line}: the path is empty.")
                 if all(row[name] == value for name, value in where.items()):
                     yield path.parent / row["path"]
     except (OSError, csv.Error) as error:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from permgraph.errors import FileError
+from permgraph.inputs.csv_rows import csv_rows
 from permgraph.inputs.sources import SUFFIXES
 
 
@@ -21,18 +21,11 @@ def table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, s
     """(where it stands, row) of a CSV file that has these columns. Raises FileError."""
     _refuse_missing(path)
     with open(path, newline="", encoding="utf-8-sig") as stream:
-        rows = csv.DictReader(stream)
-        header = list(rows.fieldnames or ())
-        if len(set(header)) < len(header):
-            raise FileError(f"{path}: a column is named twice: {', '.join(header)}.")
+        header, rows = csv_rows(stream, str(path))
         for name in columns:
             if name not in header:
                 raise FileError(f"{path}: no column {name!r}. It has: {', '.join(header)}.")
-        for row in rows:
-            where = f"{path}, line {rows.line_num}"
-            if None in row or None in row.values():
-                raise FileError(f"{where}: has not as many fields as the header ({len(header)}).")
-            yield where, row
+        yield from rows
 
 
 def audio_below(folder: Path, root: Path) -> Iterator[str]:
