@@ -19,7 +19,7 @@ from pretraining.network import RECIPE
 from real_pairs import table
 
 import permgraph as pg
-from permgraph.data_files import read_toml, specs
+from permgraph.data_files import read_toml, refuse_missing, refuse_unknown, specs
 from permgraph.errors import FileError, UsageError, nearest
 from permgraph.evaluation.bootstrap import Interval, counts_of, interval
 from permgraph.evaluation.dataset import Dataset, files_of, load_dataset
@@ -70,9 +70,8 @@ class Gate:
         """Raises FileError."""
         values = read_toml(path)
         parts = [field.name for field in fields(Gate)]
-        for key in parts:
-            if key not in values:
-                raise FileError(f"{path}: {key} is missing.")
+        refuse_unknown(str(path), "key", values, [*parts, "left_out"])
+        refuse_missing(str(path), values, parts)
         for word in values["baselines"]:
             if word not in (known := [*HEADS, QUOTED]):
                 raise FileError(

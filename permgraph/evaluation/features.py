@@ -195,7 +195,7 @@ def cached(
     else:
         cache.mkdir(parents=True, exist_ok=True)
         with replacing(out, folder=False, force=True) as partial:
-            _write(partial, of_file, files, progress)
+            _write(partial, of_each_file(of_file, files, progress), len(files))
     return Features(tuple(files), _opened(out, len(files)), digests)
 
 
@@ -209,10 +209,10 @@ def cache_name(name: str, what: Sequence[object], files: Sequence[Path]) -> tupl
     return f"{''.join(x if x.isalnum() or x in '-_.' else '_' for x in name)}-{key}", digests
 
 
-def _write(
-    partial: Path, of_file: Callable[[Path], Array], files: Sequence[Path], progress: Progress | None
-) -> None:
-    array: Any = None
+def of_each_file(
+    of_file: Callable[[Path], Array], files: Sequence[Path], progress: Progress | None
+) -> Iterator[Array]:
+    """What `of_file` gives for each file, in order. Raises FileError for bad audio and for numbers that are not finite."""
     for i, path in enumerate(files):
         try:
             row = of_file(path)
@@ -220,13 +220,17 @@ def _write(
             raise FileError(f"{shown(path)}: {error}.") from error
         if not np.isfinite(row).all():
             raise FileError(f"{shown(path)}: the features are not finite.")
-        if array is None:
-            array = np.lib.format.open_memmap(
-                partial, mode="w+", dtype=np.float32, shape=(len(files), *row.shape)
-            )
-        array[i] = row
+        yield row
         if progress:
             progress(i + 1, len(files))
+
+
+def _write(partial: Path, rows: Iterator[Array], count: int) -> None:
+    array: Any = None
+    for i, row in enumerate(rows):
+        if array is None:
+            array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=(count, *row.shape))
+        array[i] = row
     array.flush()
 
 

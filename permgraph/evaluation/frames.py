@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 
 from permgraph.atomic_write import replacing, sweep, write_file
 from permgraph.errors import FileError
-from permgraph.evaluation.features import Array, FrozenEncoder, Progress, cache_name
-from permgraph.inputs.clips import BadAudio
-from permgraph.inputs.sources import shown
+from permgraph.evaluation.features import Array, FrozenEncoder, Progress, cache_name, of_each_file
 
 FORMAT = 1  # of what the files hold
 DATA, ENDS = "frames.bin", "frames.json"
@@ -74,40 +72,32 @@ def cached_frames(
         cache.mkdir(parents=True, exist_ok=True)
         with replacing(out, folder=True, force=True, mark=ENDS) as partial:
             with open(partial / DATA, "xb") as stream:
-                written = _write(stream, of_file, files, cache, progress)
+                clips = of_each_file(lambda path: _joined(of_file(path)), files, progress)
+                written = _write(stream, clips, files, cache)
             write_file(partial / ENDS, json.dumps(written).encode())
     return Frames(tuple(files), *_opened(out, len(files)), digests)
 
 
-def _write(
-    stream: BinaryIO,
-    of_file: Callable[[Path], Iterable[NDArray[Any]]],
-    files: Sequence[Path],
-    cache: Path,
-    progress: Progress | None,
-) -> dict[str, Any]:
+def _joined(pieces: Iterable[NDArray[Any]]) -> Array:
+    """(frames, layers, width) of pieces of a clip, each (layers, frames, width)."""
+    return np.concatenate([piece.swapaxes(0, 1) for piece in pieces]).astype("<f4")
+
+
+def _write(stream: BinaryIO, clips: Iterator[Array], files: Sequence[Path], cache: Path) -> dict[str, Any]:
     ends: list[int] = []
     shape: tuple[int, ...] = ()
-    for i, path in enumerate(files):
-        try:
-            clip = np.concatenate([piece.swapaxes(0, 1) for piece in of_file(path)]).astype("<f4")
-        except BadAudio as error:
-            raise FileError(f"{shown(path)}: {error}.") from error
-        if not np.isfinite(clip).all():
-            raise FileError(f"{shown(path)}: the features are not finite.")
+    for clip in clips:
         if not ends:
             shape = clip.shape[1:]
-            _refuse_full(cache, clip.nbytes, path, files)
+            _refuse_full(cache, clip.nbytes, files)
         stream.write(np.ascontiguousarray(clip).data)
         ends.append((ends[-1] if ends else 0) + len(clip))
-        if progress:
-            progress(i + 1, len(files))
     return {"layers": shape[0], "width": shape[1], "ends": ends}
 
 
-def _refuse_full(cache: Path, size: int, first: Path, files: Sequence[Path]) -> None:
-    """Refuse a disk that is too small, from what the first file takes: audio files of a data set are of one kind."""
-    needed = size / first.stat().st_size * sum(path.stat().st_size for path in files)
+def _refuse_full(cache: Path, size: int, files: Sequence[Path]) -> None:
+    """Refuse a disk that is too small, from what the first one takes: audio files of a data set are of one kind."""
+    needed = size / files[0].stat().st_size * sum(path.stat().st_size for path in files)
     free = shutil.disk_usage(cache).free
     if needed > free:
         raise FileError(

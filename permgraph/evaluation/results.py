@@ -12,6 +12,7 @@ from typing import Any
 from permgraph.atomic_write import replacing
 from permgraph.errors import FileError, reason
 from permgraph.evaluation.task import LOWER
+from permgraph.inputs.csv_rows import csv_rows, delimiter_of
 from permgraph.ir.notebook import html_table
 from permgraph.reporting.columns import paragraphs, table, wrapped
 
@@ -179,18 +180,12 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[str, Mapping[str, str]
     """Columns and rows, each with where it stands, of a csv or tsv file. Raises FileError."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            columns = list(reader.fieldnames or ())
-            rows: list[tuple[str, Mapping[str, str]]] = [
-                (f"{path}, line {reader.line_num}", row) for row in reader
-            ]
+            columns, found = csv_rows(stream, str(path), delimiter_of(path.name))
+            rows: list[tuple[str, Mapping[str, str]]] = list(found)
     except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise FileError(f"{path}: cannot read: {reason(error)}.") from error
-    if len(set(columns)) < len(columns) or not rows:
-        raise FileError(f"{path}: {'a column is named twice' if rows else 'holds no rows'}.")
-    for where, row in rows:
-        if None in row or None in row.values():
-            raise FileError(f"{where}: has not as many fields as the header ({len(columns)}).")
+    if not rows:
+        raise FileError(f"{path}: holds no rows.")
     return columns, rows
 
 

@@ -95,8 +95,11 @@ def test_mistakes_are_explained(folder, tmp_path):
     (tmp_path / "gate.toml").write_text('head = "ridge"')
     with pytest.raises(FileError, match="baselines is missing"):
         Gate.load(tmp_path / "gate.toml")
-    (tmp_path / "gate.toml").write_text('head = "ridge"\nbaselines = ["rigde"]\n[tasks]\n')
+    (tmp_path / "gate.toml").write_text('head = "ridge"\nbaselines = ["rigde"]\n[tasks]\nmusic = ["tones"]\n')
     with pytest.raises(FileError, match=r"baselines: rigde\. Did you mean ridge"):
+        Gate.load(tmp_path / "gate.toml")
+    (tmp_path / "gate.toml").write_text('head = "ridge"\nbaseline = ["ridge"]\n')
+    with pytest.raises(FileError, match=r"unknown key 'baseline'\. Did you mean baselines"):
         Gate.load(tmp_path / "gate.toml")
     with pytest.raises(UsageError, match="does not begin with one of speech, music"):
         Gate.load(folder / "gate.toml").domain(Path("noise-0"))
