@@ -42,6 +42,11 @@ def summary(verdicts: list[Verdict]) -> str:
         f"frozen: {len(frozen):,} (reported; smaller than nauty's order, and sound)",
         f"a tensor put back is noticed: {sum(v.moves for v in moving):,} of {len(moving):,} with groups",
     ]
+    undecided = [str(v.seed) for v in verdicts if v.undecided]
+    if undecided:
+        lines.append(
+            f"rounding chooses between equal values, and nothing is judged: seeds {', '.join(undecided)}"
+        )
     lines += [
         f"  seed {v.seed}: {', '.join(v.faults)} {v.error} {'+'.join(v.families)}"
         for v in verdicts

@@ -20,7 +20,7 @@ _ROW_MAY: Fields = {
 _SOURCE: Fields = {"files": (int,), "clips": (int,), "seconds": _NUMBER, "dropped": (dict,)}
 _CALIBRATION_MAY: Fields = {"seconds": _NUMBER, "data": _LIST, "audio": _LIST, "sources": (dict,)}
 _CHECK_MAY: Fields = {
-    **dict.fromkeys(("change", "limit", "noise", "nan"), _NUMBER),
+    **dict.fromkeys(("change", "limit", "noise", "nan", "rounding"), _NUMBER),
     **{"trials": (int,), "control": _MAYBE, "remedy": (str,)},
     **dict.fromkeys(("random", "groups", "tensors"), _LIST),
 }

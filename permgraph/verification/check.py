@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from permgraph.ir.notebook import html_table
-from permgraph.tolerances import TOLERANCE
+from permgraph.tolerances import TIES, TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Check:
     tensors   on failure: the smallest set of tensors that was found to be wrong
     remedy    on failure: what would keep the function, in words: "a.weight stays in order", "a.weight[1] moves too"
     nan       share of the output values that are NaN before any unit moves, and so cannot be compared
+    rounding  largest relative change when the weights move by their last bits and no unit moves; 0 where it was not measured,
+              since `change` is below `TOLERANCE`
 
     It compares with numbers by its change: `check < 1e-9`.
     """
@@ -40,11 +42,17 @@ class Check:
     tensors: tuple[str, ...] = ()
     remedy: str = ""
     nan: float = 0.0
+    rounding: float = 0.0
 
     @property
     def kept(self) -> bool:
         """Whether the function is kept."""
         return self.change <= self.limit
+
+    @property
+    def undecided(self) -> bool:
+        """Whether rounding changes the function as much as the new order does: it chooses between values that are equal."""
+        return not self.kept and self.change <= TIES * self.rounding
 
     @property
     def blind(self) -> bool:
@@ -78,7 +86,15 @@ class Check:
         return html_table(title, ("what", "value"), rows, len(rows))
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "kept": self.kept, "blind": self.blind}
+        return {**asdict(self), "kept": self.kept, "blind": self.blind, "undecided": self.undecided}
+
+    def advice(self, otherwise: str) -> str:
+        """What to do where this check kept something from being written: `otherwise`, unless it could not judge."""
+        return (
+            "Where that is known and meant, `--no-check` writes it and says so."
+            if self.undecided
+            else otherwise
+        )
 
     def in_round_numbers(self) -> Check:
         """The same for files: numbers that do not tell in which order sums were taken, so not the number of threads.
@@ -89,6 +105,7 @@ class Check:
         limit = _power_of_ten(self.limit)
         return replace(
             self,
+            rounding=float(f"{self.rounding:.1e}"),
             change=_power_of_ten(max(self.change, limit / 1000)),
             limit=limit,
             control=None if self.control is None else float(f"{self.control:.1e}"),
@@ -101,6 +118,12 @@ class Check:
             lines.append(f"Moving {_some(self.groups)} alone changes the function.")
             if self.remedy:
                 lines.append(f"It is kept when {self.remedy}.")
+        if self.undecided:
+            lines.append(
+                f"The last bits of the weights alone change the output by {self.rounding:.1e}: the network chooses between "
+                "values that are equal but for rounding (topk, argmax, sort, a comparison), so that no order of units can "
+                "be judged by its output."
+            )
         if self.noise == 0.0:
             lines.append("With noise on the weights the network gives NaN, so its own weights were used.")
         elif self.noise < 1.0:

@@ -111,10 +111,12 @@ def check_encoder(encoder: Encoder, plan: Plan, perms: Permutations) -> Checked:
     refuse_edited(encoder, plan)
     check = verify(encoder.module(), args, plan, kwargs, perms=perms.only(plan.selected))
     if not check.kept:
+        fault = (
+            "If `permgraph plan` made this plan, it is a fault of permgraph: please report the architecture."
+        )
         raise VerificationError(
             f"{encoder.name}: the permuted weights change the output by {check}, relative, in float64. "
-            f"Nothing was written. {' '.join(check.remarks())} If `permgraph plan` made this plan, it is a fault of "
-            "permgraph: please report the architecture."
+            f"Nothing was written. {' '.join([*check.remarks(), check.advice(fault)])}"
         )
     return Checked(encoder.name, check.in_round_numbers())
 

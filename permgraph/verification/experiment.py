@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 NOISE = (1.0, 0.1, 0.0)  # tried in this order, until the network is not NaN
+NUDGES = (1.0, -1.0, 2.0, -2.0)  # last bits: of two equal values each may come out larger in some of them
 
 
 class Experiment:
@@ -50,7 +51,7 @@ class Experiment:
         self.inputs = tree_map_only(torch.Tensor, wide, given)
         self.noise, self.before = self._start()
         self._refuse_nothing()
-        self._limit: float | None = None
+        self._rounding: float | None = None
 
     def change(self, plan: Plan, perms: Permutations) -> float:
         """Largest relative change of any output when the permutations are applied."""
@@ -63,18 +64,24 @@ class Experiment:
         """The relative change that still counts as none.
 
         `TOLERANCE` for most networks. In one that is ill-conditioned (a deep network whose activations grow from layer
-        to layer), summing in another order changes more than that; so each weight is moved by a last bit, and a hundred
-        times the change that this makes is allowed, at most 1e-4.
+        to layer), summing in another order changes more than that; so a hundred times the change that rounding makes is
+        allowed, at most 1e-4.
         """
-        if self._limit is None:
-            after = run(self.model, State(self.weights, self.noise, nudge=1.0), self.inputs)
-            floor = change(self.before.outputs, after.outputs)
-            self._limit = max(TOLERANCE, min(MARGIN * floor, MOST))
-        return self._limit
+        return max(TOLERANCE, min(MARGIN * self.rounding(), MOST))
 
-    def limit_of(self, largest: float) -> float:
-        """The limit that a change is held against: measured only where it is above TOLERANCE."""
-        return TOLERANCE if largest <= TOLERANCE else self.limit()
+    def rounding(self) -> float:
+        """The largest relative change when each weight is moved by its last bits, and all units stay in order."""
+        if self._rounding is None:
+            self._rounding = max(self._nudged(nudge) for nudge in NUDGES)
+        return self._rounding
+
+    def _nudged(self, nudge: float) -> float:
+        after = run(self.model, State(self.weights, self.noise, nudge=nudge), self.inputs)
+        return change(self.before.outputs, after.outputs)
+
+    def limit_of(self, largest: float) -> tuple[float, float]:
+        """The limit that a change is held against, and `rounding`: measured only where it is above TOLERANCE, 0 elsewhere."""
+        return (TOLERANCE, 0.0) if largest <= TOLERANCE else (self.limit(), self.rounding())
 
     @property
     def nan(self) -> float:

@@ -54,7 +54,7 @@ def check_factors(
     trials = [[one] for one in done] + ([several] if len(several) > 1 else [])
     changes = [_change(experiment, spec, trial) for trial in trials]
     largest = max(changes, default=0.0)
-    limit = experiment.limit_of(largest)
+    limit, rounding = experiment.limit_of(largest)
     wrong = sorted(
         {
             trial[0].factor.group
@@ -73,6 +73,7 @@ def check_factors(
         else None,
         groups=tuple(wrong),
         nan=experiment.nan,
+        rounding=rounding,
     )
 
 
@@ -81,9 +82,10 @@ def check_encoder_factors(encoder: Encoder, spec: PermSpec, done: Sequence[Multi
     args, kwargs = random_inputs(encoder.source, encoder.trace)
     check = check_factors(encoder.module(), args, spec, done, kwargs)
     if not check.kept:
+        fault = "It is a fault of permgraph: please report the architecture."
         raise VerificationError(
             f"{encoder.name}: the multiplied weights change the output by {check}, relative, in float64. Nothing was "
-            f"written. {' '.join(check.remarks())} It is a fault of permgraph: please report the architecture."
+            f"written. {' '.join([*check.remarks(), check.advice(fault)])}"
         )
     return Checked(encoder.name, check.in_round_numbers())
 

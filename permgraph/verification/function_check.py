@@ -15,7 +15,7 @@ from permgraph.ir.permutations import Permutations
 from permgraph.ir.plan import Plan
 from permgraph.ir.spec import PermSpec
 from permgraph.ir.values import refuse_other_values
-from permgraph.tolerances import TOLERANCE
+from permgraph.tolerances import TIES, TOLERANCE
 from permgraph.verification.check import Check
 from permgraph.verification.culprit import Culprit, culprit, with_places
 from permgraph.verification.draws import draws
@@ -66,9 +66,9 @@ def verify(
     changes = [experiment.change(plan, trial) for trial in trials]
     worst = max(range(len(trials)), key=changes.__getitem__, default=-1)
     largest = changes[worst] if trials else 0.0
-    limit = experiment.limit_of(largest)
+    limit, rounding = experiment.limit_of(largest)
     wrong = Culprit()
-    if largest > limit and explain and plan.mode == "exact":
+    if largest > max(limit, TIES * rounding) and explain and plan.mode == "exact":
         wrong = culprit(plan, trials[worst], lambda p, q: experiment.change(p, q) <= limit)
     return Check(
         change=largest,
@@ -81,6 +81,7 @@ def verify(
         tensors=wrong.tensors,
         remedy=wrong.remedy,
         nan=experiment.nan,
+        rounding=rounding,
     )
 
 

@@ -53,7 +53,8 @@ class FunctionCheck:
     @property
     def lines(self) -> list[str]:
         """In words: a sentence, and remarks."""
-        verdict = "the function is kept" if self.kept else "THE FUNCTION IS NOT KEPT"
+        verdict = "THE FUNCTION CANNOT BE JUDGED" if self.check.undecided else "THE FUNCTION IS NOT KEPT"
+        verdict = "the function is kept" if self.kept else verdict
         mode = "" if self.mode == "exact" else f" (mode {self.mode}, which is not a symmetry)"
         times = self.check.trials * self.seeds
         return [

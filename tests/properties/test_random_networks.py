@@ -11,6 +11,7 @@ from networks.randomise import noise, randomise
 from oracles.bound import above
 from oracles.judge import Verdict, judge
 from oracles.law import law
+from random_networks import summary
 
 import permgraph as pg
 from tests.properties.known_failures import KNOWN
@@ -52,6 +53,14 @@ def test_every_judge_agrees(start: int, verdicts: list[Verdict]) -> None:
 @pytest.mark.parametrize("seed", FOUND)
 def test_what_the_long_run_found_stays_right(seed: int) -> None:
     assert judge(seed).faults == ()
+
+
+def test_a_choice_that_rounding_makes_is_counted_apart_and_excuses_nothing_else() -> None:
+    chosen = judge(20013, bound=False)  # the larger of two sums of the same numbers
+    assert chosen.undecided and chosen.faults == ()
+    assert "rounding chooses between equal values, and nothing is judged: seeds 20013" in summary([chosen])
+    assert replace(chosen, rounding=0.0).faults == ("unsound",)
+    assert replace(chosen, change=0.5).faults == ("unsound",)
 
 
 def test_frozen_is_rare_and_tensors_out_of_step_are_noticed(verdicts: list[Verdict]) -> None:

@@ -9,9 +9,10 @@ from networks.random_networks import random_network
 import permgraph as pg
 from oracles.automorphisms import log10_order
 from oracles.bound import above
-from oracles.law import law
+from oracles.law import law, rounding
 
 TOLERANCE = 1e-9  # relative, in float64
+_TIES = 10  # times what rounding changes
 _SEEN = 1e-6  # a tensor out of step changes the function by more
 
 
@@ -21,6 +22,7 @@ class Verdict:
 
     log10_ours, log10_nauty   orders of the group
     change, put_back          see `oracles.law.law`
+    rounding                  where the change is above the tolerance: what the last bits of the weights change by themselves
     above                     exchanges outside the group that keep the function; -1: not tried
     error                     why infer, plan or apply failed, or ""
     """
@@ -34,6 +36,7 @@ class Verdict:
     put_back: float = 0.0
     above: int = -1
     error: str = ""
+    rounding: float = 0.0
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -41,11 +44,16 @@ class Verdict:
         apart = self.log10_ours - self.log10_nauty
         wrong = {
             "unplanned": bool(self.error),
-            "unsound": not self.change <= TOLERANCE,
+            "unsound": not self.change <= TOLERANCE and not self.undecided,
             "order": apart > 1e-6 or (apart < -1e-6 and not self.frozen),
             "above": self.above > 0 and not self.frozen and not self.dead,
         }
         return tuple(name for name, true in wrong.items() if true)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether rounding changes the function as much as the new order does: it chooses between equal values."""
+        return TOLERANCE < self.change <= _TIES * self.rounding
 
     @property
     def dead(self) -> bool:
@@ -66,8 +74,11 @@ def judge(seed: int, bound: bool = True) -> Verdict:
     try:
         spec = pg.infer(trace)
         change, put_back = law(module, inputs, spec, seed) if spec.groups else (0.0, 0.0)
+        last_bits = 0.0 if change <= TOLERANCE else rounding(module, inputs, seed)
         beyond = len(above(module, inputs, spec)) if bound else -1
     except (pg.PermgraphError, ArithmeticError, LookupError, ValueError, AssertionError) as error:
         return Verdict(seed, families, error=f"{type(error).__name__}: {error}")
     order = log10_order(trace)
-    return Verdict(seed, families, spec.log10_order, order, spec.frozen, change, put_back, beyond)
+    return Verdict(
+        seed, families, spec.log10_order, order, spec.frozen, change, put_back, beyond, "", last_bits
+    )

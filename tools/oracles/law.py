@@ -10,6 +10,23 @@ from torch import nn
 import permgraph as pg
 from oracles.numbers import OnNumbers
 
+NUDGES = 16  # of two equal values each comes out larger in some of them
+_EPS = 2.0**-52
+
+
+def rounding(module: nn.Module, inputs: tuple[Any, ...], seed: int = 0) -> float:
+    """The largest relative change when every weight moves by its last bits, and no unit moves."""
+    numbers = OnNumbers(module, inputs)
+    draw = torch.Generator().manual_seed(seed)
+
+    def nudged(value: torch.Tensor) -> torch.Tensor:
+        if not value.is_floating_point():
+            return value
+        by = torch.randint(-2, 3, value.shape, generator=draw, dtype=torch.float64)
+        return value * (1 + _EPS * by)
+
+    return max(numbers.change({k: nudged(v) for k, v in numbers.state.items()}) for _ in range(NUDGES))
+
 
 def law(
     module: nn.Module, inputs: tuple[Any, ...], spec: pg.PermSpec, seed: int = 0, most: int | None = None
