@@ -13,7 +13,7 @@ that draw random values run as a user runs them. Those of transformers are saved
 folder is permuted, and `from_pretrained` must give the tensors of `permgraph.apply` on the network's own state, bit for
 bit. Of networks with few parameters, exchanges of units outside the group are tried, too (`oracles.bound`, by brute force:
 what is found there was missed). Results are one JSON line per network in docs/zoo.jsonl, with a digest of the code that inferred the groups: a row of
-other code is stale, counted as such, and `--again stale` runs it again.
+other code is stale, counted as such, and `--again stale` runs it again: where the same groups are inferred, its checks hold.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from zoo_models import COLLECTIONS, Entry, entries
@@ -120,12 +121,20 @@ def main(argv: list[str] | None = None) -> int:
             continue
         made_with = versions(collection) | {"rules": rules_digest(), "date": time.strftime("%Y-%m-%d")}
         _warm(collection)
-        for i, record in enumerate(guarded(todo, options.workers, options.memory, not options.no_bound), 1):
+        known = {key: row for key, row in records.items() if _same_versions(row.get("made", {}), made_with)}
+        rows = guarded(todo, options.workers, options.memory, not options.no_bound, known)
+        for i, record in enumerate(rows, 1):
             records = load(options.results)  # another run may have added to it
             records[(record["collection"], record["model"])] = record | {"made": made_with}
             save(records, options.results)
             print(f"{i}/{len(todo)} {line(record)}", flush=True)
     return 0
+
+
+def _same_versions(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether two rows were made with the same libraries."""
+    own = ("rules", "date")
+    return {k: v for k, v in one.items() if k not in own} == {k: v for k, v in other.items() if k not in own}
 
 
 def _wanted(entry: Entry, options: argparse.Namespace, records: dict[tuple[str, str], Record]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
@@ -27,8 +27,13 @@ class _Job:
     since: float
 
 
-def guarded(todo: list[Entry], workers: int, memory: int, bound: bool) -> Iterator[Record]:
-    """Run every entry in a process of its own; what is killed becomes a record too."""
+def guarded(
+    todo: list[Entry], workers: int, memory: int, bound: bool, known: Mapping[tuple[str, str], Record]
+) -> Iterator[Record]:
+    """Run every entry in a process of its own; what is killed becomes a record too.
+
+    known: earlier rows, by collection and name, whose checks may hold.
+    """
     context = multiprocessing.get_context("fork")
     waiting = list(todo)
     running: dict[Connection, _Job] = {}
@@ -36,7 +41,8 @@ def guarded(todo: list[Entry], workers: int, memory: int, bound: bool) -> Iterat
         while waiting and len(running) < workers:
             entry = waiting.pop(0)
             mine, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=run, args=(entry, theirs, memory, bound), daemon=True)
+            row = known.get((entry.collection, entry.name))
+            process = context.Process(target=run, args=(entry, theirs, memory, bound, row), daemon=True)
             process.start()
             theirs.close()
             running[mine] = _Job(entry, process, "build", time.monotonic())

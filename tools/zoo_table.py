@@ -18,10 +18,6 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "zoo.jsonl"
 TABLE = ROOT / "docs" / "zoo.md"
 FOLDERS = ROOT / "docs" / "folders.md"
-# Rows that other code made and that hold still: (that code, today's) → ops. The two differ by rules for these ops
-# alone, which had none or refused the form: networks that do not name them in `unknown` are read as before. Empty
-# while that is not shown for today's code: then all rows of other code are stale.
-HELD: dict[tuple[str, str], frozenset[str]] = {}
 
 
 def load(path: Path = RESULTS) -> Records:
@@ -80,12 +76,8 @@ def _code(text: str) -> bytes:
 
 
 def is_stale(record: Record) -> bool:
-    """Whether other code than today's made the row, unless it holds still (HELD)."""
-    made = str(record.get("made", {}).get("rules"))
-    if made == rules_digest():
-        return False
-    ops = HELD.get((made, rules_digest()))
-    return ops is None or any(op.split(".")[1] in ops for op in record.get("unknown", {}))
+    """Whether other code than today's made the row."""
+    return str(record.get("made", {}).get("rules")) != rules_digest()
 
 
 def summary(records: Records) -> dict[str, Any]:
@@ -141,8 +133,8 @@ def write_table(records: Records, path: Path = TABLE) -> None:
         "*Error* is the largest relative change of any output, in float64, under a random element of the whole "
         "group (two seeds); where rounding alone changes an ill-conditioned network by more than 1e-9, a hundred times "
         "that is allowed, and given. Every group moves in each of them. *Random*: networks that draw random values; constants "
-        "stand for those. *Stale*, and † in a row: made by other code of frontend, axes or symmetry than today's, unless "
-        "the two differ only by rules for ops that the network does not have (`HELD` in tools/zoo_table.py). "
+        "stand for those. *Stale*, and † in a row: made by other code of frontend, axes or symmetry than today's. "
+        "Where such a row is run again and the same groups and places are inferred, its function check holds and is not repeated. "
         "*Not built*: the tool found no small configuration or input.\n",
         _counts_table(counts),
         _beyond([r for r in rows if r.get("bound", {}).get("beyond")]),

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from permgraph.ir.distinguished import distinguished
 from permgraph.ir.spec import PermSpec
 from permgraph.matching.probes import unobserved
 from permgraph.reporting.text import clean, fold_names, listed
 
 
 def notes(spec: PermSpec) -> list[str]:
-    """Lines below the table: order of the whole group, what pins the rest, unknown ops, unused tensors."""
+    """Lines below the table: order of the whole group, what holds the rest, unknown ops, unused tensors."""
     lines = [f"{_power(spec.log10_order)} permutations keep the function (log10 {spec.log10_order:,.1f})."]
     if spec.free_output:
         lines.append("The output was left free: these also re-order the channels of the output.")
     lines += [f"{clean(note)}." for note in spec.notes]
     lines += _pin_lines(spec)
+    lines += _distinguished_lines(spec)
     lines += _unknown_lines(spec)
     if names := unobserved(spec):
         lines.append(
@@ -72,6 +74,17 @@ def _pin_lines(spec: PermSpec) -> list[str]:
         f"pinned by {clean(reason)}: {sum(axes.values()):,} coordinates on {len(axes):,} "
         f"{'axis' if len(axes) == 1 else 'axes'}: {listed(fold_names(axes))}."
         for reason, axes in ordered
+    ]
+
+
+def _distinguished_lines(spec: PermSpec) -> list[str]:
+    """What no rule pins, and no group moves."""
+    axes = {f"{tensor}[{axis}]": count for (tensor, axis), count in distinguished(spec).items()}
+    if not axes:
+        return []
+    return [
+        f"held by what they are linked to: {sum(axes.values()):,} coordinates on {len(axes):,} "
+        f"{'axis' if len(axes) == 1 else 'axes'}: {listed(fold_names(axes))}. `permgraph why` shows the links."
     ]
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 import zoo_row
-import zoo_table
 from networks.randomise import randomise
 from oracles import bound
 from torch import Tensor, nn
@@ -90,17 +89,27 @@ def test_a_row_of_other_code_is_stale(tmp_path: Path) -> None:
     assert "| old † |" in text and "| new |" in text
 
 
-def test_a_row_holds_where_only_rules_that_its_network_lacks_are_other(monkeypatch) -> None:
-    rows = [{"made": {"rules": "0" * 16}, "unknown": ops} for ops in ({}, {"aten.unfold.default": 2})]
-    assert [is_stale(row) for row in rows] == [True, True]
-    monkeypatch.setitem(zoo_table.HELD, ("0" * 16, "1" * 16), frozenset())  # said of other code than today's
-    assert [is_stale(row) for row in rows] == [True, True]
-    monkeypatch.setitem(zoo_table.HELD, ("0" * 16, rules_digest()), frozenset({"unfold"}))
-    assert [is_stale(row) for row in rows] == [False, True]
+def rows_of(known: dict[str, Any] | None, **changed: Any) -> tuple[dict[str, Any], list[str]]:
+    entry = Entry("handmade", "it", lambda: (randomise(Sampler()), (torch.ones(1, 3),), {}))
+    record: dict[str, Any] = {"collection": "handmade", "model": "it", "seconds": {}}
+    try:
+        stages = list(zoo_row.stages(entry, record, known=known and known | changed))
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    return record, stages
 
 
-def test_what_is_said_to_hold_is_said_of_the_code_of_today() -> None:
-    assert {today for _, today in zoo_table.HELD} <= {rules_digest()}
+def test_checks_of_the_same_groups_hold_and_are_not_repeated() -> None:
+    first, stages = rows_of(None)
+    assert stages == ["build", "capture", "infer", "verify"] and first["status"] == "ok"
+    again, stages = rows_of(first, error=1.5e-16)
+    assert stages == ["build", "capture", "infer"]
+    assert again["status"] == "ok" and again["error"] == 1.5e-16 and "verify" in again["seconds"]
+    for other in ({"spec": "0"}, {"kind": "Other"}, {"params": 1}, {"status": "unsound"}, {"random": 0}):
+        again, stages = rows_of(first, error=1.5e-16, **other)
+        assert stages[-1] == "verify" and again["error"] != 1.5e-16, other
+    _, stages = rows_of(first, folder={"status": "failed"})
+    assert stages[-1] == "verify"
 
 
 def transformers_entry() -> Entry:
